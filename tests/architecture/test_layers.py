@@ -1,0 +1,83 @@
+"""Arrows point down only, and the two packages never meet."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# A module may import from its own layer's folder and from the layers named here. The longest prefix decides.
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "provision.errors": (),
+    "provision.model": ("provision.errors",),
+    "provision.core": ("provision.errors", "provision.model"),
+    "provision.edges": ("provision.errors", "provision.model"),
+    "provision.fleet": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
+    "provision.lab": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
+    "provision.commands": ("provision",),
+    "provision.cli": ("provision",),
+    "provision": (),
+    "runtime.errors": (),
+    "runtime.topology": ("runtime.errors",),
+    "runtime.metrics": ("runtime.errors", "runtime.topology"),
+    "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
+    "runtime.zero": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm"),
+    "runtime.smoke": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm", "runtime.zero"),
+    "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics"),
+    "runtime.cli": ("runtime",),
+    "runtime": ("runtime.zero", "runtime.comm", "runtime.topology", "runtime.errors"),
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for package in ("provision", "runtime"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(module: str) -> str:
+    return max((layer for layer in MAY_IMPORT if f"{module}.".startswith(f"{layer}.")), key=len)
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    layer = layer_of(importer)
+    below = (layer, *MAY_IMPORT[layer])
+    return any(f"{imported}.".startswith(f"{allowed}.") for allowed in below if allowed not in ("provision",)) or (
+        "provision" in MAY_IMPORT[layer] and imported.startswith("provision")
+    )
+
+
+OWN_MODULES = {name for name, _ in modules()}
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(n, p, id=n) for n, p in modules()])
+def test_a_module_imports_only_from_the_layers_below_it(module: str, path: Path) -> None:
+    own = {name for name in imports(path) if name in OWN_MODULES and name not in ("provision", "runtime")}
+
+    wrong = sorted(name for name in own if name != module and not is_allowed(module, name))
+
+    assert not wrong, f"{module} ({layer_of(module)}) may not import {wrong}"
+
+
+def test_the_rule_refuses_an_arrow_that_points_up() -> None:
+    assert not is_allowed("provision.core.plan", "provision.edges.process")
+    assert not is_allowed("provision.lab.lab", "provision.commands.lab")
+    assert not is_allowed("runtime.launch.spec", "runtime.smoke.report")
+    assert not is_allowed("runtime.zero.engine", "provision.errors")
+    assert not is_allowed("provision.lab.lab", "runtime.errors")
+    assert is_allowed("runtime.cli", "runtime.smoke.report")
+    assert is_allowed("provision.commands.lab", "provision.lab.lab")

@@ -1,0 +1,98 @@
+"""Each power of the program has one home, so that a reader knows where to look for it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.test_layers import ROOT, imports, modules
+
+CLIS = ("provision.cli", "provision.commands", "runtime.cli", "runtime.launch.cli", "runtime.__main__")
+
+
+def uses(path: Path, dotted: str) -> bool:
+    wanted = dotted.split(".")
+    for node in ast.walk(ast.parse(path.read_text())):
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.insert(0, node.attr)
+            node = node.value
+        if isinstance(node, ast.Name):
+            parts.insert(0, node.id)
+        if parts[-len(wanted) :] == wanted and parts:
+            return True
+    return False
+
+
+def at_home(module: str, homes: tuple[str, ...]) -> bool:
+    return any(f"{module}.".startswith(f"{home}.") for home in homes)
+
+
+IMPORT_HOMES = {
+    "subprocess": ("provision.edges.process", "runtime.launch.supervisor"),
+    "fabric": ("provision.edges.ssh",),
+    "paramiko": ("provision.edges.ssh",),
+}
+NAME_HOMES = {
+    "init_process_group": ("runtime.comm.group",),
+    "os.environ": CLIS,
+    "os.getenv": CLIS,
+    "sys.exit": CLIS,
+    "print": CLIS,
+}
+
+
+@pytest.mark.parametrize(("module", "path"), [pytest.param(n, p, id=n) for n, p in modules()])
+def test_a_power_is_used_only_in_its_home(module: str, path: Path) -> None:
+    imported = {name.split(".")[0] for name in imports(path)}
+
+    strays = [name for name, homes in IMPORT_HOMES.items() if name in imported and not at_home(module, homes)]
+    strays += [name for name, homes in NAME_HOMES.items() if uses(path, name) and not at_home(module, homes)]
+
+    assert not strays, f"{module} uses {strays}; homes: {[(IMPORT_HOMES | NAME_HOMES)[name] for name in strays]}"
+
+
+def test_every_module_imports_alone() -> None:
+    """Each in a process of its own, forked from one that has imported nothing of ours."""
+    program = (
+        "import os, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        try:\n"
+        "            __import__(name)\n"
+        "        except BaseException as error:\n"
+        "            print(f'{name}: {error!r}', flush=True)\n"
+        "            os._exit(1)\n"
+        "        os._exit(0)\n"
+        "    os.waitpid(child, 0)\n"
+    )
+    names = [name for name, _ in modules() if not name.endswith("__main__")]
+
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program, *names], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert finished.stdout == ""
+
+
+@pytest.mark.parametrize("module", ["provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli"])
+def test_a_door_opens_without_torch_and_leaves_the_environment_alone(module: str) -> None:
+    program = (
+        "import os, sys\n"
+        "before = dict(os.environ)\n"
+        f"import {module}\n"
+        "assert dict(os.environ) == before, 'the environment changed'\n"
+        "print('torch' in sys.modules)\n"
+    )
+
+    finished = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, env=dict(os.environ)
+    )
+
+    assert finished.stdout.strip() == "False"
