@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import lab
+from provision.commands import bundle, lab
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(lab.app, name="lab")
+app.add_typer(bundle.app, name="bundle")
 
 
 def _show_version(wanted: bool) -> None:

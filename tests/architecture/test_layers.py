@@ -26,7 +26,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
     "runtime.zero": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm"),
-    "runtime.smoke": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm", "runtime.zero"),
+    "runtime.smoke": (
+        "runtime.errors",
+        "runtime.topology",
+        "runtime.metrics",
+        "runtime.comm",
+        "runtime.zero",
+    ),
     "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics"),
     "runtime.cli": ("runtime",),
     "runtime": ("runtime.zero", "runtime.comm", "runtime.topology", "runtime.errors"),
@@ -56,9 +62,9 @@ def layer_of(module: str) -> str:
 def is_allowed(importer: str, imported: str) -> bool:
     layer = layer_of(importer)
     below = (layer, *MAY_IMPORT[layer])
-    return any(f"{imported}.".startswith(f"{allowed}.") for allowed in below if allowed not in ("provision",)) or (
-        "provision" in MAY_IMPORT[layer] and imported.startswith("provision")
-    )
+    return any(
+        f"{imported}.".startswith(f"{allowed}.") for allowed in below if allowed not in ("provision",)
+    ) or ("provision" in MAY_IMPORT[layer] and imported.startswith("provision"))
 
 
 OWN_MODULES = {name for name, _ in modules()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +28,15 @@ def uses(path: Path, dotted: str) -> bool:
     return False
 
 
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+
+
 def at_home(module: str, homes: tuple[str, ...]) -> bool:
     return any(f"{module}.".startswith(f"{home}.") for home in homes)
 
 
+DOORS = ("provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli")
 IMPORT_HOMES = {
     "subprocess": ("provision.edges.process", "runtime.launch.supervisor"),
     "fabric": ("provision.edges.ssh",),
@@ -54,7 +58,9 @@ def test_a_power_is_used_only_in_its_home(module: str, path: Path) -> None:
     strays = [name for name, homes in IMPORT_HOMES.items() if name in imported and not at_home(module, homes)]
     strays += [name for name, homes in NAME_HOMES.items() if uses(path, name) and not at_home(module, homes)]
 
-    assert not strays, f"{module} uses {strays}; homes: {[(IMPORT_HOMES | NAME_HOMES)[name] for name in strays]}"
+    assert not strays, (
+        f"{module} uses {strays}; homes: {[(IMPORT_HOMES | NAME_HOMES)[name] for name in strays]}"
+    )
 
 
 def test_every_module_imports_alone() -> None:
@@ -74,14 +80,14 @@ def test_every_module_imports_alone() -> None:
     )
     names = [name for name, _ in modules() if not name.endswith("__main__")]
 
-    finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, *names], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    finished = python("-W", "ignore", "-c", program, *names)
 
     assert finished.stdout == ""
 
 
-@pytest.mark.parametrize("module", ["provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli"])
+@pytest.mark.parametrize(
+    "module", ["provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli"]
+)
 def test_a_door_opens_without_torch_and_leaves_the_environment_alone(module: str) -> None:
     program = (
         "import os, sys\n"
@@ -91,8 +97,6 @@ def test_a_door_opens_without_torch_and_leaves_the_environment_alone(module: str
         "print('torch' in sys.modules)\n"
     )
 
-    finished = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, env=dict(os.environ)
-    )
+    finished = python("-c", program)
 
     assert finished.stdout.strip() == "False"

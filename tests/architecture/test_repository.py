@@ -61,7 +61,9 @@ def test_no_file_loosens_host_keys() -> None:
     assert not loosened
 
 
-@pytest.mark.parametrize("path", [p for p in TRACKED if p.suffix == ".py"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [p for p in TRACKED if p.suffix == ".py"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_a_python_file_has_one_subject(path: Path) -> None:
     assert len(text_of(path).splitlines()) <= 400
 

@@ -1,0 +1,38 @@
+"""`provision bundle`: what the controller makes for the nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import typer
+
+from provision.fleet import wheel
+
+app = typer.Typer(help="What the controller makes for the nodes.", no_args_is_help=True)
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+def user_cache() -> Path:
+    """The folder for what can be made again, by the XDG base directory specification."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterwright"
+
+
+@app.callback()
+def _noun() -> None:
+    pass
+
+
+@app.command("wheel")
+def build_wheel(
+    root: Path = typer.Option(_CHECKOUT, help="Root of the checkout to build."),
+    as_json: bool = typer.Option(False, "--json", help="Print path, sha256 and built, as JSON."),
+) -> None:
+    """Build this project's wheel, once for each state of its sources, and print where it lies."""
+    made = wheel.build(root, cache=user_cache() / "wheel", environment=os.environ)
+    if as_json:
+        typer.echo(json.dumps({"path": str(made.path), "sha256": made.sha256, "built": made.built}))
+    else:
+        typer.echo(made.path)

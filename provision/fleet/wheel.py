@@ -1,0 +1,106 @@
+"""Builds this project's own wheel once for each state of its sources."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.edges.process import run
+from provision.errors import BadInput
+
+_PACKAGES = ("provision", "runtime")
+_PROJECT_FILES = ("pyproject.toml", "README.md")
+_PIP_WHEEL = (
+    *(sys.executable, "-m", "pip", "wheel", "--quiet"),
+    *("--no-deps", "--no-index", "--no-build-isolation"),
+)
+# The zip format knows no earlier date; a fixed one makes the wheel of equal sources equal byte for byte.
+_BUILD_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "PYTHONHASHSEED": "0"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A built wheel: where it lies, its sha256 (hex), and whether this call built it."""
+
+    path: Path
+    sha256: str
+    built: bool
+
+
+def source_files(root: Path) -> list[Path]:
+    """The files that decide what the wheel holds, sorted.
+
+    Raises:
+        BadInput: `root` is not a checkout of this project.
+    """
+    files = [root / name for name in _PROJECT_FILES]
+    files += [path for package in _PACKAGES for path in (root / package).rglob("*.py")]
+    missing = [path for path in files if not path.is_file()]
+    if missing or len(files) == len(_PROJECT_FILES):
+        raise BadInput(
+            "build the wheel",
+            found=f"{root} has no {', '.join(path.name for path in missing) or 'packages'}",
+            fix="Name the root of a clusterwright checkout.",
+        )
+    return sorted(files)
+
+
+def source_digest(root: Path) -> str:
+    """sha256 (hex) over the names and contents of `source_files`, and the Python that builds."""
+    total = hashlib.sha256(sys.version.encode())
+    for path in source_files(root):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(root)} {content}\n".encode())
+    return total.hexdigest()
+
+
+def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
+    """The wheel of the sources under `root`, from `cache` where it was built before.
+
+    The build works on a copy: a build folder left in the checkout would bring deleted modules back.
+
+    Raises:
+        BadInput: `root` is not a checkout of this project.
+        CommandFailed: the build did not succeed.
+    """
+    folder = cache / source_digest(root)[:16]
+    if ready := sorted(folder.glob("*.whl")):
+        return Wheel(path=ready[0], sha256=_sha256(ready[0]), built=False)
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        sources, output = Path(scratch) / "sources", Path(scratch) / "output"
+        _copy_sources(root, sources)
+        run(
+            [*_PIP_WHEEL, "--wheel-dir", output, sources],
+            timeout_seconds=300,
+            env={**environment, **_BUILD_ENVIRONMENT},
+        )
+        _publish(output, folder)
+    wheel = next(folder.glob("*.whl"))
+    return Wheel(path=wheel, sha256=_sha256(wheel), built=True)
+
+
+def _copy_sources(root: Path, target: Path) -> None:
+    for path in source_files(root):
+        copy = target / path.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _publish(output: Path, folder: Path) -> None:
+    """Renames the finished folder into place; another process that was faster with the same sources wins."""
+    try:
+        os.rename(output, folder)
+    except OSError:
+        if not any(folder.glob("*.whl")):
+            raise
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
