@@ -1,0 +1,34 @@
+"""The nodes of a cluster as an inventory describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One machine: its name, its address in the cluster's network, its ranks and its interface ("" = unknown)."""
+
+    name: str
+    address: str
+    slots: int = 1
+    interface: str = ""
+
+
+def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> list[Node]:
+    """The nodes called `names`, in that order, from each host's inventory variables.
+
+    An address is `node_address`, else `ansible_host`, else the name.
+    """
+    return [_node(name, variables[name]) for name in names]
+
+
+def _node(name: str, variables: Mapping[str, Any]) -> Node:
+    return Node(
+        name=name,
+        address=str(variables.get("node_address", variables.get("ansible_host", name))),
+        slots=int(variables.get("node_slots", 1)),
+        interface=str(variables.get("node_interface", "")),
+    )
