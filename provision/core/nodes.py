@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One machine: its name, its address in the cluster's network, its ranks and its interface ("" = unknown)."""
+    """One machine: name, address in the cluster's network, ranks and interface ("" = not said)."""
 
     name: str
     address: str
@@ -20,7 +20,7 @@ class Node:
 def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> list[Node]:
     """The nodes called `names`, in that order, from each host's inventory variables.
 
-    An address is `node_address`, else `ansible_host`, else the name.
+    An address is `cluster_address`, else `ansible_host`, else the name.
     """
     return [_node(name, variables[name]) for name in names]
 
@@ -28,7 +28,7 @@ def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -
 def _node(name: str, variables: Mapping[str, Any]) -> Node:
     return Node(
         name=name,
-        address=str(variables.get("node_address", variables.get("ansible_host", name))),
-        slots=int(variables.get("node_slots", 1)),
-        interface=str(variables.get("node_interface", "")),
+        address=str(variables.get("cluster_address", variables.get("ansible_host", name))),
+        slots=int(variables.get("cluster_slots", 1)),
+        interface=str(variables.get("cluster_interface", "")),
     )
