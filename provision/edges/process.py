@@ -92,7 +92,9 @@ def run(
         ) from e
     if check and finished.returncode != 0:
         raise _failure(
-            words, found=f"it ended with status {finished.returncode}", tail=finished.stderr or finished.stdout
+            words,
+            found=f"it ended with status {finished.returncode}",
+            tail=finished.stderr or finished.stdout,
         )
     return Finished(
         argv=words,

@@ -1,0 +1,123 @@
+"""The only door to other machines: Fabric with pinned host keys.
+
+Fabric's Connection accepts any host key (it installs paramiko's add-silently policy); this one refuses
+a machine that its known_hosts file does not hold.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path, PurePosixPath
+
+import fabric
+import paramiko
+from invoke.exceptions import CommandTimedOut
+
+from provision.edges.process import Finished
+from provision.errors import CommandFailed
+from provision.model import Machine
+
+
+class _Lines(StringIO):
+    """A stream that hands on each line as soon as it is whole."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_line = on_line
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._on_line(line)
+        return len(text)
+
+
+@contextmanager
+def _connected(machine: Machine) -> Iterator[fabric.Connection]:
+    connection = fabric.Connection(
+        machine.address,
+        user=machine.user,
+        config=fabric.Config(lazy=True),
+        connect_timeout=10,
+        connect_kwargs={"key_filename": str(machine.key_file), "look_for_keys": False, "allow_agent": False},
+    )
+    connection.client.load_host_keys(str(machine.known_hosts))
+    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    try:
+        connection.open()
+    except (OSError, paramiko.SSHException) as e:
+        raise CommandFailed(
+            f"reach {machine.name} at {machine.address}",
+            found=str(e) or type(e).__name__,
+            fix=f"Check that it is up and that {machine.known_hosts} holds its host key.",
+        ) from e
+    with connection:
+        yield connection
+
+
+def run(
+    machine: Machine,
+    argv: Sequence[str],
+    *,
+    timeout_seconds: float,
+    on_line: Callable[[str], None] | None = None,
+    check: bool = True,
+) -> Finished:
+    """Runs a program on a machine and returns what it printed.
+
+    Args:
+        machine: where; its host key must be in its known_hosts file.
+        argv: the program and its arguments, quoted here for the remote shell.
+        timeout_seconds: wall time after which the connection is closed.
+        on_line: gets each line of the standard output as it comes.
+        check: raise when the program ends with a non-zero status.
+
+    Raises:
+        CommandFailed: the machine cannot be reached or trusted, the time ran out,
+            or `check` and the status was not 0.
+    """
+    started = time.monotonic()
+    command = shlex.join(argv)
+    with _connected(machine) as connection:
+        try:
+            result = connection.run(
+                command,
+                hide=True,
+                warn=True,
+                in_stream=False,
+                timeout=timeout_seconds,
+                out_stream=_Lines(on_line) if on_line else None,
+            )
+        except CommandTimedOut as e:
+            raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e
+    if check and result.exited != 0:
+        last_lines = "\n".join((result.stderr or result.stdout).strip().splitlines()[-20:])
+        raise _failed(machine, command, found=f"it ended with status {result.exited}\n{last_lines}")
+    return Finished(
+        argv=tuple(argv),
+        returncode=result.exited,
+        stdout=result.stdout,
+        stderr=result.stderr,
+        seconds=time.monotonic() - started,
+    )
+
+
+def put(machine: Machine, files: Sequence[Path], folder: PurePosixPath) -> None:
+    """Copies files into a folder of a machine, which is made where it is missing.
+
+    Raises:
+        CommandFailed: the machine cannot be reached or trusted, or does not take a file.
+    """
+    with _connected(machine) as connection:
+        connection.run(shlex.join(["mkdir", "-p", str(folder)]), hide=True, in_stream=False, timeout=30)
+        for path in files:
+            connection.put(str(path), str(folder / path.name))
+
+
+def _failed(machine: Machine, command: str, *, found: str) -> CommandFailed:
+    return CommandFailed(f"run {command} on {machine.name}", found=found, fix="Its output is above.")
