@@ -2,17 +2,109 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from provision.core.nodes import nodes_of
+from provision.core import data_disk, gpu_driver, host_keys
+from provision.core.hosts_file import hosts_file
+from provision.core.network_interface import interface_carrying
+from provision.core.node_files import differing
+from provision.core.nodes import Node, nodes_of
+from provision.errors import ProvisionError
+
+Dicts = Sequence[Mapping[str, Any]]
 
 
 def cluster_nodes(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [asdict(node) for node in nodes_of(names, hostvars)]
 
 
+def hosts_file_with(text: str, nodes: Dicts) -> str:
+    return hosts_file(text, [Node(**node) for node in nodes])
+
+
+def host_keys_read(files: Mapping[str, Mapping[str, str] | None]) -> list[str]:
+    """The public keys among the observed files."""
+    paths = [path for path in files if path.startswith("/etc/ssh/ssh_host_") and path.endswith("_key.pub")]
+    return sorted(host_keys.public_key(file["text"]) for path in paths if (file := files[path]))
+
+
+def ledger_plan(
+    ledger: Mapping[str, Sequence[str]], observed: Mapping[str, Sequence[str]], replaced: Sequence[str]
+) -> dict[str, Any]:
+    plan = host_keys.plan_ledger(ledger, observed, replaced=replaced)
+    return {"ledger": plan.ledger, "changed": [str(key) for key in plan.changed]}
+
+
+def known_hosts_text(nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
+    return host_keys.known_hosts([Node(**node) for node in nodes], ledger)
+
+
+def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], register: str) -> list[str]:
+    """Of the nodes that could not be reached, those whose host key ssh refused."""
+    results = {name: hostvars[name].get(register, {}) for name in names}
+    messages = {
+        name: str(result.get("msg", "")) for name, result in results.items() if result.get("unreachable")
+    }
+    return host_keys.refused_connections(messages)
+
+
+def data_disk_plan(
+    report: Mapping[str, Any], device: str, serial: str, label: str, mount_path: str
+) -> dict[str, str]:
+    """The plan, or only `problem`."""
+    try:
+        if device and not report["asked"]:
+            raise ProvisionError(
+                f"use {device} as the data disk",
+                found="there is no such device on this node",
+                fix="Correct data_disk_device.",
+            )
+        wanted = data_disk.Wanted(device=report["asked"], serial=serial, label=label, mount_path=mount_path)
+        mount = report["mount"]
+        plan = data_disk.plan_data_disk(
+            report["devices"], wanted, mounted=mount["numbers"], entries=mount["entries"]
+        )
+    except ProvisionError as e:
+        return {"problem": str(e)}
+    return {"problem": "", **asdict(plan)}
+
+
+def collective_interface(ip_address_json: str, address: str, wanted: str) -> dict[str, str]:
+    """The interface, or only `problem`."""
+    try:
+        name = interface_carrying(address, json.loads(ip_address_json), wanted=wanted)
+    except ProvisionError as e:
+        return {"problem": str(e)}
+    return {"problem": "", "name": name}
+
+
+def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping[str, str]) -> dict[str, Any]:
+    smi = observed["commands"]["nvidia_smi"]
+    files = {path: file["text"] for path, file in observed["files"].items() if file}
+    verdict = gpu_driver.judge(
+        files,
+        smi_rc=smi["rc"],
+        smi_output=smi["stdout"] or smi["stderr"],
+        cuda=cuda,
+        minimum_drivers=minimum_drivers,
+    )
+    return asdict(verdict)
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"cluster_nodes": cluster_nodes}
+        return {
+            "cluster_nodes": cluster_nodes,
+            "collective_interface": collective_interface,
+            "data_disk_plan": data_disk_plan,
+            "differing_from": differing,
+            "gpu_verdict": gpu_verdict,
+            "host_keys_read": host_keys_read,
+            "hosts_file_with": hosts_file_with,
+            "known_hosts_text": known_hosts_text,
+            "ledger_plan": ledger_plan,
+            "refused_connections": refused_connections,
+        }

@@ -1,0 +1,176 @@
+"""Reports what lies on each disk of a node, from the disk itself. Writes nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import stat
+import struct
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: block_devices
+short_description: Report what lies on each disk of a node
+description:
+  - Looks at the block nodes that exist in /dev, since a container's /sys shows the disks of its host.
+  - Signatures are read with blkid and with wipefs, which know different ones; both ends are compared with zeros.
+options:
+  device:
+    description: A path whose real name is reported as C(asked), a link in /dev/disk for example.
+    type: str
+    default: ""
+  mount_path:
+    description: The folder whose present use is reported.
+    type: str
+    required: true
+author: Clusterwright
+"""
+
+RETURN = r"""
+devices:
+  description: For each disk and partition its path, size, serial, signatures, label, uuid and uses.
+  returned: always
+  type: list
+asked:
+  description: The real path of O(device); empty where there is none.
+  returned: always
+  type: str
+mount:
+  description: The device numbers mounted on O(mount_path), or the number of entries of an unmounted one.
+  returned: always
+  type: dict
+fstab:
+  description: The fields of each entry of /etc/fstab.
+  returned: always
+  type: list
+"""
+
+NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd|dm-)")
+BLKGETSIZE64 = 0x80081272  # linux/fs.h
+END_BYTES = 1 << 20
+
+
+def block_nodes() -> list[str]:
+    """Names in /dev that are block devices of their own."""
+    with os.scandir("/dev") as entries:
+        found = [entry.name for entry in entries if stat.S_ISBLK(entry.stat(follow_symlinks=False).st_mode)]
+    return sorted(name for name in found if not NOT_DISKS.match(name))
+
+
+def numbers(path: str) -> str:
+    device = os.stat(path).st_rdev
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
+def text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def names_in(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def look_inside(path: str) -> dict[str, object]:
+    """Size in bytes and whether the first and the last MiB hold anything; `unreadable` says why not."""
+    try:
+        with open(path, "rb") as device:
+            size = struct.unpack("Q", fcntl.ioctl(device, BLKGETSIZE64, b"\0" * 8))[0]
+            first = device.read(END_BYTES)
+            device.seek(max(0, size - END_BYTES))
+            last = device.read(END_BYTES)
+    except OSError as e:
+        return {"size": 0, "ends_are_zero": False, "unreadable": str(e)}
+    return {"size": size, "ends_are_zero": not any(first) and not any(last), "unreadable": ""}
+
+
+def signatures(module: AnsibleModule, path: str) -> list[str]:
+    """Every signature that wipefs finds; blkid's low-level probe adds those that wipefs leaves out."""
+    found = set()
+    rc, out, _ = module.run_command(["wipefs", "--no-act", "--json", path])
+    if rc == 0 and out.strip():
+        found |= {entry["type"] for entry in json.loads(out)["signatures"]}
+    probed = probe(module, path)
+    found |= {probed[name] for name in ("TYPE", "PTTYPE") if name in probed}
+    return sorted(found)
+
+
+def probe(module: AnsibleModule, path: str) -> dict[str, str]:
+    """rc 2 is "nothing found", rc 8 "several signatures that do not agree" (blkid(8))."""
+    rc, out, _ = module.run_command(["blkid", "--probe", "--output", "export", path])
+    if rc == 8:
+        return {"TYPE": "ambivalent"}
+    return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+
+def mounts() -> dict[str, list[str]]:
+    """Mount points by device numbers (proc_pid_mountinfo(5): fields 3 and 5)."""
+    found: dict[str, list[str]] = {}
+    for line in text_of("/proc/self/mountinfo").splitlines():
+        fields = line.split()
+        found.setdefault(fields[2], []).append(fields[4].replace("\\040", " "))
+    return found
+
+
+def describe(module: AnsibleModule, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
+    path = f"/dev/{name}"
+    number = numbers(path)
+    sys_folder = f"/sys/dev/block/{number}"
+    swaps = [line.split()[0] for line in text_of("/proc/swaps").splitlines()[1:]]
+    probed = probe(module, path)
+    return {
+        "path": path,
+        "number": number,
+        "serial": text_of(f"{sys_folder}/device/serial") or text_of(f"{sys_folder}/serial"),
+        "is_partition": os.path.exists(f"{sys_folder}/partition"),
+        "partitions": [
+            child for child in names_in(sys_folder) if os.path.exists(f"{sys_folder}/{child}/partition")
+        ],
+        "holders": names_in(f"{sys_folder}/holders"),
+        "is_swap": path in swaps,
+        "is_read_only": text_of(f"{sys_folder}/ro") == "1",
+        "mounted_at": mounted.get(number, []),
+        "signatures": signatures(module, path),
+        "file_system": probed.get("TYPE", ""),
+        "label": probed.get("LABEL", ""),
+        "uuid": probed.get("UUID", ""),
+        **look_inside(path),
+    }
+
+
+def fstab() -> list[list[str]]:
+    lines = [line.partition("#")[0].split() for line in text_of("/etc/fstab").splitlines()]
+    return [fields for fields in lines if len(fields) >= 4]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "device": {"type": "str", "default": ""},
+            "mount_path": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    asked, mount_path = module.params["device"], module.params["mount_path"]
+    mounted = mounts()
+    on_path = [number for number, paths in mounted.items() if mount_path in paths]
+    module.exit_json(
+        changed=False,
+        devices=[describe(module, name, mounted) for name in block_nodes()],
+        asked=os.path.realpath(asked) if asked and os.path.exists(asked) else "",
+        mount={"numbers": on_path, "entries": 0 if on_path else len(names_in(mount_path))},
+        fstab=fstab(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Whether a node's NVIDIA driver can run the environment's CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_NVIDIA = "0x10de"
+_DISPLAY_CLASS = "0x03"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuVerdict:
+    """What was found; `problem` is "" where the node may run jobs, and `gpus` is 0 where it has none."""
+
+    gpus: int
+    found: str
+    problem: str = ""
+
+
+def gpus_on_bus(files: Mapping[str, str]) -> list[str]:
+    """PCI addresses of NVIDIA GPUs, from the texts of /sys/bus/pci/devices/*/{vendor,class}."""
+    return sorted(
+        path.split("/")[-2]
+        for path, text in files.items()
+        if path.endswith("/vendor")
+        and text.strip() == _NVIDIA
+        and files.get(path.removesuffix("vendor") + "class", "").startswith(_DISPLAY_CLASS)
+    )
+
+
+def judge(
+    files: Mapping[str, str], *, smi_rc: int, smi_output: str, cuda: str, minimum_drivers: Mapping[str, str]
+) -> GpuVerdict:
+    """Decides from the PCI bus, the loaded modules and `nvidia-smi --query-gpu=driver_version,name`.
+
+    Args:
+        files: texts by path; /sys/module/nouveau/refcnt is there when nouveau is loaded.
+        cuda: the environment's CUDA as "12.6"; "" asks for a working driver only.
+        minimum_drivers: the oldest driver by CUDA version (NVIDIA's minor version compatibility).
+    """
+    on_bus = gpus_on_bus(files)
+    if not on_bus:
+        return GpuVerdict(gpus=0, found="no NVIDIA GPU on the PCI bus")
+    found = f"{len(on_bus)} NVIDIA GPU on the PCI bus"
+    if smi_rc != 0:
+        return GpuVerdict(gpus=len(on_bus), found=found, problem=_why_no_driver(files, smi_rc, smi_output))
+    rows = [line.split(",", 1) for line in smi_output.splitlines() if line.strip()]
+    driver, names = rows[0][0].strip(), sorted({row[1].strip() for row in rows})
+    found = f"{len(rows)} x {', '.join(names)}, driver {driver}"
+    if len(rows) != len(on_bus):
+        lost = f"the PCI bus has {len(on_bus)} GPUs, the driver shows {len(rows)}; see dmesg for NVRM lines"
+        return GpuVerdict(gpus=len(on_bus), found=found, problem=lost)
+    return GpuVerdict(gpus=len(rows), found=found, problem=_too_old(driver, cuda, minimum_drivers))
+
+
+def _why_no_driver(files: Mapping[str, str], smi_rc: int, smi_output: str) -> str:
+    if any(path.startswith("/sys/module/nouveau/") for path in files):
+        return "the nouveau driver holds the GPU; blacklist nouveau, install NVIDIA's driver and reboot"
+    if smi_rc == 127:
+        return "there is no nvidia-smi; install NVIDIA's driver"
+    if "version mismatch" in smi_output:
+        return "the loaded driver and its library differ (an upgrade without a reboot); reboot the node"
+    return f"nvidia-smi ends with {smi_rc}: {smi_output.strip()}"
+
+
+def _too_old(driver: str, cuda: str, minimum_drivers: Mapping[str, str]) -> str:
+    if not cuda:
+        return ""
+    if cuda not in minimum_drivers:
+        known = ", ".join(minimum_drivers)
+        return f"nvidia_gpu_minimum_drivers has no CUDA {cuda} (it has {known})"
+    least = minimum_drivers[cuda]
+    if _version(driver) < _version(least):
+        return f"driver {driver} is too old for CUDA {cuda}, which needs {least} or newer"
+    return ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))

@@ -1,0 +1,95 @@
+"""The pinned ledger of host keys (decision D7): what each node's keys were, and what they may become."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from provision.core.nodes import Node
+
+Ledger = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangedKey:
+    """A node whose host key of one algorithm is not the one in the ledger."""
+
+    node: str
+    algorithm: str
+    known: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: its {self.algorithm} host key is {self.found}, the ledger holds {self.known}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerPlan:
+    """The ledger as it should become, and the keys that forbid it."""
+
+    ledger: dict[str, list[str]]
+    changed: list[ChangedKey]
+
+
+def public_key(text: str) -> str:
+    """Algorithm and key of a public key file or a known_hosts field, without its comment."""
+    return " ".join(text.split()[:2])
+
+
+def plan_ledger(ledger: Ledger, observed: Ledger, *, replaced: Collection[str]) -> LedgerPlan:
+    """Compares the keys read on the nodes with the ledger.
+
+    A node that was not observed keeps its entry. A new algorithm is added. A key that differs from the known
+    one of its algorithm is refused, unless the node is in `replaced`.
+    """
+    changed = [
+        ChangedKey(node=node, algorithm=algorithm, known=known, found=found)
+        for node, keys in sorted(observed.items())
+        if node not in replaced
+        for algorithm, known, found in _differences(ledger.get(node, ()), keys)
+    ]
+    seen = {node: sorted(keys) for node, keys in observed.items() if keys}
+    return LedgerPlan(
+        ledger=dict(sorted({**{k: list(v) for k, v in ledger.items()}, **seen}.items())), changed=changed
+    )
+
+
+def _differences(known: Sequence[str], found: Sequence[str]) -> list[tuple[str, str, str]]:
+    before = dict(key.split(" ", 1) for key in known)
+    now = dict(key.split(" ", 1) for key in found)
+    return [
+        (name, before[name], now[name]) for name in sorted(before.keys() & now) if before[name] != now[name]
+    ]
+
+
+def known_hosts(nodes: Sequence[Node], ledger: Ledger) -> str:
+    """The text of /etc/ssh/ssh_known_hosts: each node's keys under its name and its address."""
+    lines = [f"{node.name},{node.address} {key}" for node in nodes for key in ledger.get(node.name, ())]
+    return "".join(f"{line}\n" for line in ["# Clusterwright: host keys of all nodes", *lines])
+
+
+def refused_connections(messages: Mapping[str, str]) -> list[str]:
+    """The nodes that answered but whose host key ssh refused, each with why and what to do.
+
+    Args:
+        messages: what ssh said, by node, for the nodes that could not be reached.
+    """
+    return [
+        f"{node}: {reason}"
+        for node, message in messages.items()
+        if (reason := _reason_of_refusal(message)) is not None
+    ]
+
+
+def _reason_of_refusal(message: str) -> str | None:
+    if "HOST IDENTIFICATION HAS CHANGED" in message:
+        return (
+            "its host key is not the known one. Either the machine was replaced (then correct its line in "
+            "your known_hosts, and name it in ssh_trust_replaced_nodes for one run) or another machine answers"
+        )
+    if "host key is known" in message or "Host key verification failed" in message:
+        return (
+            "its host key is not known here. Compare `ssh-keyscan ADDRESS | ssh-keygen -lf -` with the "
+            "fingerprint that its console shows, then add the line to your known_hosts"
+        )
+    return None
