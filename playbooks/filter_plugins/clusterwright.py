@@ -8,10 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 from provision.core import data_disk, gpu_driver, host_keys
+from provision.core.clock import clock_problem
 from provision.core.hosts_file import hosts_file
+from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
 from provision.core.node_files import differing
 from provision.core.nodes import Node, nodes_of
+from provision.core.ssh_trust import trust_problems
 from provision.errors import ProvisionError
 
 Dicts = Sequence[Mapping[str, Any]]
@@ -49,6 +52,18 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
         name: str(result.get("msg", "")) for name, result in results.items() if result.get("unreachable")
     }
     return host_keys.refused_connections(messages)
+
+
+def ssh_trust_problems(observed: Mapping[str, Any], settings: Sequence[str], next_node: str) -> list[str]:
+    return trust_problems(observed["commands"], settings=settings, next_node=next_node)
+
+
+def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float) -> str:
+    return clock_problem(observed["commands"]["tracking"], largest_offset_seconds=largest_offset_seconds)
+
+
+def live_problems_of(observed: Mapping[str, Any], wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    return live_problems(observed["commands"], wanted)
 
 
 def data_disk_plan(
@@ -97,6 +112,7 @@ def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "clock_problem": clock_problem_of,
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
@@ -106,5 +122,7 @@ class FilterModule:
             "hosts_file_with": hosts_file_with,
             "known_hosts_text": known_hosts_text,
             "ledger_plan": ledger_plan,
+            "live_problems": live_problems_of,
             "refused_connections": refused_connections,
+            "ssh_trust_problems": ssh_trust_problems,
         }

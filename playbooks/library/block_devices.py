@@ -16,7 +16,7 @@ module: block_devices
 short_description: Report what lies on each disk of a node
 description:
   - Looks at the block nodes that exist in /dev, since a container's /sys shows the disks of its host.
-  - Signatures are read with blkid and with wipefs, which know different ones; both ends are compared with zeros.
+  - Signatures are read with blkid and wipefs, which know different ones; both ends are compared with zeros.
 options:
   device:
     description: A path whose real name is reported as C(asked), a link in /dev/disk for example.

@@ -85,7 +85,7 @@ def _reason_of_refusal(message: str) -> str | None:
     if "HOST IDENTIFICATION HAS CHANGED" in message:
         return (
             "its host key is not the known one. Either the machine was replaced (then correct its line in "
-            "your known_hosts, and name it in ssh_trust_replaced_nodes for one run) or another machine answers"
+            "your known_hosts, and name it in ssh_trust_replaced_nodes for one run) or another one answers"
         )
     if "host key is known" in message or "Host key verification failed" in message:
         return (
