@@ -2,6 +2,226 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
+from rich.console import Console
+from rich.table import Table
+
+from provision.errors import BadInput
+from provision.lab import argv, lab
+from provision.lab.argv import Direction
+from provision.lab.image.build import ensure_image, image_of
+from provision.lab.layout import Lab, folder_of, lay_out
+from provision.lab.observe import State
+from provision.lab.record import load
+from provision.lab.requirements import require
 
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
+_out = Console()
+_progress = Console(stderr=True)
+
+Name = Annotated[str, typer.Option("--name", help="Which lab; several can live side by side.")]
+Node = Annotated[str, typer.Argument(help="A node, for example te2.")]
+Check = Annotated[bool, typer.Option("--check", help="Print the steps and do nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Power(StrEnum):
+    on = "on"
+    off = "off"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("HOME", "/root")) / ".cache" / "clusterwright"
+
+
+def _mirror() -> Path:
+    return _cache() / "mirror" / "current"
+
+
+@contextmanager
+def _reporting() -> Iterator[lab.Report]:
+    """Shows the step at hand beside a spinner, or one line a step where there is no terminal."""
+    if not _progress.is_terminal:
+        yield lambda text: _progress.print(text, highlight=False, markup=False)
+        return
+    with _progress.status("") as spinner:
+        yield lambda text: spinner.update(text.replace("[", r"\["))
+
+
+def _existing(name: str) -> Lab:
+    found = load(folder_of(name))
+    if found is None:
+        raise BadInput(
+            f"find lab {name}",
+            found="there is no such lab on this machine",
+            fix=f"Make it: provision lab up --name {name}",
+        )
+    return found
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"([1-9][0-9]*)([KMGT]?)(i?B?)", text)
+    if not found:
+        raise BadInput(f"make a disk of {text!r}", found="it is no size", fix="Give one such as 12G or 500M.")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+@app.command()
+def up(
+    name: Name = "lab",
+    nodes: Annotated[int, typer.Option("--nodes", help="How many machines.")] = 4,
+    subnet: Annotated[
+        str, typer.Option("--subnet", help="Their network; .1 is this machine.")
+    ] = "10.77.0.0/24",
+    disk_size: Annotated[str, typer.Option("--disk-size", help="Size of each blank data disk.")] = "12G",
+    check: Check = False,
+) -> None:
+    """Bring up a lab, or whatever is missing of one, and wait until every node answers."""
+    require()
+    folder = folder_of(name)
+    asked = lay_out(
+        name=name, subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size), base=image_of(_cache())
+    )
+    with lab.locked(folder):
+        wanted = lab.wanted_lab(asked, load(folder))
+        if check:
+            _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
+            return
+        with _reporting() as report:
+            lab.require_image(wanted, ensure_image(_cache(), report=report))
+            lab.up(wanted, mirror=_mirror(), report=report)
+    _print_status(wanted)
+    _out.print(f"inventory: {wanted.inventory}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def down(name: Name = "lab", check: Check = False) -> None:
+    """Remove a lab: no mount, loop device, link, process or file of it stays."""
+    require()
+    folder = folder_of(name)
+    with lab.locked(folder):
+        if check:
+            _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_down(folder)])
+            return
+        with _reporting() as report:
+            lab.down(folder, report=report)
+    _out.print(f"lab {name} is gone")
+
+
+@app.command()
+def status(name: Name = "lab", as_json: AsJson = False) -> None:
+    """Show every node: off, booting or running, its address, its process, the limits of its cable."""
+    found = _existing(name)
+    if as_json:
+        typer.echo(json.dumps(_status_as_data(found), indent=2))
+    else:
+        _print_status(found)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def shell(
+    node: Node,
+    command: Annotated[list[str] | None, typer.Argument(help="What to run; a login without one.")] = None,
+    name: Name = "lab",
+) -> None:
+    """Log in to a node as root, or run one command there and end with its status."""
+    found = _existing(name)
+    words = argv.ssh(found, lab.nodes_called(found, [node])[0], command or [])
+    os.execvp(words[0], words)
+
+
+@app.command()
+def shape(
+    node: Node,
+    rate: Annotated[str | None, typer.Option("--rate", help="A rate in tc's words: 200mbit, 1gbit.")] = None,
+    direction: Annotated[Direction, typer.Option("--direction", help="Seen from the node.")] = Direction.both,
+    clear: Annotated[bool, typer.Option("--clear", help="Take the limit away.")] = False,
+    name: Name = "lab",
+) -> None:
+    """Limit a node's cable, or clear its limits."""
+    if clear == (rate is not None):
+        raise BadInput(
+            f"shape {node}", found="it takes one of --rate and --clear", fix="Say --rate 200mbit or --clear."
+        )
+    require()
+    found = _existing(name)
+    with lab.locked(found.folder):
+        lab.shape(found, lab.nodes_called(found, [node])[0], rate=rate, direction=direction)
+    _print_status(found)
+
+
+@app.command()
+def power(
+    what: Annotated[Power, typer.Argument(help="on, or off: as if its plug were pulled.")],
+    nodes: Annotated[list[str], typer.Argument(help="Nodes, for example te2.")],
+    name: Name = "lab",
+) -> None:
+    """Pull the plug of nodes, or switch them on and wait until they answer."""
+    require()
+    found = _existing(name)
+    with lab.locked(found.folder), _reporting() as report:
+        chosen = lab.nodes_called(found, nodes)
+        if what is Power.off:
+            report(f"power off {' '.join(nodes)}")
+            lab.power_off(found, chosen)
+        else:
+            lab.power_on(found, chosen, mirror=_mirror(), report=report)
+    _print_status(found)
+
+
+@app.command()
+def reset(
+    nodes: Annotated[list[str] | None, typer.Argument(help="Nodes; all without any.")] = None,
+    name: Name = "lab",
+) -> None:
+    """Give nodes back their first state: nothing written, blank disk, new host keys."""
+    require()
+    found = _existing(name)
+    with lab.locked(found.folder), _reporting() as report:
+        lab.reset(found, lab.nodes_called(found, nodes or []), mirror=_mirror(), report=report)
+    _print_status(found)
+
+
+def _status_as_data(found: Lab) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "subnet": str(found.subnet),
+        "inventory": str(found.inventory),
+        "nodes": [
+            {
+                "name": node.name,
+                "state": node.state.value,
+                "address": node.address,
+                "pid": node.pid,
+                "ingress": node.shape.ingress,
+                "egress": node.shape.egress,
+            }
+            for node in lab.status(found)
+        ],
+    }
+
+
+def _print_status(found: Lab) -> None:
+    colours = {State.running: "green", State.booting: "yellow", State.off: "red"}
+    table = Table("node", "state", "address", "process", "ingress", "egress", title=f"lab {found.name}")
+    for node in lab.status(found):
+        state = f"[{colours[node.state]}]{node.state}[/]"
+        limits = (node.shape.ingress or "-", node.shape.egress or "-")
+        table.add_row(node.name, state, node.address, str(node.pid or "-"), *limits)
+    _out.print(table)
+
+
+def _print_plan(rows: list[tuple[str, str, str]]) -> None:
+    table = Table("step", "what", "because")
+    for row in rows:
+        table.add_row(*row)
+    _out.print(table)

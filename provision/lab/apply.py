@@ -1,0 +1,211 @@
+"""Does the steps that `plan` decides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from provision.edges import process
+from provision.errors import CommandFailed
+from provision.lab import argv, inventory, observe, record
+from provision.lab.cgroups import remove_cgroups
+from provision.lab.layout import Lab, LabNode
+from provision.lab.plan import Action, Step
+
+Report = Callable[[str], None]
+_BOOT_SECONDS = 60.0
+_GONE_SECONDS = 10.0
+_KEEPER_PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -> None:
+    """Does the steps of a plan that brings nodes up.
+
+    Args:
+        mirror: the folder that the file server shows.
+
+    Raises:
+        CommandFailed: a step did not succeed; what is done stays done, and the next `up` goes on from there.
+    """
+    nodes = {node.name: node for node in lab.nodes}
+    actions: Mapping[Action, Callable[[str], None]] = {
+        Action.make_bridge: lambda _: _run_all(argv.make_bridge(lab)),
+        Action.start_server: lambda _: _start_server(lab, mirror),
+        Action.make_files: lambda name: make_files(lab, nodes[name]),
+        Action.start: lambda name: _start(lab, nodes[name]),
+        Action.connect: lambda name: _connect(lab, nodes[name]),
+        Action.wait: lambda name: _wait_for_sshd(lab, nodes[name]),
+        Action.describe: lambda _: describe(lab),
+    }
+    for step in steps:
+        report(f"{step.action} {step.target}")
+        actions[step.action](step.target)
+
+
+def apply_down(folder: Path, steps: Iterable[Step], *, report: Report) -> None:
+    """Does the steps of a plan that takes a lab down. What has gone by itself meanwhile is no error."""
+    actions: Mapping[Action, Callable[[str], None]] = {
+        Action.stop_processes: lambda pids: kill([int(pid) for pid in pids.split()]),
+        Action.unmount: lambda place: _run_all([("umount", "--lazy", place)]),
+        Action.detach_disk: _detach,
+        Action.delete_link: _delete_link,
+        Action.delete_files: lambda _: _delete_files(folder),
+    }
+    for step in steps:
+        report(f"{step.action} {step.target}")
+        actions[step.action](step.target)
+
+
+def kill(pids: Sequence[int]) -> None:
+    """Pulls the plug: ends processes at once and waits until the kernel has let go of them."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _wait(lambda: not any(_lives(pid) for pid in pids), what=f"processes {pids} to end")
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process still runs; one that has ended and that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_disk(node: LabNode) -> None:
+    """Waits until the kernel has written back and released the node's disk: two users would destroy it."""
+    _wait(lambda: not observe.loops_in(node.folder), what=f"the disk of {node.name} to be released")
+
+
+def _wait(is_done: Callable[[], bool], *, what: str) -> None:
+    deadline = time.monotonic() + _GONE_SECONDS
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"wait for {what}",
+                found=f"they were still there after {_GONE_SECONDS:.0f} s",
+                fix="Run the command again.",
+            )
+        time.sleep(0.02)
+
+
+def _run_all(commands: Iterable[argv.Argv]) -> None:
+    for words in commands:
+        process.run(words, timeout_seconds=30)
+
+
+def make_files(lab: Lab, node: LabNode) -> None:
+    """Gives a node an empty layer with the lab's key, and a blank disk. It appears complete or not at all."""
+    partial = node.folder.with_name(f"{node.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for name, mode in (("", 0o755), ("work", 0o755), ("upper", 0o755), ("upper/root", 0o700)):
+        (partial / name).mkdir(parents=True)
+        (partial / name).chmod(mode)
+    keys = partial / "upper" / "root" / ".ssh"
+    keys.mkdir(mode=0o700)
+    record.write_file(keys / "authorized_keys", lab.ssh_key.with_suffix(".pub").read_text(), mode=0o600)
+    with (partial / "disk.img").open("wb") as disk:
+        disk.truncate(lab.disk_bytes)
+    partial.rename(node.folder)
+
+
+def _start(lab: Lab, node: LabNode) -> None:
+    wait_for_disk(node)
+    words = argv.keeper(
+        node, python=sys.executable, base=lab.base, own_cgroup=not Path("/run/systemd/system").exists()
+    )
+    process.start_detached(words, log=node.console, env=_KEEPER_PATH)
+
+
+def _start_server(lab: Lab, served: Path) -> None:
+    words = argv.file_server(lab, python=sys.executable, served=served)
+    process.start_detached(words, log=lab.folder / "file_server.log", env=_KEEPER_PATH)
+
+
+def _connect(lab: Lab, node: LabNode) -> None:
+    """Lays the node's cable; half of one, from a command that was killed, is taken away first."""
+    pid = _keeper(lab, node)
+    with suppress(CommandFailed):
+        process.run(argv.delete_link(node.link), timeout_seconds=10)
+    _run_all(argv.connect(lab, node, pid=pid, shape=record.load_shape(node)))
+
+
+def _keeper(lab: Lab, node: LabNode) -> int:
+    """The process id of a node's keeper, once it has a network namespace of its own."""
+    ours = os.readlink("/proc/self/ns/net")
+    found = 0
+
+    def is_apart() -> bool:
+        nonlocal found
+        found = observe.observe(lab.folder, lab.bridge).keepers.get(node.name, 0)
+        with suppress(OSError):
+            return bool(found) and os.readlink(f"/proc/{found}/ns/net") != ours
+        return False
+
+    _wait(is_apart, what=f"the keeper of {node.name} (see {node.console})")
+    return found
+
+
+def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while not observe.answers(node.address):
+        if time.monotonic() > deadline or not observe.observe(lab.folder, lab.bridge).keepers.get(node.name):
+            last_lines = node.console.read_text(errors="replace").splitlines()[-15:]
+            raise CommandFailed(
+                f"boot {node.name}",
+                found="\n".join(["its sshd does not answer; its console says:", *last_lines]),
+                fix=f"Read {node.console}; `provision lab reset {node.name}` starts it from nothing.",
+            )
+        time.sleep(0.05)
+
+
+def describe(lab: Lab) -> None:
+    """Writes the host keys, as they lie on the nodes' own disks, and the inventory."""
+    lines = [
+        f"{node.address} {' '.join(key.read_text().split()[:2])}\n"
+        for node in lab.nodes
+        for key in sorted((node.upper / "etc" / "ssh").glob("ssh_host_*_key.pub"))
+    ]
+    record.write_file(lab.known_hosts, "".join(lines))
+    inventory.write(lab)
+
+
+def delete_node(node: LabNode) -> None:
+    """Deletes the files of a node that is off; without its folder a node counts as not made."""
+    if node.folder.exists():
+        doomed = node.folder.with_name(f"{node.name}.deleted")
+        shutil.rmtree(doomed, ignore_errors=True)
+        node.folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def reshape(node: LabNode, *, pid: int, shape: argv.Shape) -> None:
+    """Replaces the limits of a connected cable; a direction without one loses what it had."""
+    for words in argv.clear_shape(node, pid=pid):
+        process.run(words, timeout_seconds=10, check=False)
+    _run_all(argv.set_shape(node, pid=pid, shape=shape))
+
+
+def _detach(device: str) -> None:
+    with suppress(CommandFailed):  # its last user may have taken it away meanwhile
+        process.run(("losetup", "--detach", device), timeout_seconds=10)
+
+
+def _delete_link(link: str) -> None:
+    if Path(f"/sys/class/net/{link}").exists():
+        with suppress(CommandFailed):  # a cable goes with the node at its other end
+            process.run(argv.delete_link(link), timeout_seconds=10)
+
+
+def _delete_files(folder: Path) -> None:
+    remove_cgroups(folder.name)
+    shutil.rmtree(folder)
+    for parent in (folder.parent, folder.parent.parent):
+        with suppress(OSError):  # another lab lives there
+            parent.rmdir()

@@ -1,0 +1,140 @@
+"""The process that is a node, seen from this machine: holds the node's disks, boots it again on reboot.
+
+`unshare` starts it as process 1 of a process, mount and network namespace of its own, so everything that it
+makes (overlay, loop device, cable, the node's processes) is private to it and goes with it, even by SIGKILL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.edges import process
+from provision.errors import CommandFailed
+from provision.lab import argv
+from provision.lab.cgroups import enter_cgroup
+
+REBOOT = 133  # systemd-nspawn(1): --keep-unit and the node asked for a reboot
+_TEN_YEARS = 10 * 365 * 86400.0
+_CABLE_SECONDS = 60.0
+# Only the part of /proc/sys that belongs to the node's own network namespace may be written to.
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What a keeper is told."""
+
+    folder: Path
+    base: Path
+    serial: str
+    own_cgroup: bool
+
+
+def main(words: Sequence[str]) -> int:
+    """Runs the node until it powers off; returns systemd-nspawn's status."""
+    node = _parse(words)
+    if node.own_cgroup:
+        enter_cgroup(f"{node.folder.parents[1].name}/{node.folder.name}")
+    _private_run(node)
+    root = _mount_root(node)
+    disk = attach_disk(node.folder / "disk.img")
+    _wait_for_cable()
+    return _boot_until_off(node, root, disk)
+
+
+def _parse(words: Sequence[str]) -> Node:
+    parser = argparse.ArgumentParser(description="Keeps one node of a lab.")
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--serial", required=True)
+    parser.add_argument("--own-cgroup", action="store_true")
+    return Node(**vars(parser.parse_args(words)))
+
+
+def _run(*words: str | Path) -> str:
+    return process.run(words, timeout_seconds=60, env=_ENVIRONMENT).stdout.strip()
+
+
+def _private_run(node: Node) -> None:
+    """Hides the files that nspawn leaves behind when it is killed in a memory of the keeper's own."""
+    place = Path("/run") if node.own_cgroup else Path("/run/systemd/nspawn")
+    place.mkdir(parents=True, exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "tmpfs", place)
+
+
+def _mount_root(node: Node) -> Path:
+    """The base image under what the node has written; bind mounts keep odd characters out of the options."""
+    parts = Path("/run/lab") if node.own_cgroup else Path("/run/systemd/nspawn/lab")
+    for name, source in (("lower", node.base), ("write", node.folder)):
+        (parts / name).mkdir(parents=True)
+        _run("mount", "--bind", source, parts / name)
+    root = parts / "root"
+    root.mkdir()
+    layers = f"lowerdir={parts}/lower,upperdir={parts}/write/upper,workdir={parts}/write/work"
+    _run("mount", "-t", "overlay", "-o", layers, "overlay", root)
+    return root
+
+
+def attach_disk(image: Path) -> str:
+    """Makes a block device of a file; the kernel removes it when its last user ends, this process too."""
+    device = _run("losetup", "--find", "--show", image)
+    os.open(device, os.O_RDWR)  # held until this process ends
+    _run("losetup", "--detach", device)  # in use, so it goes with its last user (losetup(8))
+    return device
+
+
+def _wait_for_cable() -> None:
+    deadline = time.monotonic() + _CABLE_SECONDS
+    while '"operstate":"UP"' not in _eth0():
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                "boot the node",
+                found=f"nobody connected its cable within {_CABLE_SECONDS:.0f} s",
+                fix="Run `provision lab up` again.",
+            )
+        time.sleep(0.02)
+
+
+def _eth0() -> str:
+    return process.run(
+        ("ip", "-json", "link", "show", "dev", "eth0"), timeout_seconds=10, env=_ENVIRONMENT, check=False
+    ).stdout
+
+
+def _boot_until_off(node: Node, root: Path, disk: str) -> int:
+    words = argv.nspawn(
+        root=root,
+        machine=f"{node.folder.parents[1].name}-{node.folder.name}",
+        disk=disk,
+        serial=node.serial,
+        keep_unit=node.own_cgroup,
+    )
+    status = REBOOT
+    while status == REBOOT:
+        status = boot(words, env=_ENVIRONMENT)
+    return status
+
+
+def boot(words: Sequence[str], *, env: Mapping[str, str]) -> int:
+    """Runs the node once, its console on standard error; returns when it is off or wants to boot again."""
+    return process.stream(
+        words,
+        timeout_seconds=_TEN_YEARS,
+        env=env,
+        on_line=_say,
+    )
+
+
+def _say(line: str) -> None:
+    os.write(2, f"{line}\n".encode())
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(main(sys.argv[1:]))

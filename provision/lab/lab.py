@@ -1,0 +1,180 @@
+"""What can be done with a lab: each function looks, plans and applies under the lab's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision.edges import process
+from provision.errors import BadInput
+from provision.lab import apply, observe, plan, record
+from provision.lab.argv import Direction, Shape
+from provision.lab.cgroups import remove_cgroups
+from provision.lab.layout import Lab, LabNode, bridge_of
+from provision.lab.lock import hold
+from provision.lab.observe import Observed, State
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """One node as the kernel shows it now."""
+
+    name: str
+    address: str
+    state: State
+    pid: int | None
+    shape: Shape
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of the lab in `folder`.
+
+    Raises:
+        Busy: another command works on this lab.
+    """
+    with hold(f"lab {folder.name}"):
+        yield
+
+
+def wanted_lab(asked: Lab, existing: Lab | None) -> Lab:
+    """The lab to bring up: what was asked, unless one exists; that one may only grow.
+
+    Raises:
+        BadInput: the existing lab is another one.
+    """
+    if existing is None:
+        return asked
+    grown = replace(existing, count=max(asked.count, existing.count))
+    if (asked.subnet, asked.disk_bytes) != (existing.subnet, existing.disk_bytes):
+        raise BadInput(
+            f"bring up lab {asked.name} on {asked.subnet} with disks of {asked.disk_bytes} bytes",
+            found=f"it exists on {existing.subnet} with disks of {existing.disk_bytes} bytes",
+            fix=f"Take it down first: provision lab down --name {asked.name}",
+        )
+    return grown
+
+
+def plan_for_up(lab: Lab) -> list[plan.Step]:
+    """The steps that `up` would do now."""
+    made = frozenset(node.name for node in lab.nodes if node.folder.exists())
+    return plan.plan_up(lab, look(lab), made=made)
+
+
+def up(lab: Lab, *, mirror: Path, report: Report) -> None:
+    """Brings up whatever is missing of a lab and waits until every sshd answers."""
+    record.save(lab)
+    _ensure_key(lab)
+    apply.apply_up(lab, plan_for_up(lab), mirror=mirror, report=report)
+
+
+def _ensure_key(lab: Lab) -> None:
+    public = lab.ssh_key.with_suffix(".pub")
+    if public.exists():
+        return
+    lab.ssh_key.unlink(missing_ok=True)  # half a pair, from a command that was killed
+    words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.ssh_key)
+    process.run(words, timeout_seconds=30)
+
+
+def require_image(lab: Lab, image: Path) -> None:
+    """Raises:
+    BadInput: the lab was made from another image, which is no longer in the cache.
+    """
+    if lab.base != image and not lab.base.exists():
+        raise BadInput(
+            f"bring up lab {lab.name}",
+            found=f"the image that it was made from is gone: {lab.base}",
+            fix=f"Make it again: provision lab down --name {lab.name}, then up.",
+        )
+
+
+def plan_for_down(folder: Path) -> list[plan.Step]:
+    """The steps that `down` would do now, for the lab whose state is (or was) in `folder`."""
+    bridge = bridge_of(folder.name)
+    return plan.plan_down(bridge, observe.observe(folder, bridge))
+
+
+def down(folder: Path, *, report: Report) -> None:
+    """Removes every trace of the lab in `folder`, whatever state it is in."""
+    apply.apply_down(folder, plan_for_down(folder), report=report)
+
+
+def look(lab: Lab) -> Observed:
+    return observe.observe(lab.folder, lab.bridge)
+
+
+def status(lab: Lab) -> list[NodeStatus]:
+    """Every node of the lab as the kernel shows it."""
+    observed = look(lab)
+    return [_status(node, observed) for node in lab.nodes]
+
+
+def _status(node: LabNode, observed: Observed) -> NodeStatus:
+    pid = observed.keepers.get(node.name)
+    connected = pid is not None and observed.links.get(node.link, False)
+    return NodeStatus(
+        name=node.name,
+        address=node.address,
+        state=observe.state_of(node, observed),
+        pid=pid,
+        shape=observe.shape_of(node, pid) if pid is not None and connected else record.load_shape(node),
+    )
+
+
+def nodes_called(lab: Lab, names: Sequence[str]) -> list[LabNode]:
+    """The nodes with these names, all for none.
+
+    Raises:
+        BadInput: the lab has no such node.
+    """
+    known = {node.name: node for node in lab.nodes}
+    for name in names:
+        if name not in known:
+            raise BadInput(
+                f"find node {name} in lab {lab.name}",
+                found=f"its nodes are te1 to te{lab.count}",
+                fix="Name one of them.",
+            )
+    return [known[name] for name in names] or list(lab.nodes)
+
+
+def power_off(lab: Lab, nodes: Sequence[LabNode]) -> None:
+    """Pulls the plug of some nodes. Their disks keep what was written; the kernel flushes what it holds."""
+    keepers = look(lab).keepers
+    apply.kill([keepers[node.name] for node in nodes if node.name in keepers])
+    for node in nodes:
+        apply.wait_for_disk(node)
+        remove_cgroups(f"{lab.name}/{node.name}")
+
+
+def power_on(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
+    """Switches some nodes on and waits for their sshd."""
+    steps = plan.plan_power_on(lab, look(lab), [node.name for node in nodes])
+    apply.apply_up(lab, steps, mirror=mirror, report=report)
+
+
+def reset(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
+    """Gives nodes back the blank state: nothing written, blank disk, new keys, no limits on the cable."""
+    report(f"power off {' '.join(node.name for node in nodes)}")
+    power_off(lab, nodes)
+    for node in nodes:
+        apply.delete_node(node)
+    up(lab, mirror=mirror, report=report)
+
+
+def shape(lab: Lab, node: LabNode, *, rate: str | None, direction: Direction) -> None:
+    """Limits a node's cable now and after it has been off; None takes the limit away.
+
+    Raises:
+        CommandFailed: tc does not know that rate.
+    """
+    wanted = record.load_shape(node).with_rate(rate, direction)
+    pid = look(lab).keepers.get(node.name)
+    if pid is not None:
+        apply.reshape(node, pid=pid, shape=wanted)
+    record.save_shape(node, wanted)

@@ -1,0 +1,157 @@
+"""Names, addresses and folders of a lab: all of them follow from its name, subnet and number of nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
+from pathlib import Path
+
+from provision.errors import BadInput
+
+STATE_ROOT = Path("/var/lib/clusterwright/labs")
+MIRROR_PORT = 8080
+# Node te1 has address .11 and the kernel allows 15 characters in the name of a link ("cw" + name + "-te64").
+_FIRST_NODE = 10
+_MAX_NODES = 64
+_NAME = re.compile(r"[a-z][a-z0-9]{0,7}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabNode:
+    """One machine of a lab, and where its parts lie on this one."""
+
+    name: str
+    address: str
+    link: str  # this machine's end of its cable
+    serial: str  # of its data disk
+    folder: Path
+
+    @property
+    def upper(self) -> Path:
+        """What the node has written over the base image."""
+        return self.folder / "upper"
+
+    @property
+    def disk(self) -> Path:
+        """The file behind its data disk."""
+        return self.folder / "disk.img"
+
+    @property
+    def shape(self) -> Path:
+        """The limits of its cable, kept while it is off."""
+        return self.folder / "shape.json"
+
+    @property
+    def console(self) -> Path:
+        """What it printed while it booted, and what its keeper said."""
+        return self.folder / "console.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lab:
+    """A lab as it is wanted: everything else about it is computed from these."""
+
+    name: str
+    subnet: IPv4Network
+    count: int
+    disk_bytes: int
+    folder: Path
+    base: Path  # the image that all nodes start from
+
+    @property
+    def bridge(self) -> str:
+        return bridge_of(self.name)
+
+    @property
+    def gateway(self) -> str:
+        """The controller's address on the bridge."""
+        return str(self.subnet[1])
+
+    @property
+    def nodes(self) -> tuple[LabNode, ...]:
+        return tuple(_node(self, index) for index in range(1, self.count + 1))
+
+    @property
+    def ssh_key(self) -> Path:
+        return self.folder / "ssh_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.folder / "known_hosts"
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "lab.json"
+
+    @property
+    def inventory(self) -> Path:
+        return self.folder / "inventory"
+
+
+def _node(lab: Lab, index: int) -> LabNode:
+    name = f"te{index}"
+    return LabNode(
+        name=name,
+        address=str(lab.subnet[_FIRST_NODE + index]),
+        link=f"{lab.bridge}-{name}",
+        serial=hashlib.sha256(f"{lab.name}/{name}".encode()).hexdigest()[:16],
+        folder=lab.folder / "nodes" / name,
+    )
+
+
+def bridge_of(name: str) -> str:
+    """The link name of a lab's bridge."""
+    return f"cw{name}"
+
+
+def folder_of(name: str, root: Path = STATE_ROOT) -> Path:
+    """The folder that holds the lab called `name`.
+
+    Raises:
+        BadInput: a bridge cannot have that name.
+    """
+    if not _NAME.fullmatch(name):
+        raise BadInput(
+            f"call a lab {name!r}",
+            found="a name has 1 to 8 characters: a small letter, then small letters and digits",
+            fix="Choose another --name.",
+        )
+    return root / name
+
+
+def lay_out(
+    *, name: str, subnet: str, count: int, disk_bytes: int, base: Path, root: Path = STATE_ROOT
+) -> Lab:
+    """Computes a lab from what a person asked for.
+
+    Raises:
+        BadInput: the name, the subnet, the number of nodes or the disk's size cannot be used.
+    """
+    if not 1 <= count <= _MAX_NODES:
+        raise BadInput(
+            f"make a lab of {count} nodes", found=f"a lab has 1 to {_MAX_NODES} nodes", fix="Choose --nodes."
+        )
+    if disk_bytes < 1 << 20:
+        raise BadInput(
+            f"make a disk of {disk_bytes} bytes", found="it is smaller than 1 MiB", fix="Choose --disk-size."
+        )
+    network = _network(subnet)
+    if network.num_addresses <= _FIRST_NODE + count + 1:
+        raise BadInput(
+            f"place {count} nodes in {network}",
+            found=f"node addresses begin at .{_FIRST_NODE + 1} and the network is too small",
+            fix="Choose a larger --subnet, for example 10.77.0.0/24.",
+        )
+    folder = folder_of(name, root)
+    return Lab(name=name, subnet=network, count=count, disk_bytes=disk_bytes, folder=folder, base=base)
+
+
+def _network(subnet: str) -> IPv4Network:
+    try:
+        return IPv4Network(subnet)
+    except (AddressValueError, NetmaskValueError, ValueError) as e:
+        raise BadInput(
+            f"use the subnet {subnet!r}", found=str(e), fix="Give a network such as 10.77.0.0/24."
+        ) from e

@@ -1,0 +1,156 @@
+"""What the kernel shows of a lab: no state file is believed."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from provision.edges import process
+from provision.lab import argv
+from provision.lab.layout import Lab, LabNode
+
+
+class State(StrEnum):
+    off = "off"
+    booting = "booting"
+    running = "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A lab's traces on this machine.
+
+    keepers: node name -> the process that holds its namespaces. pids: every process of the lab, keepers
+    included. loops: loop devices over the lab's files. links: its cables -> are they up and in the bridge.
+    mounts: places in its folder where this machine itself (not a node's keeper) has something mounted.
+    """
+
+    keepers: Mapping[str, int] = field(default_factory=dict)
+    server: int | None = None
+    pids: tuple[int, ...] = ()
+    bridge: bool = False
+    links: Mapping[str, bool] = field(default_factory=dict)
+    loops: tuple[str, ...] = ()
+    mounts: tuple[Path, ...] = ()
+    files: bool = False
+
+
+def observe(folder: Path, bridge: str) -> Observed:
+    """Looks for everything that belongs to the lab in `folder` with the bridge `bridge`."""
+    found = dict(_processes(folder))
+    links = _links(bridge)
+    return Observed(
+        keepers={
+            words[words.index("--folder") + 1].rsplit("/", 1)[1]: pid
+            for pid, words in found.items()
+            if words[0] == "unshare" and argv.KEEPER in words
+        },
+        server=next((pid for pid, words in found.items() if argv.FILE_SERVER in words), None),
+        pids=tuple(found),
+        bridge=bridge in links,
+        links={name: connected for name, connected in links.items() if name != bridge},
+        loops=loops_in(folder),
+        mounts=mounts_in(folder, Path("/proc/self/mounts").read_text()),
+        files=folder.exists(),
+    )
+
+
+def _processes(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The lab's processes: their command line names one of our modules and the lab's folder."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = tuple((entry / "cmdline").read_text(errors="replace").split("\0")[:-1])
+        except OSError:  # it has ended meanwhile
+            continue
+        if belongs(words, folder):
+            yield int(entry.name), words
+
+
+def belongs(words: tuple[str, ...], folder: Path) -> bool:
+    """Whether a command line is one that the lab in `folder` starts."""
+    ours = argv.KEEPER in words or argv.FILE_SERVER in words
+    inside = any(word == str(folder) or word.startswith(f"{folder}/") for word in words)
+    return ours and inside
+
+
+def _links(bridge: str) -> dict[str, bool]:
+    shown = process.run(("ip", "-json", "link", "show"), timeout_seconds=10).stdout
+    return {
+        link["ifname"]: link.get("master") == bridge and "UP" in link["flags"]
+        for link in _json_list(shown)
+        if link["ifname"] == bridge or link["ifname"].startswith(f"{bridge}-te")
+    }
+
+
+def loops_in(folder: Path) -> tuple[str, ...]:
+    """The loop devices over files in `folder`."""
+    shown = process.run(("losetup", "--list", "--json", "--output", "NAME,BACK-FILE"), timeout_seconds=10)
+    devices = json.loads(shown.stdout)["loopdevices"] if shown.stdout.strip() else []
+    return tuple(
+        str(device["name"]) for device in devices if str(device["back-file"]).startswith(f"{folder}/")
+    )
+
+
+def mounts_in(folder: Path, mounts: str) -> tuple[Path, ...]:
+    """The mounts at and below `folder`, deepest first, from the text of /proc/self/mounts."""
+    places = (line.split(" ")[1].replace("\\040", " ") for line in mounts.splitlines())
+    return tuple(
+        sorted(
+            (Path(place) for place in places if place == str(folder) or place.startswith(f"{folder}/")),
+            reverse=True,
+        )
+    )
+
+
+def state_of(node: LabNode, observed: Observed) -> State:
+    """Off, on its way, or with an sshd that answers."""
+    if node.name not in observed.keepers:
+        return State.off
+    return State.running if answers(node.address) else State.booting
+
+
+def answers(address: str, *, wait_seconds: float = 0.5) -> bool:
+    """Whether an sshd greets at `address`."""
+    try:
+        with socket.create_connection((address, 22), timeout=wait_seconds) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def shape_of(node: LabNode, pid: int) -> argv.Shape:
+    """The limits that the kernel applies to a node's cable now."""
+    rates = [_rate(process.run(words, timeout_seconds=10).stdout) for words in argv.show_shape(node, pid=pid)]
+    return argv.Shape(ingress=rates[0], egress=rates[1])
+
+
+def _rate(shown: str) -> str | None:
+    for qdisc in _json_list(shown):
+        if qdisc.get("kind") == "tbf":
+            return rate_in_words(int(qdisc["options"]["rate"]) * 8)
+    return None
+
+
+def rate_in_words(bits_per_second: int) -> str:
+    """A rate in the largest of tc's units that takes it whole: 200000000 -> 200mbit."""
+    for unit, size in (("gbit", 10**9), ("mbit", 10**6), ("kbit", 10**3)):
+        if bits_per_second % size == 0:
+            return f"{bits_per_second // size}{unit}"
+    return f"{bits_per_second}bit"
+
+
+def _json_list(text: str) -> list[dict[str, Any]]:
+    parsed: list[dict[str, Any]] = json.loads(text or "[]")
+    return parsed
+
+
+def state_of_all(lab: Lab, observed: Observed) -> dict[str, State]:
+    """The state of each node of the lab, by name."""
+    return {node.name: state_of(node, observed) for node in lab.nodes}

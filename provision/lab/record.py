@@ -1,0 +1,67 @@
+"""Small files of a lab: what it is (lab.json), and what its cables are limited to."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from provision.lab.argv import Shape
+from provision.lab.layout import Lab, LabNode
+
+
+def save(lab: Lab) -> None:
+    """Writes lab.json; a reader finds the old one or the new one."""
+    write_file(
+        lab.record,
+        json.dumps(
+            {
+                "name": lab.name,
+                "subnet": str(lab.subnet),
+                "nodes": lab.count,
+                "disk_bytes": lab.disk_bytes,
+                "base": str(lab.base),
+            },
+            indent=2,
+        )
+        + "\n",
+    )
+
+
+def load(folder: Path) -> Lab | None:
+    """The lab whose state is in `folder`; None when there is none."""
+    try:
+        found = json.loads((folder / "lab.json").read_text())
+    except FileNotFoundError:
+        return None
+    return Lab(
+        name=found["name"],
+        subnet=IPv4Network(found["subnet"]),
+        count=found["nodes"],
+        disk_bytes=found["disk_bytes"],
+        base=Path(found["base"]),
+        folder=folder,
+    )
+
+
+def save_shape(node: LabNode, shape: Shape) -> None:
+    """Keeps a cable's limits, so that they are there again when the node is switched on."""
+    write_file(node.shape, json.dumps(asdict(shape)) + "\n")
+
+
+def load_shape(node: LabNode) -> Shape:
+    try:
+        return Shape(**json.loads(node.shape.read_text()))
+    except FileNotFoundError:
+        return Shape()
+
+
+def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
+    """Writes a file by renaming: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new.write_text(text)
+    new.chmod(mode)
+    new.replace(path)
