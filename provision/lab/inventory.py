@@ -33,8 +33,24 @@ ansible_ssh_common_args: >-
   -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes
   -o UserKnownHostsFile={lab.known_hosts}
 
-# The lab's nodes have no route out: they install from this machine, as behind an air gap.
+# What the roles keep for this cluster goes with the lab.
+ssh_trust_secrets_path: {lab.folder}/secrets
+
+# The nodes have no route out: they install from this machine, as behind an air gap.
 lab_mirror: http://{lab.gateway}:{MIRROR_PORT}
+lab_mirror_folder: "{{{{ lookup('ansible.builtin.env', 'HOME') }}}}/.cache/clusterwright/mirror/current"
+base_packages_apt_source: "{{{{ lab_mirror }}}}/apt"
+time_sync_pools: []
+
+# A node shares this machine's kernel: it may raise its limits to the kernel's defaults, and set only the
+# parameters of its own network. The GPUs in its /sys are this machine's.
+host_tuning_memlock: "8192"
+host_tuning_nofile: 16384
+host_tuning_sysctl:
+  net.core.somaxconn: "4096"
+  net.ipv4.tcp_rmem: 4096 131072 134217728
+  net.ipv4.tcp_wmem: 4096 131072 134217728
+nvidia_gpu_enabled: false
 """
 
 
