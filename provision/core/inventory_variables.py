@@ -1,0 +1,122 @@
+"""Variables of an inventory against what the roles take: unknown names, wrong types, missing companions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "path": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "list": (list, tuple),
+    "dict": (Mapping,),
+}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Likeness (difflib's ratio) from which a name outside of all roles counts as a slip: two letters swapped in
+# ssh_trust_user give 0.93.
+_SLIP = 0.87
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A variable that a role takes, from its argument specification."""
+
+    name: str
+    role: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A variable that is wrong for some machines."""
+
+    variable: str
+    hosts: list[str]
+    what: str
+    fix: str
+
+
+Hosts = Mapping[str, tuple[frozenset[str], Mapping[str, Any]]]
+
+
+def variable_faults(hosts: Hosts, options: Mapping[str, Option]) -> list[Fault]:
+    """Faults of the variables that are set (names) and of what the roles will see (values), by host."""
+    return [*_unknown(hosts, options), *_wrong_types(hosts, options), *_without_checksum(hosts)]
+
+
+def _unknown(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]:
+    prefixes = {f"{option.role}_": option.role for option in options.values()}
+    for name in sorted({name for names, _ in hosts.values() for name in names} - set(options)):
+        role = next((role for prefix, role in prefixes.items() if name.startswith(prefix)), None)
+        close = get_close_matches(name, options, 1, 0.6 if role else _SLIP)
+        if role or close:
+            takes = sorted(option.name for option in options.values() if option.role == role)
+            yield Fault(
+                variable=name,
+                hosts=[host for host, (names, _) in hosts.items() if name in names],
+                what=f"no role takes the variable {name}",
+                fix=f"Did you mean {close[0]}?" if close else f"Role {role} takes {', '.join(takes)}.",
+            )
+
+
+def _wrong_types(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]:
+    for name, option in options.items():
+        wrong = {
+            host: values[name]
+            for host, (_, values) in hosts.items()
+            if name in values and not _fits(values[name], option.type)
+        }
+        if wrong:
+            value = next(iter(wrong.values()))
+            yield Fault(
+                variable=name,
+                hosts=list(wrong),
+                what=f"{name} is {value!r} ({type(value).__name__}), role {option.role} takes {option.type}",
+                fix=f"Write it as {option.type}, without quotes unless it is text.",
+            )
+
+
+def _fits(value: object, type_name: str) -> bool:
+    if isinstance(value, bool) and type_name != "bool":
+        return False
+    return isinstance(value, _TYPES.get(type_name, (object,)))
+
+
+def _without_checksum(hosts: Hosts) -> Iterable[Fault]:
+    """What is run after it was fetched needs the sha256 that was published with it."""
+    names = sorted({name for _, values in hosts.values() for name in values if name.endswith("_sha256")})
+    for name in names:
+        source = name.removesuffix("_sha256") + "_source"
+        wrong = [
+            host for host, (_, values) in hosts.items() if values.get(source) and not _is_sha256(values[name])
+        ]
+        if wrong:
+            yield Fault(
+                variable=name,
+                hosts=wrong,
+                what=f"{source} is set, but {name} is not the 64 hexadecimal digits of a sha256",
+                fix="Copy it from where the file is published, or run sha256sum on a copy that you trust.",
+            )
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def sources_and_locks(
+    hosts: Sequence[Mapping[str, Any]],
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The (variable, address) and (variable, path) pairs that must exist, each once."""
+    pairs = sorted({(name, value) for values in hosts for name, value in values.items() if _is_text(value)})
+    sources = [(name, value) for name, value in pairs if name.endswith("_source") and "://" in value]
+    return sources, [(name, value) for name, value in pairs if name.endswith("_lock")]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""

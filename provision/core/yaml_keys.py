@@ -1,0 +1,34 @@
+"""Keys that stand twice in one mapping of a YAML text, which a parser would take silently."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import yaml
+
+
+def duplicate_keys(text: str) -> list[tuple[str, list[int]]]:
+    """Each repeated key with its lines, counted from 1; nothing for a text that is not YAML."""
+    try:
+        root = yaml.compose(text)
+    except yaml.YAMLError:
+        return []
+    return [found for mapping in _mappings(root) for found in _repeated(mapping)]
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    if isinstance(node, yaml.MappingNode):
+        yield node
+        for _, value in node.value:
+            yield from _mappings(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _mappings(value)
+
+
+def _repeated(mapping: yaml.MappingNode) -> Iterator[tuple[str, list[int]]]:
+    lines: defaultdict[str, list[int]] = defaultdict(list)
+    for key, _ in mapping.value:
+        lines[str(key.value)].append(key.start_mark.line + 1)
+    return ((key, numbers) for key, numbers in lines.items() if len(numbers) > 1)
