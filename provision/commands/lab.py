@@ -22,7 +22,8 @@ from provision.lab.image.build import ensure_image, image_of
 from provision.lab.layout import Lab, folder_of, lay_out
 from provision.lab.observe import State
 from provision.lab.record import load
-from provision.lab.requirements import require
+from provision.lab.requirements import install as install_packages
+from provision.lab.requirements import missing_packages, require
 
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
 _out = Console()
@@ -73,6 +74,20 @@ def _bytes(text: str) -> int:
     if not found:
         raise BadInput(f"make a disk of {text!r}", found="it is no size", fix="Give one such as 12G or 500M.")
     return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
+@app.command()
+def requirements(
+    install: Annotated[
+        bool, typer.Option("--install", help="Install the missing packages with apt-get.")
+    ] = False,
+) -> None:
+    """Say what this machine lacks for a lab; status 3 when it lacks anything."""
+    if install and missing_packages():
+        with _reporting() as report:
+            install_packages(report)
+    require()
+    _out.print("this machine has all that a lab needs")
 
 
 @app.command()

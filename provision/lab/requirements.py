@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-from provision.errors import MissingRequirement
+from provision.edges.process import stream
+from provision.errors import CommandFailed, MissingRequirement
 
 # program -> the Debian and Ubuntu package that carries it
 _PACKAGES = {
@@ -22,13 +24,35 @@ _PACKAGES = {
     "tc": "iproute2",
     "unshare": "util-linux",
 }
+_APT_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _DEVICES = ("/dev/loop-control",)
+
+
+def missing_packages() -> list[str]:
+    """The Debian and Ubuntu packages whose programs are not on this machine."""
+    return sorted({package for program, package in _PACKAGES.items() if shutil.which(program) is None})
+
+
+def install(on_line: Callable[[str], None]) -> None:
+    """Installs what `missing_packages` names.
+
+    Raises:
+        CommandFailed: apt-get did not succeed.
+    """
+    environment = {**_APT_ENVIRONMENT, "DEBIAN_FRONTEND": "noninteractive"}
+    for words in (["update"], ["install", "--yes", "--no-install-recommends", *missing_packages()]):
+        status = stream(["apt-get", *words], timeout_seconds=600, on_line=on_line, env=environment)
+        if status != 0:
+            raise CommandFailed(
+                f"run apt-get {' '.join(words)}",
+                found=f"it ended with status {status}",
+                fix="Its output says why; mend that and run the command again.",
+            )
 
 
 def missing() -> list[str]:
     """What is missing here, one phrase each; empty when a lab can be made."""
-    absent = sorted({package for program, package in _PACKAGES.items() if shutil.which(program) is None})
-    found = [f"the package {package}" for package in absent]
+    found = [f"the package {package}" for package in missing_packages()]
     found += [f"the device {device}" for device in _DEVICES if not Path(device).exists()]
     if os.geteuid() != 0:
         found.append("the rights of root")
@@ -42,8 +66,7 @@ def require() -> None:
     lacks = missing()
     if not lacks:
         return
-    packages = [phrase.removeprefix("the package ") for phrase in lacks if "package" in phrase]
-    fixes = [f"apt-get install -y {' '.join(packages)}"] if packages else []
+    fixes = ["provision lab requirements --install"] if missing_packages() else []
     fixes += ["run it as root (sudo)"] if os.geteuid() != 0 else []
     raise MissingRequirement(
         "make a lab on this machine",
