@@ -11,7 +11,14 @@ import pytest
 
 from tests.architecture.test_layers import ROOT, imports, modules
 
-CLIS = ("provision.cli", "provision.commands", "runtime.cli", "runtime.launch.cli", "runtime.__main__")
+CLIS = (
+    "provision.cli",
+    "provision.commands",
+    "runtime.cli",
+    "runtime.launch.cli",
+    "runtime.launch.node",
+    "runtime.__main__",
+)
 
 
 def uses(path: Path, dotted: str) -> bool:

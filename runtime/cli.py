@@ -1,0 +1,37 @@
+"""`python -m runtime`: the tools of a node. Each noun is a command or a group of its own."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from runtime.errors import RuntimeFault
+
+app = typer.Typer(
+    name="runtime",
+    help="Tools of a node: prove the cluster, explain a configuration, look after checkpoints.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _root() -> None:
+    pass
+
+
+def main() -> None:
+    """Prints a RuntimeFault as three lines and exits with its code."""
+    try:
+        app()
+    except RuntimeFault as e:
+        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
+        typer.echo(f"found: {e.found}", err=True)
+        typer.echo(f"fix:   {e.fix}", err=True)
+        sys.exit(e.exit_code)
+
+
+if __name__ == "__main__":
+    main()

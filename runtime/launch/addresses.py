@@ -1,0 +1,81 @@
+"""Names, addresses and interfaces as this node sees them: the standard library only, no root."""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import socket
+import struct
+
+_SIOCGIFADDR = 0x8915
+
+
+def resolve(name: str) -> str:
+    """The address that this machine has for a name, IPv4 before IPv6; empty when it knows none."""
+    try:
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ""
+    ordered = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return str(ordered[0][4][0]) if ordered else ""
+
+
+def is_own(address: str) -> bool:
+    """Whether this machine holds the address: it can bind a socket to it."""
+    if not address:
+        return False
+    try:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the address leads back to the machine that uses it."""
+    return bool(address) and ipaddress.ip_address(address).is_loopback
+
+
+def source_towards(address: str) -> str:
+    """The own address that packets to `address` leave from; empty when there is no route. Sends nothing."""
+    try:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
+
+
+def interface_of(address: str) -> str:
+    """The interface that holds an own IPv4 address; empty when none does (and for IPv6)."""
+    if not address or family_of(address) != socket.AF_INET:
+        return ""
+    if is_loopback(address):
+        return "lo"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return ""
+
+
+def port_is_free(address: str, port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    try:
+        with socket.socket(family_of(address), socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+            probe.listen(1)
+    except OSError:
+        return False
+    return True
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """IPv6 for an address with a colon, else IPv4."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -1,0 +1,203 @@
+"""`zerorun`: starts a program on all slots of a hostfile, from one of its nodes, and ends it everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from runtime.errors import BadInput, RuntimeFault
+from runtime.launch.argv import node_argv, ssh_argv
+from runtime.launch.environment import FORWARDED, matching
+from runtime.launch.follow import run
+from runtime.launch.hostfile import parse_hostfile
+from runtime.launch.judge import master_name
+from runtime.launch.outcome import Outcome, exit_status
+from runtime.launch.preflight import check_nodes
+from runtime.launch.report import failure_lines, job_account
+from runtime.launch.selection import Chosen, choose
+from runtime.launch.session import Interrupted, open_session
+from runtime.launch.spec import HOSTFILE, Job, orders, parse_assignments, parse_shown, redacted
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def read_nodes(
+    hostfile: Path, *, include: str, exclude: str, nnodes: int | None, nproc_per_node: int | None
+) -> tuple[Chosen, ...]:
+    """The chosen nodes of a hostfile.
+
+    Raises:
+        BadInput: there is no such file (never silently this machine alone), or as `parse_hostfile`, `choose`.
+    """
+    try:
+        text = hostfile.read_text()
+    except OSError as e:
+        raise BadInput(
+            f"read the hostfile {hostfile}",
+            found=e.strerror or str(e),
+            fix="Pass --hostfile; for this machine alone a file with the line `localhost slots=1` will do.",
+        ) from e
+    hosts = parse_hostfile(text, source=str(hostfile))
+    return choose(hosts, include=include, exclude=exclude, nnodes=nnodes, nproc_per_node=nproc_per_node)
+
+
+def new_job_id(wanted: str) -> str:
+    """The wanted id, checked, or a new one from the time and four random digits."""
+    if wanted and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", wanted):
+        raise BadInput(
+            f"name the job {wanted!r} (--job-id)",
+            found="an id names a folder",
+            fix="Use letters, digits, points, dashes.",
+        )
+    return wanted or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def job_folder(log_dir: Path | None, job_id: str) -> str:
+    """The folder of the job on every node: the given one, else on the data disk, else below this folder."""
+    if log_dir is not None:
+        return str(log_dir.absolute())
+    data = Path("/data")
+    return str((data if data.is_dir() else Path.cwd()) / "jobs" / job_id)
+
+
+def kind_of(*, module: bool, no_python: bool) -> str:
+    """Which of spec.KINDS the options -m and --no-python ask for."""
+    if module and no_python:
+        raise BadInput("run a module without Python", found="-m and --no-python", fix="Give one of them.")
+    return "module" if module else "program" if no_python else "script"
+
+
+def on_signals(interrupt: Callable[[int], None]) -> None:
+    """Hands SIGINT, SIGTERM and SIGHUP to the session, which ends the job on every node."""
+    for number in _SIGNALS:
+        signal.signal(number, lambda received, _frame: interrupt(received))
+
+
+class ConsoleWatcher:
+    """Shows the output of ranks: rank 0's as it is, that of others behind `[host:rank]`."""
+
+    def __init__(self, hosts_by_rank: tuple[str, ...]) -> None:
+        self._hosts = hosts_by_rank
+
+    def on_text(self, rank: int, piece: str) -> None:
+        """Writes a piece as it came, its line's end included."""
+        sys.stdout.write(piece if rank == 0 else f"[{self._hosts[rank]}:{rank}] {piece}")
+        sys.stdout.flush()
+
+    def on_tick(self) -> str:
+        """Nothing here ends a job."""
+        return ""
+
+
+@app.command(
+    context_settings={"allow_interspersed_args": False},
+    help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM.",
+)
+def zerorun(
+    program: str = typer.Argument(help="A Python script, or a module with -m."),
+    arguments: list[str] = typer.Argument(None, help="Handed on as they are."),
+    hostfile: Path = typer.Option(Path(HOSTFILE), help="Lines `name slots=N`, in the order of the ranks."),
+    include: str = typer.Option("", help="Only these nodes and slots: te1:0,1@te2."),
+    exclude: str = typer.Option("", help="All but these nodes and slots."),
+    nnodes: int = typer.Option(None, help="The first N of the nodes."),
+    nproc_per_node: int = typer.Option(None, help="The first N slots of each node."),
+    master_addr: str = typer.Option("", help="Name or address of the first node that the others can reach."),
+    master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point there."),
+    interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
+    env: list[str] = typer.Option([], metavar="KEY=VALUE", help="Set a variable on every rank (repeat)."),
+    job_id: str = typer.Option("", help="Name of the job and of its folder."),
+    log_dir: Path = typer.Option(None, help="Folder of the job on every node. Default /data/jobs/JOB_ID."),
+    tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
+    timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),
+    python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
+    ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
+    module: bool = typer.Option(False, "-m", "--module", help="PROGRAM is a Python module."),
+    no_python: bool = typer.Option(False, "--no-python", help="PROGRAM is not for Python."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print what would be run; start nothing."),
+) -> None:
+    """Parses the options into a job, then shows or runs it."""
+    nodes = read_nodes(
+        hostfile, include=include, exclude=exclude, nnodes=nnodes, nproc_per_node=nproc_per_node
+    )
+    identity = new_job_id(job_id)
+    job = Job(
+        job_id=identity,
+        nodes=nodes,
+        kind=kind_of(module=module, no_python=no_python),
+        words=(program, *(arguments or ())),
+        cwd=str(Path.cwd()),
+        python=python,
+        job_path=job_folder(log_dir, identity),
+        master_addr=master_addr,
+        master_port=master_port,
+        interface=interface,
+        forwarded=matching(os.environ, FORWARDED),
+        environment=parse_assignments(env),
+        shown_ranks=parse_shown(tee, sum(len(node.slots) for node in nodes)),
+        timeout_seconds=timeout,
+    )
+    if dry_run:
+        _show(job, ssh_config)
+        return
+    raise typer.Exit(_launch(job, ssh_config))
+
+
+def _show(job: Job, ssh_config: str) -> None:
+    """The words that reach each node, and the order that it would read."""
+    print("# on an address of this machine:", " ".join(node_argv(job.python)))
+    for node, order in zip(job.nodes, orders(job, master_addr=master_name(job)), strict=True):
+        print("#", " ".join(ssh_argv(node.host, python=job.python, ssh_config=ssh_config)))
+        print(redacted(order))
+
+
+def _launch(job: Job, ssh_config: str) -> int:
+    """Runs the job and reports its end; the status to exit with."""
+    console = Console(stderr=True, highlight=False)
+    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
+    names = ", ".join(node.host.name for node in job.nodes)
+    with open_session(job, ssh_config=ssh_config) as session:
+        on_signals(session.interrupt)
+        try:
+            with console.status(f"checking {len(job.nodes)} nodes: {names}"):
+                check_nodes(session)
+        except Interrupted:
+            return 128 + session.interrupts[0]
+        where = f"logs in {job.job_path}/logs"
+        console.print(f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", soft_wrap=True)
+        outcome = run(session, ConsoleWatcher(job.hosts_by_rank()))
+    _keep_account(job, outcome, started=started, seconds=time.monotonic() - clock)
+    if not outcome.ok:
+        for line in failure_lines(job, outcome):
+            console.print(line, markup=False, soft_wrap=True, style="red")
+    return exit_status(outcome)
+
+
+def _keep_account(job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
+    path = Path(job.job_file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(job_account(job, outcome, started=started, seconds=seconds))
+
+
+def main() -> None:
+    """Entry point of the console script: prints a RuntimeFault as three lines and exits with its code."""
+    try:
+        app()
+    except RuntimeFault as e:
+        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
+        typer.echo(f"found: {e.found}", err=True)
+        typer.echo(f"fix:   {e.fix}", err=True)
+        sys.exit(e.exit_code)
+
+
+if __name__ == "__main__":
+    main()

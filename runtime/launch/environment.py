@@ -1,0 +1,100 @@
+"""Which variables a rank gets, and from where: pure functions over mappings.
+
+In rising order: the node's own session (a short list), the launching shell (an allow-list), what the launcher
+computes, the node's job.env, --env. DeepSpeed exports neither HF_* nor WANDB_* and crashes on a blank line of
+its file (deepspeed/launcher/runner.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+
+from runtime.errors import BadInput
+from runtime.launch.spec import Order
+
+FORWARDED = (
+    "NCCL_*",
+    "GLOO_*",
+    "TORCH_*",
+    "OMP_*",
+    "CUDA_VISIBLE_DEVICES",
+    "PYTHON*",
+    "HF_*",
+    "WANDB_*",
+)
+SESSION = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_*",
+    "TZ",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+)
+
+
+def matching(environ: Mapping[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
+    """The variables whose names match one of the patterns."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def parse_job_environment(text: str, *, source: str) -> dict[str, str]:
+    """KEY=VALUE lines; blank lines and lines that begin with `#` are allowed. Values are taken as they stand.
+
+    Raises:
+        BadInput: with the line that is neither.
+    """
+    variables: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise BadInput(
+                f"read {source}, line {number}",
+                found=repr(line),
+                fix="A line reads KEY=VALUE or begins with #.",
+            )
+        variables[name.strip()] = value.strip()
+    return variables
+
+
+def rank_environment(
+    order: Order,
+    *,
+    session: Mapping[str, str],
+    job: Mapping[str, str],
+    python: str,
+    interface: str,
+    cpus: int,
+) -> dict[str, str]:
+    """The whole environment of the node's agent, which its ranks inherit.
+
+    Args:
+        session: variables of the node's own session.
+        job: variables of the node's job.env.
+        interface: the one that carries the address towards the first node, used where nobody names another.
+        cpus: processors that the ranks of this node share.
+    """
+    forwarded = dict(order.forwarded)
+    if order.slots:
+        forwarded["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.slots))
+    computed = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc)), **_interfaces(interface)}
+    own = matching(session, SESSION)
+    own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
+    chosen = _interfaces(order.interface)
+    return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
+
+
+def _interfaces(name: str) -> dict[str, str]:
+    """NCCL matches by prefix unless told `=`; Gloo wants one exact name (NCCL's `^lo` is fatal to it)."""
+    return {"NCCL_SOCKET_IFNAME": f"={name}", "GLOO_SOCKET_IFNAME": name} if name else {}

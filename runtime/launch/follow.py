@@ -1,0 +1,149 @@
+"""A job that runs: its orders sent, its output handed on, its end decided and waited for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from runtime.launch import spec
+from runtime.launch.frames import Frame
+from runtime.launch.outcome import NodeEnd, Outcome, RankEnd
+from runtime.launch.session import Session
+
+GRACE_SECONDS = 10.0
+# After the first failure others are about to report theirs; the first cause is chosen among them.
+_SETTLE_SECONDS = 1.0
+# What a node may need, beyond the grace, to report the end of its part.
+_FAREWELL_SECONDS = 5.0
+
+
+class Watcher(Protocol):
+    """Sees a job while it runs."""
+
+    def on_text(self, rank: int, piece: str) -> None:
+        """Output of a rank: a line, or a piece that ends with a carriage return."""
+
+    def on_tick(self) -> str:
+        """Called about ten times a second; a reason kills the job now, empty text lets it run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """Why the launcher ends a job, the status that it then exits with, and the grace for the ranks."""
+
+    reason: str
+    status: int
+    grace_seconds: float
+
+
+def run(session: Session, watcher: Watcher) -> Outcome:
+    """Starts the job on every node and follows it to its end; `check_nodes` has passed."""
+    first = session.facts[session.job.nodes[0].host.name]
+    for order in spec.orders(session.job, master_addr=first.master_address):
+        session.send(order.host, "start", order=spec.to_json(order))
+    job = _Run(session=session, started_at=time.monotonic())
+    while not job.finished():
+        for host, frame in session.take():
+            job.hear(host, frame, watcher)
+        session.ping()
+        job.note_lost()
+        stop = job.decide(watcher)
+        if stop is not None:
+            job.stop(stop)
+    return job.outcome()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Run:
+    """What is known of a running job."""
+
+    session: Session
+    started_at: float
+    ranks: dict[int, RankEnd] = field(default_factory=dict)
+    nodes: dict[str, NodeEnd] = field(default_factory=dict)
+    failed_at: float | None = None
+    stopped: Stop | None = None
+    give_up_at: float | None = None
+
+    def hear(self, host: str, frame: Frame, watcher: Watcher) -> None:
+        if frame["kind"] == "lines":
+            for piece in frame["pieces"]:
+                watcher.on_text(frame["rank"], piece)
+        elif frame["kind"] == "exit":
+            self._note_rank(host, frame)
+        elif frame["kind"] == "ended":
+            self._note_node(host, ok=frame["ok"], found="did not end well", tail=tuple(frame["tail"]))
+
+    def _note_rank(self, host: str, frame: Frame) -> None:
+        self.ranks[frame["rank"]] = RankEnd(
+            rank=frame["rank"],
+            host=host,
+            status=frame["status"],
+            at_seconds=time.monotonic() - frame["age"],
+            tail=tuple(frame["tail"]),
+            asked=self.stopped is not None,
+        )
+        if frame["status"] != 0:
+            self._note_failure()
+
+    def _note_node(self, host: str, *, ok: bool, found: str, tail: tuple[str, ...]) -> None:
+        self.nodes[host] = NodeEnd(
+            host=host,
+            ok=ok,
+            found=found,
+            at_seconds=time.monotonic(),
+            asked=self.stopped is not None,
+            tail=tail,
+        )
+        if not ok:
+            self._note_failure()
+
+    def _note_failure(self) -> None:
+        if self.failed_at is None:
+            self.failed_at = time.monotonic()
+
+    def note_lost(self) -> None:
+        """A channel that ended before its node reported an end."""
+        for host, line in self.session.lines.items():
+            if line.status is not None and host not in self.nodes:
+                found = "was lost: its control channel ended"
+                self._note_node(host, ok=False, found=found, tail=tuple(line.errors[-5:]))
+
+    def decide(self, watcher: Watcher) -> Stop | None:
+        """Whether the job is to be stopped now, and why: a signal, a limit, its watcher, or a failure."""
+        interrupts = self.session.interrupts
+        if self.stopped is not None:
+            again = len(interrupts) > 1 and self.stopped.grace_seconds > 0
+            return replace(self.stopped, grace_seconds=0) if again else None
+        if interrupts:
+            reason = f"signal {interrupts[0]} reached the launcher"
+            return Stop(reason=reason, status=128 + interrupts[0], grace_seconds=GRACE_SECONDS)
+        limit = self.session.job.timeout_seconds
+        if limit and time.monotonic() - self.started_at > limit:
+            reason = f"the job was still running after {limit:g} s (--timeout)"
+            return Stop(reason=reason, status=124, grace_seconds=GRACE_SECONDS)
+        if reason := watcher.on_tick():
+            return Stop(reason=reason, status=1, grace_seconds=0)
+        if self.failed_at is not None and time.monotonic() - self.failed_at > _SETTLE_SECONDS:
+            return Stop(reason="", status=1, grace_seconds=GRACE_SECONDS)
+        return None
+
+    def stop(self, stop: Stop) -> None:
+        self.stopped = stop
+        self.give_up_at = time.monotonic() + stop.grace_seconds + _FAREWELL_SECONDS
+        self.session.broadcast("stop", grace=stop.grace_seconds)
+
+    def finished(self) -> bool:
+        """Every node has reported its end, or the time for that is over."""
+        late = self.give_up_at is not None and time.monotonic() > self.give_up_at
+        return late or all(host in self.nodes for host in self.session.lines)
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            hosts_by_rank=self.session.job.hosts_by_rank(),
+            ranks=dict(self.ranks),
+            nodes=dict(self.nodes),
+            stopped=self.stopped.reason if self.stopped else "",
+            stop_status=self.stopped.status if self.stopped else 0,
+        )

@@ -1,0 +1,166 @@
+"""The node's side of a control channel: `python -m runtime.launch.node`, started by ssh or by the launcher.
+
+Frames come in on standard input and go out on standard output. It ends, and with it everything that it
+started, when standard input closes or stays silent: no job outlives its launcher.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+from runtime.errors import RuntimeFault
+from runtime.launch import frames, mesh, observe, spec
+from runtime.launch.frames import Frame
+from runtime.launch.supervisor import adopt_orphans
+from runtime.launch.work import Work
+
+_POLL_SECONDS = 0.05
+_PIPE_BYTES = 4096
+
+
+class LauncherGone(Exception):
+    """Nobody is left to report to."""
+
+
+class Line:
+    """Both directions of the channel; reading has a thread of its own, so that silence is always noticed."""
+
+    def __init__(self, *, read_descriptor: int, write_descriptor: int) -> None:
+        self._in = read_descriptor
+        self._out = write_descriptor
+        self._frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._heard = time.monotonic()
+        self._closed = threading.Event()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with os.fdopen(self._in, "rb", closefd=False) as stream:
+            for line in stream:
+                self._heard = time.monotonic()
+                frame = frames.decode(line.decode(errors="replace"))
+                if frame is not None:
+                    self._frames.put(frame)
+        self._closed.set()
+
+    def _check(self) -> None:
+        if self._closed.is_set() or time.monotonic() - self._heard > frames.SILENCE_SECONDS:
+            raise LauncherGone
+
+    def next(self, timeout_seconds: float) -> Frame | None:
+        """The next frame, or None when none has come in time.
+
+        Raises:
+            LauncherGone: the channel closed or fell silent, and every frame has been handed out.
+        """
+        try:
+            return self._frames.get(timeout=timeout_seconds)
+        except queue.Empty:
+            self._check()
+            return None
+
+    def send(self, data: bytes) -> None:
+        """Writes in pieces that a pipe takes at once, so that a launcher that is gone cannot block us."""
+        rest = memoryview(data)
+        while rest:
+            self._check()
+            if select.select([], [self._out], [], 0.5)[1]:
+                try:
+                    rest = rest[os.write(self._out, rest[:_PIPE_BYTES]) :]
+                except BrokenPipeError as e:
+                    raise LauncherGone from e
+
+
+class Node:
+    """Answers frames; at most one job at a time."""
+
+    def __init__(self, line: Line, *, session: Mapping[str, str], python: str) -> None:
+        self._line = line
+        self._session = session
+        self._python = python
+        self._host = ""
+        self._address = ""
+        self._interface = ""
+        self._listener: mesh.Listener | None = None
+        self._work: Work | None = None
+
+    def serve(self) -> None:
+        """Until the launcher is gone; then nothing of the job is left."""
+        try:
+            while True:
+                frame = self._line.next(_POLL_SECONDS if self._work else 1.0)
+                if frame is not None:
+                    self._answer(frame)
+                self._look_after_work()
+        except LauncherGone:
+            return
+        finally:
+            if self._work:
+                self._work.kill()
+
+    def _answer(self, frame: Frame) -> None:
+        answers = {
+            "hello": self._hello,
+            "listen": self._listen,
+            "connect": self._connect,
+            "start": self._start,
+            "stop": self._stop,
+            "ping": self._ping,
+        }
+        answers[frame["kind"]](frame)
+
+    def _hello(self, frame: Frame) -> None:
+        self._host = frame["name"]
+        facts = observe.observe(observe.Request(**frame["request"]))
+        self._address, self._interface = facts.address, facts.interface
+        self._line.send(frames.encode("facts", facts=observe.to_json(facts)))
+
+    def _listen(self, _frame: Frame) -> None:
+        if self._listener is None:
+            self._listener = mesh.Listener(self._address)
+        self._line.send(frames.encode("listening", address=self._address, port=self._listener.port))
+
+    def _connect(self, frame: Frame) -> None:
+        peers = [mesh.peer_from_json(peer) for peer in frame["peers"]]
+        reached = mesh.connect_all(self._host, self._address, peers, frame["timeout"])
+        self._line.send(frames.encode("reached", reached=[mesh.to_json(reach) for reach in reached]))
+
+    def _start(self, frame: Frame) -> None:
+        order = spec.from_json(frame["order"])
+        try:
+            self._work = Work(order, session=self._session, python=self._python, interface=self._interface)
+        except (OSError, RuntimeFault) as e:
+            self._line.send(frames.encode("ended", ok=False, agent_status=1, tail=[str(e)], logs=""))
+
+    def _stop(self, frame: Frame) -> None:
+        if self._work:
+            self._work.stop(frame["grace"])
+
+    def _ping(self, _frame: Frame) -> None:
+        self._line.send(frames.encode("pong"))
+
+    def _look_after_work(self) -> None:
+        if self._work is None:
+            return
+        for data in self._work.poll():
+            self._line.send(data)
+        if self._work.ended:
+            self._work = None
+
+
+def main(session: Mapping[str, str]) -> int:
+    """Serves one launcher over the standard streams; nothing else may write to standard output."""
+    adopt_orphans()
+    out = os.dup(1)
+    os.dup2(2, 1)
+    Node(Line(read_descriptor=0, write_descriptor=out), session=session, python=sys.executable).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(os.environ))

@@ -1,0 +1,145 @@
+"""How a job ended and who ended it first: pure, from what the nodes reported."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.launch.tail import cause_line
+
+# What a rank says when another one has left: such a rank is not the first cause. Sources: gloo's
+# transport/tcp, torch's TCPStore, NCCL's watchdog in ProcessGroupNCCL.cpp.
+_CONSEQUENCES = re.compile(
+    r"Connection (?:closed|reset) by peer|Connection refused|Broken pipe|Timed out waiting|Connect timeout"
+    r"|Watchdog caught collective operation timeout|communicator was aborted|Socket Timeout"
+    r"|DistNetworkError|DistStoreError|failed to recv, got 0 bytes|remote process exited"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankEnd:
+    """The end of one rank.
+
+    `status` is an exit status, negative for a signal. `at_seconds` is on the launcher's monotonic clock (the
+    node sends how long ago it was, so clocks need not agree). `tail` holds its last lines, `asked` says that
+    the launcher had begun to stop the job.
+    """
+
+    rank: int
+    host: str
+    status: int
+    at_seconds: float
+    tail: tuple[str, ...]
+    asked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeEnd:
+    """The end of a node's part: whether each rank there succeeded, or why it is not known."""
+
+    host: str
+    ok: bool
+    found: str
+    at_seconds: float
+    asked: bool
+    tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Everything that the nodes reported; `stopped` is the launcher's own reason for ending the job."""
+
+    hosts_by_rank: tuple[str, ...]
+    ranks: Mapping[int, RankEnd]
+    nodes: Mapping[str, NodeEnd]
+    stopped: str
+    stop_status: int
+
+    @property
+    def ok(self) -> bool:
+        """Every rank said that it succeeded, and nobody had to stop the job."""
+        every_rank = all(
+            rank in self.ranks and self.ranks[rank].status == 0 for rank in range(len(self.hosts_by_rank))
+        )
+        return every_rank and not self.stopped and all(node.ok for node in self.nodes.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """The first thing that went wrong; `rank` is None where a node and not a rank is at fault."""
+
+    host: str
+    rank: int | None
+    found: str
+    said: str
+    tail: tuple[str, ...]
+    status: int
+
+    def __str__(self) -> str:
+        who = self.host if self.rank is None else f"rank {self.rank} on {self.host}"
+        return f"{who} {self.found}" + (f": {self.said}" if self.said else "")
+
+
+def status_text(status: int) -> str:
+    """An exit status in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name if -status in signal.Signals.__members__.values() else str(-status)
+    hint = ", which the kernel sends when memory runs out" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
+
+
+def first_cause(outcome: Outcome) -> Cause | None:
+    """The failure that explains the others: the earliest that is no consequence, if there is one."""
+    candidates = [(_rank_order(end), _rank_cause(end)) for end in outcome.ranks.values() if end.status != 0]
+    candidates += [
+        ((node.asked, False, node.at_seconds), _node_cause(node))
+        for node in outcome.nodes.values()
+        if not node.ok and not _explained(outcome, node)
+    ]
+    candidates = [(order, cause) for order, cause in candidates if not order[0]]
+    return min(candidates, key=lambda candidate: candidate[0])[1] if candidates else None
+
+
+def _rank_order(end: RankEnd) -> tuple[bool, bool, float]:
+    return end.asked, is_consequence(end.tail), end.at_seconds
+
+
+def is_consequence(tail: Sequence[str]) -> bool:
+    """Whether a rank's last words blame the loss of another."""
+    return bool(_CONSEQUENCES.search(cause_line(tail)))
+
+
+def _rank_cause(end: RankEnd) -> Cause:
+    return Cause(
+        host=end.host,
+        rank=end.rank,
+        found=status_text(end.status),
+        said=cause_line(end.tail),
+        tail=end.tail,
+        status=end.status,
+    )
+
+
+def _explained(outcome: Outcome, node: NodeEnd) -> bool:
+    """A node whose own rank failed needs no reason of its own."""
+    return any(end.host == node.host and end.status != 0 for end in outcome.ranks.values())
+
+
+def _node_cause(node: NodeEnd) -> Cause:
+    said = cause_line(node.tail)
+    return Cause(host=node.host, rank=None, found=node.found, said=said, tail=node.tail, status=1)
+
+
+def exit_status(outcome: Outcome) -> int:
+    """0 only when every rank said so; the launcher's own reason, else the first cause's status."""
+    if outcome.ok:
+        return 0
+    if outcome.stopped:
+        return outcome.stop_status
+    cause = first_cause(outcome)
+    if cause is None:
+        return 1
+    return cause.status if 0 < cause.status < 126 else 128 - cause.status if cause.status < 0 else 1

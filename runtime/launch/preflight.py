@@ -1,0 +1,92 @@
+"""What must hold on every node before a job starts: all are asked, and every failure named, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.errors import NodesNotReady
+from runtime.launch import mesh, observe
+from runtime.launch.blame import Blame, Reach, blame, reach_from_json
+from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
+from runtime.launch.observe import Facts, Request
+from runtime.launch.session import Line, Session
+
+TIMEOUT_SECONDS = 20.0
+
+
+def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[Problem, ...]:
+    """Asks every node what it is; all that speaks against starting."""
+    for node_rank, host in enumerate(session.lines):
+        request = observe.to_json(_request(session, node_rank))
+        session.send(host, "hello", name=host, request=request)
+    for host, frame in session.gather("facts", timeout_seconds).items():
+        session.lines[host].facts = Facts(**frame["facts"])
+    silent = [_silence(session, line) for line in session.lines.values() if line.facts is None]
+    return (*silent, *judge(session.job, session.facts))
+
+
+def _request(session: Session, node_rank: int) -> Request:
+    job = session.job
+    return Request(
+        node_rank=node_rank,
+        master=master_name(job),
+        master_port=job.master_port,
+        kind=job.kind,
+        program=job.words[0],
+        cwd=job.cwd,
+        job_path=job.job_path,
+    )
+
+
+def _silence(session: Session, line: Line) -> Problem:
+    check, found, fix = explain_silence(line.host, session.job.python, line.status, line.errors)
+    ranks = ranks_of(session.job)[line.host]
+    return Problem(check=check, host=line.host, ranks=ranks, found=found, fix=fix)
+
+
+def reach(session: Session, *, timeout_seconds: float = mesh.CONNECT_SECONDS) -> tuple[Reach, ...]:
+    """Connects every node that answers to every other on fresh ports; the result of each ordered pair."""
+    session.broadcast("listen")
+    ports = session.gather("listening", timeout_seconds)
+    peers = [
+        mesh.Peer(host=host, address=frame["address"], port=frame["port"]) for host, frame in ports.items()
+    ]
+    for own in peers:
+        others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
+        session.send(own.host, "connect", peers=others, timeout=timeout_seconds)
+    answers = session.gather("reached", 2 * timeout_seconds + 1)
+    return tuple(reach_from_json(pair) for frame in answers.values() for pair in frame["reached"])
+
+
+def reach_problems(session: Session, reached: Sequence[Reach]) -> tuple[Problem, ...]:
+    """The nodes and pairs that explain what could not be reached."""
+    held = ranks_of(session.job)
+    return tuple(
+        Problem(check="sockets", host=b.host, ranks=held[b.host], found=b.found, fix=_socket_fix(session, b))
+        for b in blame(list(session.lines), reached)
+    )
+
+
+def _socket_fix(session: Session, blamed: Blame) -> str:
+    where = blamed.target or blamed.host
+    return (
+        f"See `nft list ruleset` on {where}: jobs use TCP port {session.job.master_port} and the range of "
+        "`sysctl net.ipv4.ip_local_port_range` between all nodes."
+    )
+
+
+def check_nodes(session: Session) -> None:
+    """Preflight and, with several nodes, the mesh of sockets.
+
+    Raises:
+        NodesNotReady: with every node and pair that cannot take part.
+    """
+    problems = preflight(session)
+    if not problems and len(session.lines) > 1:
+        problems = reach_problems(session, reach(session))
+    if problems:
+        raise NodesNotReady(
+            f"start {session.job.world_size} ranks on {len(session.lines)} nodes",
+            found="\n  " + "\n  ".join(str(problem) for problem in problems),
+            fix="Nothing was started.",
+        )

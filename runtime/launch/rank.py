@@ -1,0 +1,77 @@
+"""One rank on a node: runs the user's program, keeps its output in one file, records how and when it ended.
+
+`python -m runtime.launch.rank ORDER_FILE LOCAL_RANK`, started by torchrun's agent. It imports no torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.launch.argv import program_argv
+from runtime.launch.spec import from_json
+
+_PR_SET_PDEATHSIG = 1
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the program to its end; its status, or 128 + the signal that ended it."""
+    order = from_json(json.loads(Path(arguments[0]).read_text()))
+    local_rank = int(arguments[1])
+    _die_with_parent()
+    _redirect(order.rank_log(local_rank))
+    status = _run(program_argv(order, python=sys.executable))
+    _record(Path(order.rank_exit(local_rank)), status)
+    return status if status >= 0 else 128 - status
+
+
+def _die_with_parent() -> None:
+    """SIGKILL for this process when its parent ends (prctl(2)), so that no rank outlives its agent."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _redirect(log: str) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _run(argv: Sequence[str]) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    child = os.fork()
+    if child == 0:
+        _become(argv)
+    for number in _FORWARDED:
+        signal.signal(number, lambda received, _frame: os.kill(child, received))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _become(argv: Sequence[str]) -> None:
+    """In the child: the program itself. Signals are as a program expects to find them."""
+    _die_with_parent()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    try:
+        os.execvp(argv[0], list(argv))
+    except OSError as e:
+        os.write(2, f"cannot run {argv[0]}: {e.strerror}\n".encode())
+        os._exit(127)
+
+
+def _record(path: Path, status: int) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"status": status, "time": time.time()}))
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

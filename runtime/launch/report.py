@@ -1,0 +1,54 @@
+"""What a person is told when a job has ended: pure text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from runtime.launch.outcome import Outcome, exit_status, first_cause
+from runtime.launch.spec import Job
+
+_SHOWN_LINES = 15
+
+
+def failure_lines(job: Job, outcome: Outcome) -> tuple[str, ...]:
+    """The first cause, its last words, who ended because of it, and where to read on."""
+    cause = first_cause(outcome)
+    lines = [f"stopped: {outcome.stopped}"] if outcome.stopped else []
+    if cause is not None:
+        lines.append(str(cause))
+        lines += [f"  | {line}" for line in cause.tail[-_SHOWN_LINES:]]
+        where = f"{job.job_path}/logs" + (f"/rank{cause.rank}.log" if cause.rank is not None else "")
+        lines.append(f"its log: {where} on {cause.host}")
+    elif not outcome.stopped:
+        lines.append("no rank or node reported why")
+    victims = [rank for rank in range(job.world_size) if cause is None or rank != cause.rank]
+    unheard = [rank for rank in victims if rank not in outcome.ranks]
+    followed = [rank for rank in victims if rank in outcome.ranks and outcome.ranks[rank].status != 0]
+    if followed and cause is not None:
+        lines.append(f"ended because of it: {_ranks(followed, outcome)}")
+    if unheard:
+        lines.append(f"never said that they succeeded: {_ranks(unheard, outcome)}")
+    return tuple(lines)
+
+
+def _ranks(ranks: Sequence[int], outcome: Outcome) -> str:
+    return ", ".join(f"rank {rank} on {outcome.hosts_by_rank[rank]}" for rank in ranks)
+
+
+def job_account(job: Job, outcome: Outcome | None, *, started: str, seconds: float) -> str:
+    """The content of job.json: what was asked, where, and how it ended; no variables, which may be secret."""
+    cause = first_cause(outcome) if outcome else None
+    account = {
+        "job_id": job.job_id,
+        "started": started,
+        "seconds": round(seconds, 3),
+        "kind": job.kind,
+        "words": job.words,
+        "cwd": job.cwd,
+        "nodes": [{"name": node.host.name, "slots": node.slots} for node in job.nodes],
+        "status": exit_status(outcome) if outcome else None,
+        "stopped": outcome.stopped if outcome else "",
+        "cause": str(cause) if cause else "",
+    }
+    return json.dumps(account, indent=2) + "\n"

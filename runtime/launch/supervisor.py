@@ -1,0 +1,159 @@
+"""The launcher's only door to other programs: a list of words, pipes or a log file, and their certain end."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Channel:
+    """A program that we talk to in lines over its standard streams, in a session of its own.
+
+    Its own session keeps a Ctrl-C of the terminal from ending it before it has passed the end on.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        on_line: Callable[[str], None],
+        on_error_line: Callable[[str], None],
+        on_end: Callable[[int], None],
+    ) -> None:
+        self._child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._child.stdin
+        assert self._child.stdout
+        assert self._child.stderr
+        self._stdin = self._child.stdin
+        errors = threading.Thread(target=_read, args=(self._child.stderr, on_error_line), daemon=True)
+        lines = threading.Thread(target=self._follow, args=(errors, on_line, on_end), daemon=True)
+        errors.start()
+        lines.start()
+        self._threads = (errors, lines)
+
+    def _follow(
+        self, errors: threading.Thread, on_line: Callable[[str], None], on_end: Callable[[int], None]
+    ) -> None:
+        assert self._child.stdout
+        _read(self._child.stdout, on_line)
+        status = self._child.wait()
+        errors.join(1.0)
+        on_end(status)
+
+    def send(self, data: bytes) -> None:
+        """Writes and flushes; silent when the other side is gone, which `on_end` tells."""
+        try:
+            self._stdin.write(data)
+            self._stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return
+
+    def hang_up(self) -> None:
+        """Closes its standard input: the agreed sign to end everything and leave."""
+        try:
+            self._stdin.close()
+        except BrokenPipeError:
+            return
+
+    def end(self, timeout_seconds: float) -> None:
+        """Hangs up, waits, then kills; both streams are read to their ends."""
+        self.hang_up()
+        try:
+            self._child.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        for thread in self._threads:
+            thread.join(1.0)
+
+
+def _read(stream: IO[bytes], on_line: Callable[[str], None]) -> None:
+    with stream:
+        for line in stream:
+            on_line(line.decode(errors="replace").rstrip("\n"))
+
+
+class Agent:
+    """A program in a session of its own, its output in a file; it dies when this process does."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log: Path) -> None:
+        with log.open("wb") as output:
+            self._child = subprocess.Popen(
+                list(argv),
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        self.pid = self._child.pid
+
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._child.poll()
+
+    def terminate(self) -> None:
+        """SIGTERM, which torchrun's agent hands on to its ranks."""
+        if self._child.poll() is None:
+            self._child.terminate()
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of descendants that lose theirs, so that `descendants` finds them all."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(ancestor: int) -> tuple[int, ...]:
+    """Processes below `ancestor` that still run, from /proc; those that have ended (zombies) are left out."""
+    children: dict[int, list[int]] = {}
+    zombies: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(parent), []).append(int(entry.name))
+        if state in "ZX":
+            zombies.add(int(entry.name))
+    found: list[int] = []
+    todo = list(children.get(ancestor, ()))
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        todo.extend(children.get(pid, ()))
+    return tuple(pid for pid in found if pid not in zombies)
+
+
+def kill_descendants(ancestor: int) -> int:
+    """One round of SIGKILL over everything below `ancestor`; how many it was sent to."""
+    pids = descendants(ancestor)
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return len(pids)

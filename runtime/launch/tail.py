@@ -1,0 +1,57 @@
+"""A log that another process writes, handed on as it grows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_MOST_BYTES = 1 << 16
+_PIECE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
+# torch begins the lines of a traceback with the rank.
+_RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt|Exit|Warning|Failed|Fault)\b.*")
+
+
+class Tail:
+    """Reads what is new in a file, in pieces that end with a line's end or a progress bar's return."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._rest = b""
+
+    def read(self) -> list[str]:
+        """Complete pieces that have come since the last call, at most 64 KiB of them."""
+        self._rest += self._file.read(_MOST_BYTES)
+        cut = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
+        complete, self._rest = self._rest[:cut], self._rest[cut:]
+        return _PIECE.findall(complete.decode(errors="replace"))
+
+    def finish(self) -> list[str]:
+        """Everything that is left, the unfinished last piece included."""
+        pieces: list[str] = []
+        while more := self._file.read(_MOST_BYTES):
+            self._rest += more
+        text, self._rest = self._rest.decode(errors="replace"), b""
+        pieces += _PIECE.findall(text)
+        unfinished = text[sum(map(len, pieces)) :]
+        return [*pieces, f"{unfinished}\n"] if unfinished else pieces
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def last_lines(path: Path, count: int) -> tuple[str, ...]:
+    """The last lines of a file, from its last 64 KiB."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - _MOST_BYTES))
+        return tuple(file.read().decode(errors="replace").splitlines()[-count:])
+
+
+def cause_line(lines: Sequence[str]) -> str:
+    """What went wrong, in one line: the last that names an exception, else the last that is not blank."""
+    said = [_RANK_PREFIX.sub("", line).strip() for line in lines if line.strip()]
+    exceptions = [line for line in said if _EXCEPTION.match(line)]
+    return exceptions[-1] if exceptions else said[-1] if said else ""

@@ -1,0 +1,137 @@
+"""A job's part on one node: torchrun's agent and its ranks, their output, and their certain end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime.launch import frames, spec
+from runtime.launch.argv import agent_argv
+from runtime.launch.environment import parse_job_environment, rank_environment
+from runtime.launch.spec import Order
+from runtime.launch.supervisor import Agent, descendants, kill_descendants
+from runtime.launch.tail import Tail, last_lines
+
+_LAST_LINES = 40
+
+
+class Work:
+    """Started on construction; `poll` is called every few hundredths of a second until `ended`."""
+
+    def __init__(self, order: Order, *, session: Mapping[str, str], python: str, interface: str) -> None:
+        self._order = order
+        self._logs = _prepare(order)
+        self._tails = {local: Tail(Path(order.rank_log(local))) for local in order.shown_local_ranks}
+        self._unreported = set(range(order.nproc))
+        self._statuses: dict[int, int] = {}
+        self._kill_at: float | None = None
+        self.ended = False
+        environment = rank_environment(
+            order,
+            session=session,
+            job=_job_environment(Path(order.job_environment_path)),
+            python=python,
+            interface=interface,
+            cpus=len(os.sched_getaffinity(0)),
+        )
+        log = Path(order.agent_log)
+        self._agent = Agent(agent_argv(order, python=python), env=environment, cwd=order.cwd, log=log)
+
+    def poll(self) -> list[bytes]:
+        """Frames for what has happened since: output, ends of ranks, at last the end of all."""
+        status = self._agent.status()
+        self._kill_when_due(agent_ended=status is not None)
+        sent = [frame for local in self._tails for frame in self._lines(local)]
+        sent += self._ends()
+        if status is not None and not descendants(os.getpid()):
+            sent += self._ends()
+            sent += self._farewell(status)
+            self.ended = True
+        return sent
+
+    def stop(self, grace_seconds: float) -> None:
+        """Asks the ranks to end, and kills after the grace whatever has not."""
+        self._kill_at = min(self._kill_at or float("inf"), time.monotonic() + grace_seconds)
+        if grace_seconds > 0:
+            self._agent.terminate()
+
+    def kill(self) -> None:
+        """Kills everything below this process and returns when it is gone."""
+        while kill_descendants(os.getpid()):
+            time.sleep(0.01)
+        self._agent.status()
+
+    def _kill_when_due(self, *, agent_ended: bool) -> None:
+        """What outlives the agent was left behind by a rank, and nobody waits for it."""
+        due = self._kill_at is not None and time.monotonic() >= self._kill_at
+        if due or agent_ended:
+            kill_descendants(os.getpid())
+
+    def _lines(self, local_rank: int) -> list[bytes]:
+        pieces = self._tails[local_rank].read()
+        return [_lines_frame(self._order.first_rank + local_rank, pieces)] if pieces else []
+
+    def _ends(self) -> list[bytes]:
+        return [frame for local in sorted(self._unreported) for frame in self._end(local)]
+
+    def _end(self, local_rank: int) -> list[bytes]:
+        path = Path(self._order.rank_exit(local_rank))
+        if not path.exists():
+            return []
+        recorded = json.loads(path.read_text())
+        self._unreported.discard(local_rank)
+        self._statuses[local_rank] = recorded["status"]
+        sent = self._last_output(local_rank)
+        failed = recorded["status"] != 0
+        sent.append(
+            frames.encode(
+                "exit",
+                rank=self._order.first_rank + local_rank,
+                status=recorded["status"],
+                age=max(0.0, time.time() - recorded["time"]),
+                tail=last_lines(Path(self._order.rank_log(local_rank)), _LAST_LINES) if failed else [],
+            )
+        )
+        return sent
+
+    def _last_output(self, local_rank: int) -> list[bytes]:
+        tail = self._tails.pop(local_rank, None)
+        if tail is None:
+            return []
+        pieces = tail.finish()
+        tail.close()
+        return [_lines_frame(self._order.first_rank + local_rank, pieces)] if pieces else []
+
+    def _farewell(self, agent_status: int) -> list[bytes]:
+        sent = [frame for local in list(self._tails) for frame in self._last_output(local)]
+        succeeded = [self._statuses.get(local) == 0 for local in range(self._order.nproc)]
+        tail = () if all(succeeded) else last_lines(Path(self._order.agent_log), _LAST_LINES)
+        sent.append(
+            frames.encode("ended", ok=all(succeeded), agent_status=agent_status, tail=tail, logs=self._logs)
+        )
+        return sent
+
+
+def _lines_frame(rank: int, pieces: list[str]) -> bytes:
+    return frames.encode("lines", rank=rank, pieces=pieces)
+
+
+def _prepare(order: Order) -> str:
+    """Makes the job's folder with an empty log for each rank; returns the folder of the logs."""
+    logs = Path(order.path("logs"))
+    logs.mkdir(parents=True, exist_ok=True)
+    for local in range(order.nproc):
+        Path(order.rank_log(local)).write_bytes(b"")
+        Path(order.rank_exit(local)).unlink(missing_ok=True)
+    plain = json.dumps(spec.to_json(order))
+    path = Path(order.path(f"order{order.node_rank}.json"))
+    path.touch(mode=0o600)
+    path.write_text(plain)
+    return str(logs)
+
+
+def _job_environment(path: Path) -> dict[str, str]:
+    return parse_job_environment(path.read_text(), source=str(path)) if path.exists() else {}
