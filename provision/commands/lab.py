@@ -17,13 +17,13 @@ from rich.table import Table
 
 from provision.errors import BadInput
 from provision.lab import argv, lab
-from provision.lab.argv import Direction
 from provision.lab.image.build import ensure_image, image_of
 from provision.lab.layout import Lab, folder_of, lay_out
 from provision.lab.observe import State
 from provision.lab.record import load
 from provision.lab.requirements import install as install_packages
 from provision.lab.requirements import missing_packages, require
+from provision.lab.shape import Direction
 
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
 _out = Console()
@@ -142,13 +142,13 @@ def status(name: Name = "lab", as_json: AsJson = False) -> None:
         _print_status(found)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command(context_settings={"ignore_unknown_options": True})
 def shell(
     node: Node,
     command: Annotated[list[str] | None, typer.Argument(help="What to run; a login without one.")] = None,
     name: Name = "lab",
 ) -> None:
-    """Log in to a node as root, or run one command there and end with its status."""
+    """Log in to a node as root, or run one command there (after -- when it has options of its own)."""
     found = _existing(name)
     words = argv.ssh(found, lab.nodes_called(found, [node])[0], command or [])
     os.execvp(words[0], words)

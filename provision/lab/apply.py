@@ -13,7 +13,7 @@ from pathlib import Path
 
 from provision.edges import process
 from provision.errors import CommandFailed
-from provision.lab import argv, inventory, observe, record
+from provision.lab import argv, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.layout import Lab, LabNode
 from provision.lab.plan import Action, Step
@@ -95,7 +95,7 @@ def _wait(is_done: Callable[[], bool], *, what: str) -> None:
         time.sleep(0.02)
 
 
-def _run_all(commands: Iterable[argv.Argv]) -> None:
+def _run_all(commands: Iterable[shape.Argv]) -> None:
     for words in commands:
         process.run(words, timeout_seconds=30)
 
@@ -185,11 +185,11 @@ def delete_node(node: LabNode) -> None:
         shutil.rmtree(doomed)
 
 
-def reshape(node: LabNode, *, pid: int, shape: argv.Shape) -> None:
+def reshape(node: LabNode, *, pid: int, wanted: shape.Shape) -> None:
     """Replaces the limits of a connected cable; a direction without one loses what it had."""
-    for words in argv.clear_shape(node, pid=pid):
+    for words in shape.unlimit(node, pid=pid):
         process.run(words, timeout_seconds=10, check=False)
-    _run_all(argv.set_shape(node, pid=pid, shape=shape))
+    _run_all(shape.limit(node, pid=pid, shape=wanted))
 
 
 def _detach(device: str) -> None:

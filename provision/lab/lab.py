@@ -10,11 +10,11 @@ from pathlib import Path
 from provision.edges import process
 from provision.errors import BadInput
 from provision.lab import apply, observe, plan, record
-from provision.lab.argv import Direction, Shape
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.layout import Lab, LabNode, bridge_of
 from provision.lab.lock import hold
 from provision.lab.observe import Observed, State
+from provision.lab.shape import Direction, Shape, bits_per_second
 
 Report = Callable[[str], None]
 
@@ -171,10 +171,12 @@ def shape(lab: Lab, node: LabNode, *, rate: str | None, direction: Direction) ->
     """Limits a node's cable now and after it has been off; None takes the limit away.
 
     Raises:
-        CommandFailed: tc does not know that rate.
+        BadInput: `rate` is no rate.
     """
+    if rate is not None:
+        bits_per_second(rate)
     wanted = record.load_shape(node).with_rate(rate, direction)
     pid = look(lab).keepers.get(node.name)
     if pid is not None:
-        apply.reshape(node, pid=pid, shape=wanted)
+        apply.reshape(node, pid=pid, wanted=wanted)
     record.save_shape(node, wanted)

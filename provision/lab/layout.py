@@ -25,6 +25,7 @@ class LabNode:
     name: str
     address: str
     link: str  # this machine's end of its cable
+    mac: str  # of its network card; neighbours keep it in mind while the node is off
     serial: str  # of its data disk
     folder: Path
 
@@ -65,6 +66,11 @@ class Lab:
         return bridge_of(self.name)
 
     @property
+    def mac(self) -> str:
+        """The bridge's own; else it would change with the nodes that are on."""
+        return _mac(self.name)
+
+    @property
     def gateway(self) -> str:
         """The controller's address on the bridge."""
         return str(self.subnet[1])
@@ -96,9 +102,20 @@ def _node(lab: Lab, index: int) -> LabNode:
         name=name,
         address=str(lab.subnet[_FIRST_NODE + index]),
         link=f"{lab.bridge}-{name}",
-        serial=hashlib.sha256(f"{lab.name}/{name}".encode()).hexdigest()[:16],
+        mac=_mac(f"{lab.name}/{name}"),
+        serial=_digest(f"{lab.name}/{name}/vdb")[:16],
         folder=lab.folder / "nodes" / name,
     )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _mac(owner: str) -> str:
+    """A locally administered address that is always the same for one owner."""
+    digits = _digest(owner)
+    return ":".join(["02", *(digits[i : i + 2] for i in range(0, 10, 2))])
 
 
 def bridge_of(name: str) -> str:

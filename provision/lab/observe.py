@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from provision.edges import process
-from provision.lab import argv
+from provision.lab import argv, shape
 from provision.lab.layout import Lab, LabNode
+from provision.lab.shape import Shape
 
 
 class State(StrEnum):
@@ -125,25 +126,17 @@ def answers(address: str, *, wait_seconds: float = 0.5) -> bool:
         return False
 
 
-def shape_of(node: LabNode, pid: int) -> argv.Shape:
+def shape_of(node: LabNode, pid: int) -> Shape:
     """The limits that the kernel applies to a node's cable now."""
-    rates = [_rate(process.run(words, timeout_seconds=10).stdout) for words in argv.show_shape(node, pid=pid)]
-    return argv.Shape(ingress=rates[0], egress=rates[1])
+    rates = [_rate(process.run(words, timeout_seconds=10).stdout) for words in shape.show(node, pid=pid)]
+    return Shape(ingress=rates[0], egress=rates[1])
 
 
 def _rate(shown: str) -> str | None:
     for qdisc in _json_list(shown):
         if qdisc.get("kind") == "tbf":
-            return rate_in_words(int(qdisc["options"]["rate"]) * 8)
+            return shape.rate_in_words(int(qdisc["options"]["rate"]) * 8)
     return None
-
-
-def rate_in_words(bits_per_second: int) -> str:
-    """A rate in the largest of tc's units that takes it whole: 200000000 -> 200mbit."""
-    for unit, size in (("gbit", 10**9), ("mbit", 10**6), ("kbit", 10**3)):
-        if bits_per_second % size == 0:
-            return f"{bits_per_second // size}{unit}"
-    return f"{bits_per_second}bit"
 
 
 def _json_list(text: str) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from provision.lab.argv import Shape
 from provision.lab.layout import Lab, LabNode
+from provision.lab.shape import Shape
 
 
 def save(lab: Lab) -> None:
