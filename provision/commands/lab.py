@@ -135,6 +135,7 @@ def down(name: Name = "lab", check: Check = False) -> None:
 @app.command()
 def status(name: Name = "lab", as_json: AsJson = False) -> None:
     """Show every node: off, booting or running, its address, its process, the limits of its cable."""
+    require()
     found = _existing(name)
     if as_json:
         typer.echo(json.dumps(_status_as_data(found), indent=2))

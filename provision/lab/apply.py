@@ -15,7 +15,7 @@ from provision.edges import process
 from provision.errors import CommandFailed
 from provision.lab import argv, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
-from provision.lab.layout import Lab, LabNode
+from provision.lab.layout import MIRROR_PORT, Lab, LabNode
 from provision.lab.plan import Action, Step
 
 Report = Callable[[str], None]
@@ -41,6 +41,7 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
         Action.start: lambda name: _start(lab, nodes[name]),
         Action.connect: lambda name: _connect(lab, nodes[name]),
         Action.wait: lambda name: _wait_for_sshd(lab, nodes[name]),
+        Action.try_cables: lambda name: try_cables(lab, name),
         Action.describe: lambda _: describe(lab),
     }
     for step in steps:
@@ -117,15 +118,16 @@ def make_files(lab: Lab, node: LabNode) -> None:
 
 def _start(lab: Lab, node: LabNode) -> None:
     wait_for_disk(node)
-    words = argv.keeper(
-        node, python=sys.executable, base=lab.base, own_cgroup=not Path("/run/systemd/system").exists()
-    )
+    systemd = Path("/run/systemd/system").exists()  # sd_booted(3)
+    words = argv.keeper(lab, node, python=sys.executable, systemd=systemd)
     process.start_detached(words, log=node.console, env=_KEEPER_PATH)
 
 
 def _start_server(lab: Lab, served: Path) -> None:
     words = argv.file_server(lab, python=sys.executable, served=served)
-    process.start_detached(words, log=lab.folder / "file_server.log", env=_KEEPER_PATH)
+    log = lab.folder / "file_server.log"
+    process.start_detached(words, log=log, env=_KEEPER_PATH)
+    _wait(lambda: observe.listens(lab.gateway, MIRROR_PORT), what=f"the file server (see {log})")
 
 
 def _connect(lab: Lab, node: LabNode) -> None:
@@ -143,7 +145,7 @@ def _keeper(lab: Lab, node: LabNode) -> int:
 
     def is_apart() -> bool:
         nonlocal found
-        found = observe.observe(lab.folder, lab.bridge).keepers.get(node.name, 0)
+        found = observe.keepers_in(lab.folder).get(node.name, 0)
         with suppress(OSError):
             return bool(found) and os.readlink(f"/proc/{found}/ns/net") != ours
         return False
@@ -155,7 +157,7 @@ def _keeper(lab: Lab, node: LabNode) -> int:
 def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
     deadline = time.monotonic() + _BOOT_SECONDS
     while not observe.answers(node.address):
-        if time.monotonic() > deadline or not observe.observe(lab.folder, lab.bridge).keepers.get(node.name):
+        if time.monotonic() > deadline or node.name not in observe.keepers_in(lab.folder):
             last_lines = node.console.read_text(errors="replace").splitlines()[-15:]
             raise CommandFailed(
                 f"boot {node.name}",
@@ -163,6 +165,20 @@ def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
                 fix=f"Read {node.console}; `provision lab reset {node.name}` starts it from nothing.",
             )
         time.sleep(0.05)
+
+
+def try_cables(lab: Lab, name: str) -> None:
+    """Proves that a node reaches its neighbours and this machine, which the firewall here may forbid."""
+    pid = observe.keepers_in(lab.folder)[name]
+    for words in argv.try_cables(lab, pid=pid, python=sys.executable):
+        tried = process.run(words, timeout_seconds=10, check=False)
+        if tried.returncode != 0:
+            raise CommandFailed(
+                f"reach {words[-2]}:{words[-1]} from {name}",
+                found=tried.stderr.strip().splitlines()[-1],
+                fix="Let this machine's firewall accept what comes from and crosses the bridge "
+                f"{lab.bridge} (nft list ruleset; sysctl net.bridge.bridge-nf-call-iptables).",
+            )
 
 
 def describe(lab: Lab) -> None:

@@ -12,24 +12,31 @@ KEEPER = "provision.lab.keeper"
 FILE_SERVER = "provision.lab.file_server"
 
 
-def keeper(node: LabNode, *, python: str, base: Path, own_cgroup: bool) -> Argv:
-    """Starts a node's keeper in namespaces of its own: when it ends, the kernel takes the whole node away."""
+def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool) -> Argv:
+    """Starts a node's keeper in namespaces of its own: when it ends, the kernel takes the whole node away.
+
+    Args:
+        systemd: whether it is this machine's process 1; then the node's control group is one of its scopes.
+    """
     words: Argv = (
         *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
-        *(python, "-m", KEEPER, "--folder", str(node.folder), "--base", str(base), "--serial", node.serial),
+        *(python, "-m", KEEPER, "--folder", str(node.folder)),
+        *("--base", str(lab.base), "--serial", node.serial),
     )
-    return (*words, "--own-cgroup") if own_cgroup else words
+    if not systemd:
+        return (*words, "--own-cgroup")
+    scope = ("systemd-run", "--scope", "--quiet", "--collect", f"--unit=clusterwright-{lab.name}-{node.name}")
+    return (*scope, "--slice=machine.slice", "--property=Delegate=yes", "--", *words)
 
 
-def nspawn(*, root: Path, machine: str, disk: str, serial: str, keep_unit: bool) -> Argv:
-    """Boots a node in its keeper's network namespace.
+def nspawn(*, root: Path, machine: str, disk: str, serial: str) -> Argv:
+    """Boots a node in its keeper's control group and network namespace, unknown to any service manager.
 
     CAP_NET_ADMIN: a firewall inside; CAP_IPC_LOCK: locked memory, as on a machine. CAP_SYS_TIME stays
     dropped: the clock is this machine's own.
     """
     return (
-        *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--console=pipe"),
-        *(("--keep-unit",) if keep_unit else (f"--property=DeviceAllow={disk} rwm",)),
+        *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
         *(f"--machine={machine}", f"--directory={root}", "--network-namespace-path=/proc/self/ns/net"),
         *(f"--bind={disk}:/dev/vdb", f"--setenv=LAB_VDB_SERIAL={serial}"),
@@ -69,6 +76,13 @@ def connect(lab: Lab, node: LabNode, *, pid: int, shape: Shape) -> list[Argv]:
         *limit(node, pid=pid, shape=shape),
         ("ip", "link", "set", "dev", node.link, "master", lab.bridge, "up"),
     ]
+
+
+def try_cables(lab: Lab, *, pid: int, python: str) -> list[Argv]:
+    """Reaches from one node (its keeper's `pid`) the last node's sshd and the file server."""
+    program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
+    targets = ((lab.nodes[-1].address, "22"), (lab.gateway, str(MIRROR_PORT)))
+    return [(*inside(pid), python, "-c", program, *target) for target in targets]
 
 
 def delete_link(link: str) -> Argv:

@@ -40,7 +40,7 @@ def main(words: Sequence[str]) -> int:
     node = _parse(words)
     if node.own_cgroup:
         enter_cgroup(f"{node.folder.parents[1].name}/{node.folder.name}")
-    _private_run(node)
+    _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "tmpfs", "/run")  # nspawn litters it when killed
     root = _mount_root(node)
     disk = attach_disk(node.folder / "disk.img")
     _wait_for_cable()
@@ -60,16 +60,9 @@ def _run(*words: str | Path) -> str:
     return process.run(words, timeout_seconds=60, env=_ENVIRONMENT).stdout.strip()
 
 
-def _private_run(node: Node) -> None:
-    """Hides the files that nspawn leaves behind when it is killed in a memory of the keeper's own."""
-    place = Path("/run") if node.own_cgroup else Path("/run/systemd/nspawn")
-    place.mkdir(parents=True, exist_ok=True)
-    _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "tmpfs", place)
-
-
 def _mount_root(node: Node) -> Path:
     """The base image under what the node has written; bind mounts keep odd characters out of the options."""
-    parts = Path("/run/lab") if node.own_cgroup else Path("/run/systemd/nspawn/lab")
+    parts = Path("/run/lab")
     for name, source in (("lower", node.base), ("write", node.folder)):
         (parts / name).mkdir(parents=True)
         _run("mount", "--bind", source, parts / name)
@@ -112,7 +105,6 @@ def _boot_until_off(node: Node, root: Path, disk: str) -> int:
         machine=f"{node.folder.parents[1].name}-{node.folder.name}",
         disk=disk,
         serial=node.serial,
-        keep_unit=node.own_cgroup,
     )
     status = REBOOT
     while status == REBOOT:

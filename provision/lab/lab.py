@@ -67,9 +67,20 @@ def plan_for_up(lab: Lab) -> list[plan.Step]:
 
 def up(lab: Lab, *, mirror: Path, report: Report) -> None:
     """Brings up whatever is missing of a lab and waits until every sshd answers."""
+    _refuse_overlap(lab)
     record.save(lab)
     _ensure_key(lab)
     apply.apply_up(lab, plan_for_up(lab), mirror=mirror, report=report)
+
+
+def _refuse_overlap(lab: Lab) -> None:
+    links = observe.overlapping_links(lab)
+    if links:
+        raise BadInput(
+            f"give {lab.subnet} to lab {lab.name}",
+            found=f"this machine already has addresses of it on {', '.join(links)}",
+            fix="Choose another --subnet, for example 10.77.5.0/24.",
+        )
 
 
 def _ensure_key(lab: Lab) -> None:

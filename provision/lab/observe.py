@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,7 @@ def observe(folder: Path, bridge: str) -> Observed:
     found = dict(_processes(folder))
     links = _links(bridge)
     return Observed(
-        keepers={
-            words[words.index("--folder") + 1].rsplit("/", 1)[1]: pid
-            for pid, words in found.items()
-            if words[0] == "unshare" and argv.KEEPER in words
-        },
+        keepers=_keepers(found),
         server=next((pid for pid, words in found.items() if argv.FILE_SERVER in words), None),
         pids=tuple(found),
         bridge=bridge in links,
@@ -59,6 +56,19 @@ def observe(folder: Path, bridge: str) -> Observed:
         mounts=mounts_in(folder, Path("/proc/self/mounts").read_text()),
         files=folder.exists(),
     )
+
+
+def keepers_in(folder: Path) -> dict[str, int]:
+    """The process that holds the namespaces of each node in `folder` that is not off, by the node's name."""
+    return _keepers(dict(_processes(folder)))
+
+
+def _keepers(found: Mapping[int, tuple[str, ...]]) -> dict[str, int]:
+    return {
+        words[words.index("--folder") + 1].rsplit("/", 1)[1]: pid
+        for pid, words in found.items()
+        if words[0] == "unshare" and argv.KEEPER in words
+    }
 
 
 def _processes(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -117,6 +127,20 @@ def state_of(node: LabNode, observed: Observed) -> State:
     return State.running if answers(node.address) else State.booting
 
 
+def overlapping_links(lab: Lab) -> list[str]:
+    """Links of this machine, the lab's bridge apart, whose network shares addresses with the lab's."""
+    shown = process.run(("ip", "-json", "-4", "address", "show"), timeout_seconds=10).stdout
+    return [
+        link["ifname"]
+        for link in _json_list(shown)
+        if link["ifname"] != lab.bridge
+        and any(
+            lab.subnet.overlaps(IPv4Network(f"{address['local']}/{address['prefixlen']}", strict=False))
+            for address in link["addr_info"]
+        )
+    ]
+
+
 def answers(address: str, *, wait_seconds: float = 0.5) -> bool:
     """Whether an sshd greets at `address`."""
     try:
@@ -124,6 +148,15 @@ def answers(address: str, *, wait_seconds: float = 0.5) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def listens(address: str, port: int) -> bool:
+    """Whether something accepts connections at `address`:`port`."""
+    try:
+        socket.create_connection((address, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
 
 
 def shape_of(node: LabNode, pid: int) -> Shape:

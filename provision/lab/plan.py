@@ -17,6 +17,7 @@ class Action(StrEnum):
     start = "start"
     connect = "connect"
     wait = "wait for sshd"
+    try_cables = "try cables"
     describe = "write inventory"
     stop_processes = "stop processes"
     unmount = "unmount"
@@ -52,7 +53,11 @@ def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str]) -> list[Step]
         if name not in made
     ]
     steps += plan_power_on(lab, observed, names)
-    return [*steps, Step(action=Action.describe, target=lab.name, reason="so that others find the nodes")]
+    return [
+        *steps,
+        Step(action=Action.try_cables, target=names[0], reason="a firewall here may forbid them"),
+        Step(action=Action.describe, target=lab.name, reason="so that others find the nodes"),
+    ]
 
 
 def plan_power_on(lab: Lab, observed: Observed, names: Sequence[str]) -> list[Step]:

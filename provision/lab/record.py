@@ -8,6 +8,7 @@ from dataclasses import asdict
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from provision.errors import BadInput
 from provision.lab.layout import Lab, LabNode
 from provision.lab.shape import Shape
 
@@ -31,19 +32,29 @@ def save(lab: Lab) -> None:
 
 
 def load(folder: Path) -> Lab | None:
-    """The lab whose state is in `folder`; None when there is none."""
+    """The lab whose state is in `folder`; None when there is none.
+
+    Raises:
+        BadInput: its record is damaged.
+    """
     try:
         found = json.loads((folder / "lab.json").read_text())
+        return Lab(
+            name=found["name"],
+            subnet=IPv4Network(found["subnet"]),
+            count=found["nodes"],
+            disk_bytes=found["disk_bytes"],
+            base=Path(found["base"]),
+            folder=folder,
+        )
     except FileNotFoundError:
         return None
-    return Lab(
-        name=found["name"],
-        subnet=IPv4Network(found["subnet"]),
-        count=found["nodes"],
-        disk_bytes=found["disk_bytes"],
-        base=Path(found["base"]),
-        folder=folder,
-    )
+    except (ValueError, KeyError) as e:
+        raise BadInput(
+            f"read {folder / 'lab.json'}",
+            found=f"it is damaged: {e!r}",
+            fix=f"Start over: provision lab down --name {folder.name}",
+        ) from e
 
 
 def save_shape(node: LabNode, shape: Shape) -> None:
