@@ -63,7 +63,8 @@ class ActionModule(ActionBase):
         groups = variables.get("groups", {})
         hosts = [self._host(name, variables, options, defaults) for name in groups.get("cluster", [])]
         texts = dict(_texts(variables.get("ansible_inventory_sources") or []))
-        return Site(hosts=hosts, groups=frozenset(groups), options=options, texts=texts)
+        roles = frozenset(path.name for path in Path(self._task.args["roles"]).iterdir() if path.is_dir())
+        return Site(hosts=hosts, groups=frozenset(groups), roles=roles, options=options, texts=texts)
 
     def _host(
         self,

@@ -43,10 +43,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """An inventory: its machines, its groups, what the roles take, and the texts of its files by path."""
+    """An inventory: machines, groups, roles, what these take, and the texts of its files by path."""
 
     hosts: Sequence[Host]
     groups: frozenset[str]
+    roles: frozenset[str]
     options: Mapping[str, Option]
     texts: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,8 +63,7 @@ def problems(site: Site) -> list[Problem]:
 
 
 def _groups(site: Site) -> Iterable[Problem]:
-    wanted = {option.role for option in site.options.values()} | {"cluster"}
-    if missing := sorted(wanted - site.groups):
+    if missing := sorted(site.roles - site.groups):
         yield Problem(
             what=f"the groups {', '.join(missing)} are missing",
             where="inventory",

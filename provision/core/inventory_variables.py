@@ -51,18 +51,34 @@ def variable_faults(hosts: Hosts, options: Mapping[str, Option]) -> list[Fault]:
 
 
 def _unknown(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]:
-    prefixes = {f"{option.role}_": option.role for option in options.values()}
     for name in sorted({name for names, _ in hosts.values() for name in names} - set(options)):
-        role = next((role for prefix, role in prefixes.items() if name.startswith(prefix)), None)
-        close = get_close_matches(name, options, 1, 0.6 if role else _SLIP)
-        if role or close:
-            takes = sorted(option.name for option in options.values() if option.role == role)
+        role = next((role for role in _roles(options) if name.startswith(f"{role}_")), "")
+        meant = _meant(name, role, options)
+        if role or meant:
             yield Fault(
                 variable=name,
                 hosts=[host for host, (names, _) in hosts.items() if name in names],
                 what=f"no role takes the variable {name}",
-                fix=f"Did you mean {close[0]}?" if close else f"Role {role} takes {', '.join(takes)}.",
+                fix=f"Did you mean {meant}?"
+                if meant
+                else f"Role {role} takes {', '.join(_of(role, options))}.",
             )
+
+
+def _roles(options: Mapping[str, Option]) -> list[str]:
+    return sorted({option.role for option in options.values()})
+
+
+def _of(role: str, options: Mapping[str, Option]) -> list[str]:
+    return sorted(option.name for option in options.values() if option.role == role)
+
+
+def _meant(name: str, role: str, options: Mapping[str, Option]) -> str:
+    """The option that was probably meant; within a role only what follows its name is compared."""
+    if not role:
+        return "".join(get_close_matches(name, options, 1, _SLIP))
+    endings = [option.removeprefix(role) for option in _of(role, options)]
+    return "".join(role + close for close in get_close_matches(name.removeprefix(role), endings, 1))
 
 
 def _wrong_types(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]:
@@ -77,7 +93,7 @@ def _wrong_types(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]
             yield Fault(
                 variable=name,
                 hosts=list(wrong),
-                what=f"{name} is {value!r} ({type(value).__name__}), role {option.role} takes {option.type}",
+                what=f"{name} is {value!r}, a {_kind(value)}; role {option.role} takes {option.type}",
                 fix=f"Write it as {option.type}, without quotes unless it is text.",
             )
 
@@ -86,6 +102,12 @@ def _fits(value: object, type_name: str) -> bool:
     if isinstance(value, bool) and type_name != "bool":
         return False
     return isinstance(value, _TYPES.get(type_name, (object,)))
+
+
+def _kind(value: object) -> str:
+    return next(
+        (name for name in ("bool", "str", "int", "float", "list", "dict") if _fits(value, name)), "null"
+    )
 
 
 def _without_checksum(hosts: Hosts) -> Iterable[Fault]:

@@ -1,0 +1,100 @@
+"""The two modules that all roles share, run by Ansible itself on this machine."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+ME = {"owner": pwd.getpwuid(os.geteuid()).pw_name, "group": grp.getgrgid(os.getegid()).gr_name}
+
+
+def run_module(name: str, arguments: dict[str, Any], *flags: str) -> dict[str, Any]:
+    """What the module returned; its `failed` is True where it failed."""
+    ansible = Path(sys.executable).parent / "ansible"
+    interpreter = json.dumps({"ansible_python_interpreter": sys.executable})
+    words = [ansible, "localhost", "-c", "local", "-m", name, "-a", json.dumps(arguments), "-e", interpreter]
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "False",
+    }
+    finished = subprocess.run(
+        [*words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    start = finished.stdout.index("=> {") + 3
+    result: dict[str, Any] = json.JSONDecoder().raw_decode(finished.stdout[start:])[0]
+    return {**result, "failed": finished.returncode != 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_observe_reads_files_patterns_and_secrets_in_one_call(folder: Path) -> None:
+    (folder / "a.conf").write_text("one\n")
+    (folder / "b.conf").write_text("two\n")
+    (folder / "key").write_text("secret\n")
+    asked = {"files": [f"{folder}/*.conf", f"{folder}/absent"], "secrets": [f"{folder}/key"]}
+
+    found = run_module("observe", asked)
+
+    assert found["files"][f"{folder}/a.conf"]["text"] == "one\n"
+    assert found["files"][f"{folder}/b.conf"]["owner"] == ME["owner"]
+    assert found["files"][f"{folder}/absent"] is None
+    assert "secret" not in json.dumps(found)
+    assert len(found["files"][f"{folder}/key"]["sha256"]) == 64
+
+
+def test_observe_tells_a_missing_program_and_a_slow_one_from_an_answer() -> None:
+    commands = {"said": ["echo", "a  b"], "absent": ["no-such-program"], "slow": ["sleep", "9"]}
+
+    found = run_module("observe", {"commands": commands, "timeout_seconds": 1}, "--check")
+
+    assert (found["commands"]["said"]["rc"], found["commands"]["said"]["stdout"]) == (0, "a  b")
+    assert found["commands"]["absent"]["rc"] == 127
+    assert found["commands"]["slow"]["rc"] == 124
+    assert not found["changed"]
+
+
+def test_files_are_written_once_with_their_folder_and_mode(folder: Path) -> None:
+    target = folder / "new" / "a.conf"
+    arguments = {"files": [{"path": str(target), "content": "text\n", "mode": "0640", **ME}]}
+
+    foreseen = run_module("write_files", arguments, "--check")
+    assert not target.parent.exists()
+    first = run_module("write_files", arguments)
+    second = run_module("write_files", arguments)
+
+    assert [foreseen["changed"], first["changed"], second["changed"]] == [True, True, False]
+    assert target.read_text() == "text\n"
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_files_that_their_check_refuses_are_put_back(folder: Path) -> None:
+    old, new = folder / "old.conf", folder / "new.conf"
+    old.write_text("good\n")
+    files = [{"path": str(path), "content": "bad\n", **ME} for path in (old, new)]
+    refuse = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.exit(open({str(old)!r}).read() == 'bad\\n' and 'line 1')",
+    ]
+
+    refused = run_module("write_files", {"files": files, "validate": refuse})
+
+    assert refused["failed"]
+    assert "line 1" in refused["msg"]
+    assert old.read_text() == "good\n"
+    assert not new.exists()

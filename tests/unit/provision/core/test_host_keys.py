@@ -1,0 +1,65 @@
+"""The ledger takes what is new and refuses what changed."""
+
+from __future__ import annotations
+
+from provision.core.host_keys import known_hosts, plan_ledger, public_key, refused_connections
+from provision.core.nodes import Node
+
+OLD, NEW, RSA = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew", "ssh-rsa AAAArsa"
+
+
+def test_first_contact_fills_the_ledger() -> None:
+    plan = plan_ledger({}, {"te1": [OLD]}, replaced=[])
+
+    assert plan.ledger == {"te1": [OLD]}
+    assert plan.changed == []
+
+
+def test_a_changed_key_is_refused_and_names_node_and_both_keys() -> None:
+    plan = plan_ledger({"te1": [OLD], "te2": [RSA]}, {"te1": [NEW], "te2": [RSA]}, replaced=[])
+
+    assert [str(key) for key in plan.changed] == [
+        "te1: its ssh-ed25519 host key is AAAAnew, the ledger holds AAAAold"
+    ]
+
+
+def test_a_replaced_machine_gets_a_new_entry() -> None:
+    plan = plan_ledger({"te1": [OLD]}, {"te1": [NEW]}, replaced=["te1"])
+
+    assert plan.ledger == {"te1": [NEW]}
+    assert plan.changed == []
+
+
+def test_a_new_algorithm_is_added_and_a_removed_one_is_dropped() -> None:
+    assert plan_ledger({"te1": [OLD]}, {"te1": [RSA, OLD]}, replaced=[]).ledger == {"te1": [OLD, RSA]}
+    assert plan_ledger({"te1": [OLD, RSA]}, {"te1": [OLD]}, replaced=[]).ledger == {"te1": [OLD]}
+
+
+def test_a_node_that_is_off_keeps_its_entry() -> None:
+    plan = plan_ledger({"te1": [OLD], "te2": [RSA]}, {"te1": [OLD]}, replaced=[])
+
+    assert plan.ledger == {"te1": [OLD], "te2": [RSA]}
+
+
+def test_known_hosts_has_name_and_address_of_the_nodes_of_the_inventory_only() -> None:
+    text = known_hosts([Node(name="te1", address="10.77.0.11")], {"te1": [OLD, RSA], "gone": [NEW]})
+
+    assert text.splitlines()[1:] == [f"te1,10.77.0.11 {OLD}", f"te1,10.77.0.11 {RSA}"]
+
+
+def test_a_comment_is_no_part_of_a_key() -> None:
+    assert public_key("ssh-ed25519 AAAAold root@debian\n") == OLD
+
+
+def test_a_refused_host_key_is_told_from_a_node_that_is_off() -> None:
+    messages = {
+        "te1": "ssh: connect to host 10.77.0.11 port 22: No route to host",
+        "te2": "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+        "te3": "No ED25519 host key is known for 10.77.0.13 and you have requested strict checking.",
+    }
+
+    refused = refused_connections(messages)
+
+    assert [line.split(": ")[0] for line in refused] == ["te2", "te3"]
+    assert "ssh_trust_replaced_nodes" in refused[0]
+    assert "ssh-keyscan" in refused[1]

@@ -1,0 +1,59 @@
+"""/etc/hosts gives each node one address, and keeps what is not ours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.core.hosts_file import BEGIN, END, hosts_file
+from provision.core.nodes import Node
+
+NODES = [Node(name="te1", address="10.77.0.11"), Node(name="te2", address="10.77.0.12")]
+BLOCK = f"\n{BEGIN}\n10.77.0.11 te1\n10.77.0.12 te2\n{END}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("127.0.0.1 localhost\n", "127.0.0.1 localhost\n"),
+        ("", "127.0.0.1 localhost\n"),
+        ("127.0.0.1\tlocalhost\n127.0.1.1\tte1\n", "127.0.0.1\tlocalhost\n"),
+        ("127.0.0.1 localhost\n127.0.1.1 te1.localdomain te1\n", "127.0.0.1 localhost\n"),
+        ("127.0.0.1 localhost te1\n", "127.0.0.1 localhost\n"),
+        ("127.0.0.1 localhost\n192.168.0.9 te2 # by hand\n", "127.0.0.1 localhost\n"),
+        (
+            "127.0.0.1 localhost\n192.168.0.9 te2 nas # by hand\n",
+            "127.0.0.1 localhost\n192.168.0.9 nas # by hand\n",
+        ),
+        ("127.0.0.1 localhost\n10.0.0.1 te11 # te1\n", "127.0.0.1 localhost\n10.0.0.1 te11 # te1\n"),
+        (
+            "# first\n::1 localhost ip6-localhost\n",
+            "127.0.0.1 localhost\n# first\n::1 localhost ip6-localhost\n",
+        ),
+        ("127.0.0.1 localhost\n\n\n", "127.0.0.1 localhost\n"),
+    ],
+)
+def test_names_of_nodes_stand_in_the_block_alone(before: str, kept: str) -> None:
+    assert hosts_file(before, NODES) == kept + BLOCK
+
+
+def test_a_changed_node_replaces_the_block() -> None:
+    before = hosts_file("127.0.0.1 localhost\n", NODES)
+
+    after = hosts_file(before, [Node(name="te1", address="10.77.0.99")])
+
+    assert after == f"127.0.0.1 localhost\n\n{BEGIN}\n10.77.0.99 te1\n{END}\n"
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["127.0.0.1 localhost", "127.0.1.1 te1", "# te1", "", "10.0.0.1 nas te2 te1", BEGIN, END]
+        )
+    )
+)
+def test_a_second_pass_changes_nothing(lines: list[str]) -> None:
+    once = hosts_file("\n".join(lines), NODES)
+
+    assert hosts_file(once, NODES) == once
