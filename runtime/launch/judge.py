@@ -21,8 +21,13 @@ class Problem:
     found: str
     fix: str
 
+    @property
+    def where(self) -> str:
+        """The node with its ranks, for a person."""
+        return f"{self.host} ({ranks_text(self.ranks)})"
+
     def __str__(self) -> str:
-        return f"{self.host} ({ranks_text(self.ranks)}): {self.found}. {self.fix}"
+        return f"{self.where}: {self.found}. {self.fix}"
 
 
 def ranks_text(ranks: Sequence[int]) -> str:

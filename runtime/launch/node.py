@@ -135,7 +135,7 @@ class Node:
         try:
             self._work = Work(order, session=self._session, python=self._python, interface=self._interface)
         except (OSError, RuntimeFault) as e:
-            self._line.send(frames.encode("ended", ok=False, agent_status=1, tail=[str(e)], logs=""))
+            self._line.send(frames.encode("ended", ok=False, status=1, tail=[str(e)]))
 
     def _stop(self, frame: Frame) -> None:
         if self._work:

@@ -24,7 +24,7 @@ class Job:
 
     `forwarded` holds variables of the launching shell, `environment` those given with --env, which win over
     the node's own job.env. An empty `master_addr` stands for the first node. `timeout_seconds` 0 means no
-    limit; `shown_ranks` None means all.
+    limit; `shown_ranks` None means all. Without `keep_logs` a node removes its files when its ranks succeeded.
     """
 
     job_id: str
@@ -43,6 +43,7 @@ class Job:
     shown_ranks: frozenset[int] | None = frozenset({0})
     rendezvous_seconds: float = 120.0
     timeout_seconds: float = 0.0
+    keep_logs: bool = True
 
     @property
     def job_file(self) -> str:
@@ -85,6 +86,7 @@ class Order:
     job_environment_path: str
     shown_local_ranks: tuple[int, ...]
     rendezvous_seconds: float
+    keep_logs: bool
 
     def path(self, name: str) -> str:
         """A file of the job on this node."""
@@ -140,6 +142,7 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int, master_ad
             if job.shown_ranks is None or first_rank + local in job.shown_ranks
         ),
         rendezvous_seconds=job.rendezvous_seconds,
+        keep_logs=job.keep_logs,
     )
 
 

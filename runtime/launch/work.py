@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -23,7 +24,7 @@ class Work:
 
     def __init__(self, order: Order, *, session: Mapping[str, str], python: str, interface: str) -> None:
         self._order = order
-        self._logs = _prepare(order)
+        _prepare(order)
         self._tails = {local: Tail(Path(order.rank_log(local))) for local in order.shown_local_ranks}
         self._unreported = set(range(order.nproc))
         self._statuses: dict[int, int] = {}
@@ -109,18 +110,17 @@ class Work:
         sent = [frame for local in list(self._tails) for frame in self._last_output(local)]
         succeeded = [self._statuses.get(local) == 0 for local in range(self._order.nproc)]
         tail = () if all(succeeded) else last_lines(Path(self._order.agent_log), _LAST_LINES)
-        sent.append(
-            frames.encode("ended", ok=all(succeeded), agent_status=agent_status, tail=tail, logs=self._logs)
-        )
-        return sent
+        if all(succeeded) and not self._order.keep_logs:
+            _remove(self._order)
+        return [*sent, frames.encode("ended", ok=all(succeeded), status=agent_status, tail=tail)]
 
 
 def _lines_frame(rank: int, pieces: list[str]) -> bytes:
     return frames.encode("lines", rank=rank, pieces=pieces)
 
 
-def _prepare(order: Order) -> str:
-    """Makes the job's folder with an empty log for each rank; returns the folder of the logs."""
+def _prepare(order: Order) -> None:
+    """Makes the job's folder, with an empty log for each rank and the order that the ranks read."""
     logs = Path(order.path("logs"))
     logs.mkdir(parents=True, exist_ok=True)
     for local in range(order.nproc):
@@ -130,7 +130,18 @@ def _prepare(order: Order) -> str:
     path = Path(order.path(f"order{order.node_rank}.json"))
     path.touch(mode=0o600)
     path.write_text(plain)
-    return str(logs)
+
+
+def _remove(order: Order) -> None:
+    """What `_prepare` and the job made on this node; folders that others still use stay."""
+    local_ranks = range(order.nproc)
+    made = [order.agent_log, order.path(f"order{order.node_rank}.json")]
+    made += [path for local in local_ranks for path in (order.rank_log(local), order.rank_exit(local))]
+    for path in made:
+        Path(path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        Path(order.path("logs")).rmdir()
+        Path(order.job_path).rmdir()
 
 
 def _job_environment(path: Path) -> dict[str, str]:

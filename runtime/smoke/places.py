@@ -1,0 +1,104 @@
+"""Where every rank is, from what it says: pure but for the clock readings that are passed in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from runtime.smoke import marks
+from runtime.smoke.plan import Operation
+
+# Stages before the first operation; from _FIRST on, each operation has two: begun and done.
+_UNHEARD, _STARTED, _IMPORTED, _JOINED, _FIRST = range(5)
+_EARLY = {marks.STARTED: _STARTED, marks.IMPORTED: _IMPORTED, marks.JOINED: _JOINED}
+_EARLY_WORDS = (
+    "has not started",
+    "is importing torch",
+    "is joining the group",
+    "has joined the group",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Place:
+    """One rank: `stage` only grows; `round_number` counts repetitions of the present operation."""
+
+    rank: int
+    host: str
+    stage: int = _UNHEARD
+    round_number: int = -1
+    heard_at: float | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Measured:
+    """What the ranks reported of one operation: seconds of each round, and wrong contents."""
+
+    seconds_by_rank: dict[int, list[float]] = field(default_factory=dict)
+    wrong_by_rank: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Places:
+    """All ranks of a smoke test and their results so far."""
+
+    def __init__(self, hosts_by_rank: Sequence[str], plan: Sequence[Operation]) -> None:
+        self.plan = tuple(plan)
+        self.ranks = [Place(rank=rank, host=host) for rank, host in enumerate(hosts_by_rank)]
+        self.measured = [Measured() for _ in plan]
+        self.backend = ""
+
+    def hear(self, rank: int, event: Mapping[str, Any], now: float) -> None:
+        """Notes one event of a rank; `now` in seconds of the launcher's clock."""
+        place = self.ranks[rank]
+        place.heard_at = now
+        kind = event["event"]
+        if kind == "beat":
+            place.round_number = event["round"]
+        elif kind == "begin":
+            place.stage, place.round_number = _FIRST + 2 * event["operation"], -1
+        elif kind == "done":
+            place.stage = _FIRST + 2 * event["operation"] + 1
+            self._measure(rank, event)
+        else:
+            place.stage = _EARLY[kind]
+            self.backend = event.get("backend", self.backend)
+
+    def _measure(self, rank: int, event: Mapping[str, Any]) -> None:
+        measured = self.measured[event["operation"]]
+        measured.seconds_by_rank[rank] = event["seconds"]
+        if event["wrong"]:
+            measured.wrong_by_rank[rank] = event["wrong"]
+
+    @property
+    def front(self) -> int:
+        """The stage of the slowest rank: the test moves when this does."""
+        return min(place.stage for place in self.ranks)
+
+    @property
+    def starting(self) -> bool:
+        """Whether a rank has yet to import torch, which a cold disk makes slow."""
+        return self.front < _IMPORTED
+
+    @property
+    def finished(self) -> bool:
+        """Whether every rank is done with every operation."""
+        return self.front == _FIRST + 2 * len(self.plan) - 1
+
+    @property
+    def done_operations(self) -> int:
+        """Operations that every rank is done with."""
+        return max(0, (self.front - _FIRST + 1) // 2)
+
+    def present(self, place: Place) -> Operation | None:
+        """The operation that a rank is in the middle of."""
+        within = place.stage - _FIRST
+        return self.plan[within // 2] if within >= 0 and within % 2 == 0 else None
+
+    def words(self, place: Place) -> str:
+        """Where a rank is, for a person."""
+        if place.stage < _FIRST:
+            return _EARLY_WORDS[place.stage]
+        number = (place.stage - _FIRST) // 2
+        state = "is done with" if (place.stage - _FIRST) % 2 else "is in"
+        return f"{state} operation {number + 1} of {len(self.plan)}, {self.plan[number]}"

@@ -1,0 +1,192 @@
+"""The result of a smoke test: verdict, figures and findings, as data and as JSON. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime.smoke.figures import Figures, figures
+from runtime.smoke.localize import Finding
+from runtime.smoke.places import Measured, Places
+from runtime.smoke.plan import Operation, size_text
+
+PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
+EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One operation: its figures where every rank measured it, and how many ranks got wrong contents."""
+
+    operation: Operation
+    figures: Figures | None
+    rounds: int
+    wrong_ranks: tuple[int, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether every rank came to its end."""
+        return self.figures is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that a smoke test has to say; `nodes` are facts of each, as plain values."""
+
+    verdict: str
+    seconds: float
+    started: str
+    backend: str
+    world_size: int
+    nodes: tuple[Mapping[str, Any], ...]
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 pass, 1 fail, 4 inconclusive; 2, bad input, never gets as far as a report."""
+        return EXIT_CODES[self.verdict]
+
+
+def rows_of(places: Places) -> tuple[Row, ...]:
+    """A row for each operation of the plan, also for those that were not reached."""
+    return tuple(
+        _row(operation, measured, len(places.ranks))
+        for operation, measured in zip(places.plan, places.measured, strict=True)
+    )
+
+
+def _row(operation: Operation, measured: Measured, world_size: int) -> Row:
+    complete = len(measured.seconds_by_rank) == world_size
+    return Row(
+        operation=operation,
+        figures=figures(
+            operation.step,
+            size=operation.size,
+            world_size=world_size,
+            seconds_by_rank=measured.seconds_by_rank,
+        )
+        if complete
+        else None,
+        rounds=min((len(seconds) for seconds in measured.seconds_by_rank.values()), default=0),
+        wrong_ranks=tuple(sorted(measured.wrong_by_rank)),
+    )
+
+
+def contents_findings(places: Places) -> tuple[Finding, ...]:
+    """A finding for each rank that received something else than was sent, with the first such element."""
+    found = []
+    for operation, measured in zip(places.plan, places.measured, strict=True):
+        for rank, wrong in sorted(measured.wrong_by_rank.items()):
+            host = places.ranks[rank].host
+            found.append(
+                Finding(
+                    check="contents",
+                    hosts=(host,),
+                    ranks=(rank,),
+                    found=f"rank {rank} on {host} got {wrong['count']} wrong elements in {operation}: "
+                    f"element {wrong['index']} is {wrong['found']:g} and must be {wrong['expected']:g}",
+                    fix="Memory, network card or driver corrupts data: take the node out.",
+                )
+            )
+    return tuple(found)
+
+
+def conclude(
+    places: Places,
+    *,
+    findings: Sequence[Finding],
+    nodes: Sequence[Mapping[str, Any]],
+    started: str,
+    seconds: float,
+) -> Report:
+    """Fail when anything is named, pass only when every rank did everything, else inconclusive."""
+    every = (*findings, *contents_findings(places))
+    if any(finding.conclusive for finding in every):
+        verdict = FAIL
+    elif places.finished and not every:
+        verdict = PASS
+    else:
+        verdict = INCONCLUSIVE
+    return Report(
+        verdict=verdict,
+        seconds=seconds,
+        started=started,
+        backend=places.backend,
+        world_size=len(places.ranks),
+        nodes=tuple(nodes),
+        rows=rows_of(places),
+        findings=every,
+    )
+
+
+def to_json(report: Report) -> str:
+    """The report for programs: sizes in bytes, times in seconds, bandwidths in 10^9 bytes in a second."""
+    values = {
+        "verdict": report.verdict,
+        "exit_code": report.exit_code,
+        "started": report.started,
+        "seconds": round(report.seconds, 3),
+        "backend": report.backend,
+        "world_size": report.world_size,
+        "nodes": list(report.nodes),
+        "findings": [asdict(finding) for finding in report.findings],
+        "operations": [_row_values(row) for row in report.rows],
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def _row_values(row: Row) -> dict[str, Any]:
+    measured = asdict(row.figures) if row.figures else {}
+    return {
+        **asdict(row.operation),
+        "name": str(row.operation),
+        "done": row.done,
+        "rounds": row.rounds,
+        "wrong_ranks": row.wrong_ranks,
+        **measured,
+    }
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table for people: operation, size, rounds, p50, worst rank, algbw, busbw, contents."""
+    operation = row.operation
+    ends = {
+        "broadcast": f"broadcast from {operation.source}",
+        "send-recv": f"send {operation.source} -> {operation.target}",
+        "ring": f"ring {operation.target:+d}",
+    }.get(operation.step, operation.step)
+    size = size_text(operation.size) if operation.size else ""
+    if row.figures is None:
+        return ends, size, "", "not done", "", "", "", ""
+    measured = row.figures
+    bandwidths = (f"{measured.algbw_gb_s:.3g}", f"{measured.busbw_gb_s:.3g}") if operation.size else ("", "")
+    contents = f"wrong on {', '.join(map(str, row.wrong_ranks))}" if row.wrong_ranks else "right"
+    return (
+        ends,
+        size,
+        str(row.rounds),
+        time_text(measured.p50_seconds),
+        str(measured.worst_rank),
+        *bandwidths,
+        contents if operation.size else "",
+    )
+
+
+def time_text(seconds: float) -> str:
+    """Microseconds below a millisecond, milliseconds below a second."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def summary(report: Report, *, timeout_seconds: float) -> str:
+    """The last line."""
+    nodes = f"{report.world_size} ranks on {len(report.nodes)} nodes over {report.backend or 'no backend'}"
+    done = sum(row.done for row in report.rows)
+    return (
+        f"{report.verdict.upper()}: {nodes}, {done} of {len(report.rows)} operations done in "
+        f"{report.seconds:.1f} s (limit for one step {timeout_seconds:g} s)"
+    )
