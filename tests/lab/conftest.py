@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -133,19 +134,94 @@ def lab_machine() -> None:
         pytest.skip(f"this machine lacks {', '.join(lacks)}")
 
 
-@pytest.fixture(scope="session")
-def lab(lab_machine: None) -> Iterator[LabUnderTest]:
-    """Four nodes that are fresh when the session begins; `fresh_lab` makes them so again."""
-    provision("lab", "down", "--name", NAME)
-    provision("lab", "up", "--name", NAME, "--subnet", SUBNET, "--nodes", str(NODES), timeout_seconds=900)
-    found = record.load(folder_of(NAME))
+def made(name: str, subnet: str, nodes: int) -> Iterator[LabUnderTest]:
+    """A fresh lab, taken down at the end."""
+    provision("lab", "down", "--name", name)
+    provision("lab", "up", "--name", name, "--subnet", subnet, "--nodes", str(nodes), timeout_seconds=900)
+    found = record.load(folder_of(name))
     assert found is not None
     yield LabUnderTest(lab=found)
-    provision("lab", "down", "--name", NAME)
+    provision("lab", "down", "--name", name)
+
+
+@pytest.fixture(scope="session")
+def lab(lab_machine: None) -> Iterator[LabUnderTest]:
+    """Four nodes that are fresh when the session begins."""
+    yield from made(NAME, SUBNET, NODES)
+
+
+@pytest.fixture(scope="session")
+def spare_lab(lab_machine: None) -> Iterator[LabUnderTest]:
+    """Two nodes that a test may reset, break and leave as they are."""
+    yield from made("spare", "10.77.201.0/24", 2)
 
 
 @pytest.fixture
 def fresh_lab(lab: LabUnderTest) -> LabUnderTest:
     """The session's lab with every node on and in its blank state."""
     lab.reset()
+    return lab
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def playbook(lab: LabUnderTest, *words: str, timeout_seconds: float = 900, check: bool = True) -> Finished:
+    """Runs `ansible-playbook playbooks/site.yml` (or the playbook named among the words) against a lab."""
+    play = [] if any(word.startswith("playbooks/") for word in words) else ["playbooks/site.yml"]
+    finished = subprocess.run(
+        [Path(sys.executable).parent / "ansible-playbook", *play, "-i", lab.inventory, *words],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if check:
+        assert finished.returncode == 0, f"{words}\n{finished.stdout}\n{finished.stderr}"
+    return finished
+
+
+RECAP = re.compile(r"^(?P<node>\S+) +: (?P<counts>(?:\w+=\d+ *)+)$", re.MULTILINE)
+
+
+def recap(finished: Finished) -> dict[str, dict[str, int]]:
+    """The recap of a playbook run: for each node how many tasks were ok, changed, unreachable, failed..."""
+    return {
+        found["node"]: {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", found["counts"])}
+        for found in RECAP.finditer(finished.stdout)
+    }
+
+
+def changed(finished: Finished) -> dict[str, int]:
+    """How many tasks changed something, by node."""
+    return {node: counts["changed"] for node, counts in recap(finished).items() if node != "localhost"}
+
+
+@pytest.fixture(scope="session")
+def mirror(lab_machine: None) -> None:
+    """What the lab's nodes install from, built once on this machine."""
+    provision("lab", "mirror", timeout_seconds=1500)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstRun:
+    """The first run of site.yml on fresh nodes, with its wall time."""
+
+    finished: Finished
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def first_run(mirror: None, lab: LabUnderTest) -> FirstRun:
+    started = time.monotonic()
+    finished = playbook(lab)
+    return FirstRun(finished=finished, seconds=time.monotonic() - started)
+
+
+@pytest.fixture
+def converged_lab(lab: LabUnderTest, first_run: FirstRun) -> LabUnderTest:
+    """The session's lab after site.yml. A test that breaks a node mends it, or runs site.yml again."""
     return lab
