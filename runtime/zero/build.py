@@ -1,0 +1,136 @@
+"""From a model and a configuration to an engine, in the order that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import Dataset
+
+from runtime.comm.group import Group
+from runtime.errors import BadInput
+from runtime.zero.blocks import find_blocks
+from runtime.zero.config import Config
+from runtime.zero.data import Collate, ShardedLoader
+from runtime.zero.engine import Engine, LearningRates
+from runtime.zero.mesh import build_mesh
+from runtime.zero.optim import (
+    MakeOptimizer,
+    Parameters,
+    attach,
+    build_optimizer,
+    detach,
+    name_groups,
+    parameter_groups,
+)
+from runtime.zero.precision import compute_dtype, mixed_precision
+from runtime.zero.schedule import build_schedule
+from runtime.zero.shard import ShardPlan, plan_shards, shard
+
+AnyOptimizer = torch.optim.Optimizer | MakeOptimizer
+MakeSchedule = Callable[[torch.optim.Optimizer], LearningRates]
+
+
+def build_engine(
+    model: nn.Module,
+    config: Config,
+    group: Group,
+    *,
+    optimizer: AnyOptimizer | None = None,
+    model_parameters: Parameters | None = None,
+    lr_scheduler: LearningRates | MakeSchedule | None = None,
+    training_data: Dataset[Any] | None = None,
+    collate_fn: Collate | None = None,
+    blocks: Sequence[type[nn.Module]] | None = None,
+) -> Engine:
+    """Shards the model in place and puts optimizer, schedule and data around it.
+
+    Every rank ends up with rank 0's weights and buffers.
+
+    Args:
+        blocks: classes of the modules that travel as one; found from the model where None, the whole model
+            as one where empty.
+    """
+    made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
+    named = detach(made, model) if made else name_groups(model, model_parameters)
+    prepare(model, compute_dtype(config), group.device)
+    plan = _plan(config, group)
+    shard(model, [] if blocks is not None and not blocks else find_blocks(model, blocks or ()), plan)
+    chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
+    if made:
+        attach(made, model, named)
+    return Engine(
+        module=model,
+        optimizer=chosen,
+        lr_scheduler=_schedule(config, lr_scheduler, chosen),
+        training_dataloader=_loader(config, training_data, collate_fn, group),
+        config=config,
+        plan=plan,
+        group=group,
+    )
+
+
+def prepare(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    """Moves the model to its device and rank 0's values: fp32 masters, frozen weights in the compute type."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            wanted = torch.float32 if parameter.requires_grad else dtype
+            parameter.data = parameter.data.to(device, wanted)
+    model.to(device)
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            dist.broadcast(tensor.data, src=0)
+
+
+def _plan(config: Config, group: Group) -> ShardPlan:
+    zero = config.zero_optimization
+    return plan_shards(
+        zero.stage,
+        build_mesh(zero.stage, group.topology.world_size, group.device),
+        precision=mixed_precision(config),
+        hpz_size=zero.zero_hpz_partition_size,
+        offload_to_cpu=zero.offload_param.device != "none" or zero.offload_optimizer.device != "none",
+        pin_memory=group.device.type != "cpu" and zero.offload_optimizer.pin_memory,
+    )
+
+
+def _optimizer(
+    config: Config, make: AnyOptimizer | None, groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    if make is not None:
+        assert not isinstance(make, torch.optim.Optimizer)
+        return make(groups)
+    if config.optimizer is None:
+        raise BadInput(
+            "train",
+            found="the configuration has no optimizer, and none was passed",
+            fix="Add an optimizer block, or pass optimizer=... to runtime.initialize.",
+        )
+    return build_optimizer(config.optimizer, groups)
+
+
+def _schedule(
+    config: Config, given: LearningRates | MakeSchedule | None, optimizer: torch.optim.Optimizer
+) -> LearningRates | None:
+    if given is not None:
+        return given(optimizer) if callable(given) else given
+    return build_schedule(config.scheduler, optimizer) if config.scheduler is not None else None
+
+
+def _loader(
+    config: Config, dataset: Dataset[Any] | None, collate: Collate | None, group: Group
+) -> ShardedLoader | None:
+    if dataset is None:
+        return None
+    return ShardedLoader(
+        dataset,
+        micro=config.train_micro_batch_size_per_gpu or 1,
+        rank=group.topology.rank,
+        world_size=group.topology.world_size,
+        seed=config.seed,
+        drop_last=config.dataloader_drop_last,
+        collate=collate,
+    )

@@ -1,0 +1,42 @@
+"""Collectives that FSDP2 uses in place of gloo's own, where those are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+SMALLEST_GROUP = 3  # with two ranks, gloo's own reduce-scatter moves the same bytes
+
+
+class AllToAllReduceScatter:
+    """Reduce-scatter as an all-to-all and a local sum, after torch's `ReduceScatter` interface.
+
+    Every rank sends each other rank the part that it will keep: (N-1)/N of the input per rank, against N
+    times that with gloo's own (pytorch#149869). Sums run in the input's type, in the order of ranks, so that
+    a result does not depend on timing.
+    """
+
+    def allocate(
+        self, size: Sequence[int | torch.SymInt], *, dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self,
+        output_tensor: torch.Tensor,
+        input_tensor: torch.Tensor,
+        group: dist.ProcessGroup,
+        op: Any,
+        async_op: bool = False,
+    ) -> None:
+        size = dist.get_world_size(group)
+        received = torch.empty_like(input_tensor)
+        dist.all_to_all_single(received, input_tensor, group=group)
+        torch.sum(received.view(size, -1), dim=0, out=output_tensor)
+        if op == dist.ReduceOp.AVG:
+            output_tensor.div_(size)
+        elif op != dist.ReduceOp.SUM:
+            raise NotImplementedError(f"reduction {op} over all-to-all")

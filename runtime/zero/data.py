@@ -1,0 +1,106 @@
+"""Which samples a rank takes: in an order that does not depend on the number of ranks and can be resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, default_collate
+
+from runtime.errors import BadInput
+
+Collate = Callable[[list[Any]], Any]
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
+    """The permutation of one epoch; the same on every rank."""
+    generator = torch.Generator().manual_seed(seed + epoch)
+    order: list[int] = torch.randperm(length, generator=generator).tolist()
+    return order
+
+
+def share(order: Sequence[int], start: int, micro: int, rank: int, world_size: int) -> list[int]:
+    """The samples of one rank in the micro-step whose global batch begins at `start`.
+
+    Over the micro-steps of an optimizer step these are the same samples for every number of ranks. What is
+    left at the end of an epoch is split evenly; ranks that would get nothing take the last samples again,
+    so that every rank takes part in each collective.
+    """
+    batch = order[start : start + micro * world_size]
+    each = min(micro, -(-len(batch) // world_size))
+    ours = batch[rank * each : (rank + 1) * each]
+    return list(ours or batch[-each:])
+
+
+class ShardedLoader:
+    """Batches of `training_data` for this rank.
+
+    Iterating ends with the epoch; the next iteration begins the next one. `state_dict` holds the position in
+    samples over all ranks, so that it can be loaded with another number of ranks.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        *,
+        micro: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        drop_last: bool = False,
+        collate: Collate | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.micro, self.rank, self.world_size = micro, rank, world_size
+        self.seed, self.drop_last = seed, drop_last
+        self.collate: Collate = collate or default_collate
+        self.length = _length(dataset)
+        self.epoch = self.position = 0
+        if drop_last and self.length < micro * world_size:
+            raise BadInput(
+                "drop what does not fill a batch (dataloader_drop_last)",
+                found=f"{self.length} samples, fewer than one batch of {micro} x {world_size} ranks",
+                fix="Give more samples, or leave dataloader_drop_last out.",
+            )
+
+    def __len__(self) -> int:
+        """Micro-steps in an epoch."""
+        size = self.micro * self.world_size
+        return self.length // size if self.drop_last else -(-self.length // size)
+
+    def __iter__(self) -> Iterator[Any]:
+        order = epoch_order(self.length, self.seed, self.epoch)
+        size = self.micro * self.world_size
+        while self.position + (size if self.drop_last else 1) <= self.length:
+            indices = share(order, self.position, self.micro, self.rank, self.world_size)
+            self.position += size
+            yield self.collate([self.dataset[index] for index in indices])
+        self.epoch, self.position = self.epoch + 1, 0
+
+    def forever(self) -> Iterator[Any]:
+        """Epoch after epoch."""
+        while True:
+            yield from self
+
+    def state_dict(self) -> dict[str, int]:
+        """The position, in samples over all ranks."""
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continues where a state was taken, on any number of ranks."""
+        self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
+
+
+def _length(dataset: Dataset[Any]) -> int:
+    try:
+        length = len(dataset)  # type: ignore[arg-type]
+    except TypeError as e:
+        raise BadInput(
+            "shard training_data over the ranks",
+            found=f"{type(dataset).__name__} has no length",
+            fix="Give a map-style dataset, or iterate over your own loader.",
+        ) from e
+    if length == 0:
+        raise BadInput("shard training_data over the ranks", found="it is empty", fix="Give samples.")
+    return length

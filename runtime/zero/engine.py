@@ -1,0 +1,321 @@
+"""The training engine: forward, backward, and a step that clips, updates, zeroes, advances the schedule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from runtime.comm.group import Group
+from runtime.errors import BadInput, JobFailed
+from runtime.zero.config.schema import Config
+from runtime.zero.data import ShardedLoader
+from runtime.zero.gradients import (
+    clip_factor,
+    first_not_finite,
+    global_norm,
+    local_gradients,
+    multiply,
+)
+from runtime.zero.mesh import shard_group
+from runtime.zero.precision import LossScale
+from runtime.zero.shard import ShardPlan, drop_gathered, units
+
+logger = logging.getLogger("runtime")
+SKIPS_ALLOWED = 20  # in a row and with the loss scale at its smallest; a scale of 2^16 takes 17 to get there
+
+
+class LearningRates(Protocol):
+    """What the engine needs of a learning-rate scheduler."""
+
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Engine:
+    """Trains a sharded model; made by `runtime.initialize`.
+
+    A micro-step is `engine(batch)`, `engine.backward(loss)`, `engine.step()`; every
+    `gradient_accumulation_steps` micro-steps make one optimizer step. Attributes of the model can be read
+    through the engine.
+    """
+
+    def __init__(
+        self,
+        *,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: LearningRates | None,
+        training_dataloader: ShardedLoader | None,
+        config: Config,
+        plan: ShardPlan,
+        group: Group,
+    ) -> None:
+        self.module = module
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.training_dataloader = training_dataloader
+        self.config = config
+        self.group = group
+        self.device = group.device
+        self.loss_scale = LossScale.from_config(config.fp16)
+        self.global_steps = 0
+        self.skipped_steps = 0
+        self.micro_steps = 0
+        self.overflow = False
+        self._plan = plan
+        self._norm: float | None = None
+        self._skips_in_a_row = 0
+        self._boundary_set: bool | None = None
+        self._synced: bool | None = None
+        self._scaled_backwards = 0
+        self._samples: Iterator[Any] | None = None
+
+    # -- a micro-step -------------------------------------------------------------------------------------
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """The model's forward; floating inputs are cast to the compute type."""
+        self._prepare_units()
+        return self.module(*inputs, **named)
+
+    forward = __call__
+
+    def backward(self, loss: torch.Tensor) -> torch.Tensor:
+        """Backward of a loss that is a mean over the micro-batch; returns the loss as it was given.
+
+        Gradients of an optimizer step are averaged over its micro-steps and ranks when `step` updates.
+        """
+        self.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss times the loss scale, for those who call `.backward()` themselves in fp16."""
+        self._scaled_backwards += 1
+        return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
+
+    def step(self) -> None:
+        """Ends a micro-step; at the boundary clips, updates, zeroes gradients and advances the schedule."""
+        if self.is_gradient_accumulation_boundary():
+            self._check_scaled()
+            self._update()
+            self._scaled_backwards = 0
+        self.micro_steps += 1
+        self._boundary_set = None
+
+    def train_batch(self, data_iter: Iterator[Any] | None = None) -> torch.Tensor:
+        """One optimizer step from the next micro-batches; returns the mean loss over them and all ranks.
+
+        The model's output is the loss, or has it as `.loss` or as its first element.
+        """
+        samples = data_iter or self._own_samples()
+        steps = self.gradient_accumulation_steps()
+        total = torch.zeros((), device=self.device)
+        for _ in range(steps):
+            loss = _loss_of(self._feed(next(samples)))
+            self.backward(loss)
+            self.step()
+            total += loss.detach().float() / steps
+        dist.all_reduce(total)
+        return total / self.group.topology.world_size
+
+    # -- questions ----------------------------------------------------------------------------------------
+
+    def is_gradient_accumulation_boundary(self) -> bool:
+        """Whether the micro-step at hand is the last one of its optimizer step."""
+        if self._boundary_set is not None:
+            return self._boundary_set
+        return (self.micro_steps + 1) % self.gradient_accumulation_steps() == 0
+
+    def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
+        """Says so for the micro-step at hand, before its backward, instead of counting."""
+        self._boundary_set = is_boundary
+        self._prepare_units()
+
+    def get_global_grad_norm(self) -> float | None:
+        """The norm of the last step's gradients before clipping; None where no step needed it."""
+        return self._norm
+
+    def get_lr(self) -> list[float]:
+        """The learning rates in force, one for each parameter group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def gradient_accumulation_steps(self) -> int:
+        """Micro-steps in an optimizer step."""
+        return self.config.gradient_accumulation_steps or 1
+
+    def train_micro_batch_size_per_gpu(self) -> int:
+        """Samples of one rank in a micro-step."""
+        return self.config.train_micro_batch_size_per_gpu or 1
+
+    def train_batch_size(self) -> int:
+        """Samples of all ranks in an optimizer step."""
+        return self.config.train_batch_size or 1
+
+    def zero_optimization_stage(self) -> int:
+        """The ZeRO stage."""
+        return self.config.zero_optimization.stage
+
+    def train(self, mode: bool = True) -> Engine:
+        """Puts the model into training mode, or out of it."""
+        self.module.train(mode)
+        return self
+
+    def eval(self) -> Engine:
+        """Puts the model into evaluation mode."""
+        return self.train(False)
+
+    def zero_grad(self) -> None:
+        """Drops the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "module":  # not set yet
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+    # -- the update, in its phases ------------------------------------------------------------------------
+
+    def _prepare_units(self) -> None:
+        """Tells FSDP2 what to do after the coming backward: reduce, and free whole parameters, or not yet."""
+        boundary = self.is_gradient_accumulation_boundary()
+        if boundary == self._synced:
+            return
+        for unit in units(self.module):
+            sync = boundary or self._plan.sync_every_micro_step
+            unit.set_requires_gradient_sync(sync, recurse=False)
+            unit.set_reshard_after_backward(boundary or self._plan.gather_every_micro_step, recurse=False)
+        self._synced = boundary
+
+    def _update(self) -> None:
+        shards = local_gradients(self.module.parameters())
+        averaging = 1.0 / (self.gradient_accumulation_steps() * self.loss_scale.value)
+        if self.config.gradient_allreduce_op == "sum":
+            averaging *= self.group.topology.world_size
+        limit = self.config.gradient_clipping
+        factor = averaging
+        if limit > 0 or self._must_be_finite():
+            self._norm = averaging * global_norm(shards, shard_group(self._plan.mesh), self.device)
+            factor *= clip_factor(self._norm, limit)
+        self.overflow = self._norm is not None and not self._norm < float("inf")
+        if self.overflow:
+            self._skip()
+        else:
+            multiply(shards, factor)
+            self._apply()
+        self.loss_scale.update(overflow=self.overflow)
+        self.zero_grad()
+        self.global_steps += 1
+        self._report()
+
+    def _apply(self) -> None:
+        self._skips_in_a_row = 0
+        drop_gathered(self.module)
+        self.optimizer.step()
+        if self.lr_scheduler is not None:
+            self.lr_scheduler.step()
+
+    def _must_be_finite(self) -> bool:
+        return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
+
+    def _skip(self) -> None:
+        """All ranks skip, since all know the same norm; at the smallest scale they say why, then give up."""
+        self.skipped_steps += 1
+        if self.loss_scale.dynamic and self.loss_scale.value > self.loss_scale.smallest:
+            logger.info(
+                "step %d skipped: overflow at loss scale %g", self.global_steps, self.loss_scale.value
+            )
+            return
+        self._skips_in_a_row += 1
+        culprit = self._culprit()
+        logger.warning("step %d skipped: the gradient of %s is not finite", self.global_steps, culprit)
+        if self._skips_in_a_row >= SKIPS_ALLOWED:
+            raise JobFailed(
+                f"train step {self.global_steps}",
+                found=f"gradients were not finite {self._skips_in_a_row} times in a row, now in {culprit} "
+                f"with samples {self._batch_of_step()}",
+                fix="Use bf16 (no loss scale), lower the learning rate, or look at that batch.",
+            )
+
+    def _culprit(self) -> str:
+        """The first parameter in the model's order that is not finite on any rank."""
+        names = [name for name, _ in self.module.named_parameters()]
+        found = first_not_finite(self.module.named_parameters())
+        index = torch.tensor(names.index(found) if found else len(names), device=self.device)
+        dist.all_reduce(index, op=dist.ReduceOp.MIN)
+        return names[int(index)] if int(index) < len(names) else "no parameter (the norm itself overflowed)"
+
+    def _batch_of_step(self) -> str:
+        size = self.train_batch_size()
+        return f"{self.global_steps * size} to {(self.global_steps + 1) * size - 1}"
+
+    def _check_scaled(self) -> None:
+        if self.config.fp16.enabled and not self._scaled_backwards:
+            raise BadInput(
+                "step in fp16",
+                found="the loss went backward without the loss scale",
+                fix="Call engine.backward(loss), or engine.scale(loss).backward().",
+            )
+
+    def _report(self) -> None:
+        every = self.config.steps_per_print
+        if every and self.global_steps % every == 0 and self.group.topology.is_first:
+            rates = ", ".join(f"{rate:.3g}" for rate in self.get_lr())
+            logger.info(
+                "step %d: lr %s, grad norm %s, skipped %d",
+                self.global_steps,
+                rates,
+                self._norm,
+                self.skipped_steps,
+            )
+
+    # -- feeding ------------------------------------------------------------------------------------------
+
+    def _own_samples(self) -> Iterator[Any]:
+        if self.training_dataloader is None:
+            raise BadInput(
+                "train a batch",
+                found="no iterator was given and runtime.initialize had no training_data",
+                fix="Call train_batch(iterator), or pass training_data.",
+            )
+        if self._samples is None:
+            self._samples = self.training_dataloader.forever()
+        return self._samples
+
+    def _feed(self, batch: Any) -> Any:
+        batch = _to(batch, self.device)
+        if isinstance(batch, Mapping):
+            return self(**batch)
+        return self(*batch) if isinstance(batch, tuple | list) else self(batch)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """The backward within is not the last one of its optimizer step."""
+        self.set_gradient_accumulation_boundary(False)
+        yield
+
+
+def _loss_of(output: Any) -> torch.Tensor:
+    loss = getattr(output, "loss", output[0] if isinstance(output, tuple | list) else output)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise BadInput(
+            "train a batch",
+            found=f"the model returned a {type(loss).__name__}, which is no loss",
+            fix="Return the loss, or call engine(batch), engine.backward(loss) and engine.step().",
+        )
+    return loss
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: _to(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(_to(value, device) for value in batch)
+    return batch

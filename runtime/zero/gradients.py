@@ -1,0 +1,53 @@
+"""The norm of sharded gradients and their scaling, on the shards: no whole gradient is ever built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+
+def local_gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
+    """This rank's shards of the gradients that exist, without empty ones."""
+    shards = [_local(p.grad) for p in parameters if p.grad is not None]
+    return [shard for shard in shards if shard.numel()]
+
+
+def global_norm(shards: list[torch.Tensor], group: dist.ProcessGroup, device: torch.device) -> float:
+    """The 2-norm over all shards of the group: one number travels. Not finite if any gradient is not.
+
+    Shards may live in host memory while `device` is what the group communicates on.
+    """
+    square = torch.zeros((), dtype=torch.float32, device=device)
+    for kind in {shard.device for shard in shards}:
+        norms = torch._foreach_norm([shard for shard in shards if shard.device == kind])
+        square += torch.stack([norm.float() for norm in norms]).square().sum().to(device)
+    if dist.get_world_size(group) > 1:
+        dist.all_reduce(square, group=group)
+    return square.sqrt().item()
+
+
+def clip_factor(norm: float, limit: float) -> float:
+    """What gradients of this norm are multiplied by so that it does not exceed the limit; 0 is no limit."""
+    return min(1.0, limit / (norm + 1e-6)) if limit > 0 else 1.0
+
+
+def multiply(shards: list[torch.Tensor], factor: float) -> None:
+    """Scales gradients in place; a factor of 1 costs nothing."""
+    if factor != 1.0 and shards:
+        torch._foreach_mul_(shards, factor)
+
+
+def first_not_finite(named: Iterable[tuple[str, nn.Parameter]]) -> str | None:
+    """The first parameter, in the model's order, whose gradient on this rank is not finite."""
+    for name, parameter in named:
+        if parameter.grad is not None and not torch.isfinite(_local(parameter.grad)).all():
+            return name
+    return None
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
