@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import typer.main
 
 from provision.cli import app as provision_app
@@ -18,10 +18,10 @@ from runtime.launch.cli import app as zerorun_app
 CASES = Path(__file__).parents[1] / "cases" / "cli.txt"
 
 
-def lines_of(command: click.Command, path: str) -> Iterator[str]:
+def lines_of(command: Any, path: str) -> Iterator[str]:
     for parameter in command.params:
         names = "/".join((*parameter.opts, *parameter.secondary_opts))
-        yield f"{path}  {names if isinstance(parameter, click.Option) else names.upper()}"
+        yield f"{path}  {names if parameter.param_type_name == 'option' else names.upper()}"
     children = getattr(command, "commands", {})
     if not children:
         yield path

@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.errors": (),
     "provision.model": ("provision.errors",),
     "provision.core": ("provision.errors", "provision.model"),
-    "provision.edges": ("provision.errors", "provision.model"),
+    "provision.edges": ("provision.errors", "provision.model", "provision.core"),
     "provision.fleet": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
     "provision.lab": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
     "provision.commands": ("provision",),
@@ -81,6 +81,7 @@ def test_a_module_imports_only_from_the_layers_below_it(module: str, path: Path)
 
 def test_the_rule_refuses_an_arrow_that_points_up() -> None:
     assert not is_allowed("provision.core.plan", "provision.edges.process")
+    assert not is_allowed("provision.edges.ssh", "provision.lab.lab")
     assert not is_allowed("provision.lab.lab", "provision.commands.lab")
     assert not is_allowed("runtime.launch.spec", "runtime.smoke.report")
     assert not is_allowed("runtime.zero.engine", "provision.errors")
