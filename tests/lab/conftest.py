@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ class LabUnderTest:
     def out(self, node: str, command: str) -> str:
         """What a shell command prints on a node, without white space at the ends."""
         return self.run(node, command).stdout.strip()
+
+    def out_of_all(self, command: str) -> list[str]:
+        """What a shell command prints on each node, in the order of the nodes; all run at once."""
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            return list(pool.map(lambda node: self.out(node, command), self.nodes))
 
     def provision(self, *words: str, check: bool = True) -> Finished:
         """Runs `provision lab WORDS --name` of this lab."""
