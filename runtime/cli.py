@@ -33,6 +33,7 @@ from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, conclude, summary, to_json
 from runtime.smoke.watch import Watch
 from runtime.topology import Topology
+from runtime.zero.commands import config_app
 
 app = typer.Typer(
     name="runtime",
@@ -41,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(config_app, name="config")
 
 
 @app.callback()
@@ -111,35 +113,60 @@ def _worker_words(sizes: Sequence[int], timeout: float) -> tuple[str, ...]:
 
 def _test(job: Job, sizes: Sequence[int], timeout: float, ssh_config: str) -> Report:
     """The ladder: nodes, sockets, collectives; the first rung that fails is the verdict."""
-    started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     places = Places(job.hosts_by_rank(), operations(job.world_size, sizes))
+    stopwatch = _Stopwatch()
     with open_session(job, ssh_config=ssh_config) as session, _progress(len(places.plan)) as show:
         on_signals(session.interrupt)
-        findings = _climb(session, places, timeout, show)
+        try:
+            findings = _climb(session, places, timeout, show, stopwatch)
+        except Interrupted:
+            findings = [_interrupted(session)]
         facts = session.facts
+    stopwatch.lap("end")
     return conclude(
         places,
         findings=findings,
         nodes=[_node_values(name, ranks, facts) for name, ranks in ranks_of(job).items()],
         started=started,
-        seconds=time.monotonic() - clock,
+        phases=stopwatch.laps,
     )
 
 
-def _climb(session: Session, places: Places, timeout: float, show: _Show) -> list[Finding]:
-    try:
-        show("asking the nodes", 0)
-        problems = preflight(session)
-        if not problems and len(session.lines) > 1:
-            show("connecting every node to every other", 0)
-            problems = reach_problems(session, reach(session))
-    except Interrupted:
-        return [_interrupted(session)]
+def _climb(
+    session: Session, places: Places, timeout: float, show: _Show, stopwatch: _Stopwatch
+) -> list[Finding]:
+    show("asking the nodes", 0)
+    problems = preflight(session)
+    stopwatch.lap("nodes")
+    if not problems and len(session.lines) > 1:
+        show("connecting every node to every other", 0)
+        problems = reach_problems(session, reach(session))
+        stopwatch.lap("sockets")
     if problems:
         return [_finding(problem) for problem in problems]
     show("starting the ranks", 0)
     watch = Watch(places, timeout_seconds=timeout, on_progress=lambda seen: show(*_progress_words(seen)))
-    return _findings_of(session, watch, run(session, watch))
+    outcome = run(session, watch)
+    stopwatch.add(places.phases(stopwatch.at))
+    return _findings_of(session, watch, outcome)
+
+
+class _Stopwatch:
+    """Seconds of each part of the test, one after the other."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The part that ends now."""
+        self.add({name: time.monotonic() - self.at})
+
+    def add(self, laps: Mapping[str, float]) -> None:
+        """Parts that followed each other."""
+        self.laps |= laps
+        self.at += sum(laps.values())
 
 
 def _findings_of(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:

@@ -22,7 +22,9 @@ def translate(root: type[BaseModel], error: ErrorDetails, values: Mapping[str, A
         known = set(block.model_fields) | {
             old for path, old in RENAMED if path == ".".join(map(str, keys[:-1]))
         }
-        return Problem(where=where, found="unknown key", fix=did_you_mean(str(keys[-1]), known))
+        homes = [name for name, field in root.model_fields.items() if _has(field.annotation, str(keys[-1]))]
+        fix = f"It belongs in {homes[0]}." if homes and block is root else did_you_mean(str(keys[-1]), known)
+        return Problem(where=where, found="unknown key", fix=fix)
     if kind == "union_tag_invalid":
         known = {tag.strip("' ") for tag in context["expected_tags"].split(",")}
         fix = did_you_mean(str(context["tag"]), known) + " " + _own_object(where)
@@ -67,6 +69,11 @@ def _exists(values: Any, keys: list[int | str]) -> bool:
     return True
 
 
+def _has(annotation: Any, name: str) -> bool:
+    blocks = _blocks(annotation)
+    return len(blocks) == 1 and name in blocks[0].model_fields and name != "enabled"
+
+
 def _tag_matches(block: type[BaseModel], part: int | str) -> bool:
     field = block.model_fields.get("type")
     return field is not None and part in get_args(field.annotation)
@@ -104,10 +111,10 @@ _KINDS = {
     "none_required": "null",
 }
 _BOUNDS = {
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
+    "greater_than": "greater than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
     "literal_error": "one of {expected}",
 }
 

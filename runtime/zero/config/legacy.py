@@ -66,6 +66,7 @@ def modernise(values: dict[str, Any], note: Note) -> list[Problem]:
     zero = _block(values, "zero_optimization")
     if zero is not None:
         problems += _expand_cpu_offload(zero, note)
+        _imply_optimizer_offload(zero, note)
     _fix_case(values)
     return problems
 
@@ -141,6 +142,20 @@ def _expand_cpu_offload(zero: dict[str, Any], note: Note) -> list[Problem]:
             zero[new] = {"device": "cpu", **({} if pin is None else {"pin_memory": pin})}
             note(f"zero_optimization.{new}.device", f"from the deprecated {old}")
     return problems
+
+
+def _imply_optimizer_offload(zero: dict[str, Any], note: Note) -> None:
+    """FSDP2 updates a parameter where its shard lives: states follow parameters out of the device."""
+    parameters = zero.get("offload_param")
+    if not isinstance(parameters, dict) or "offload_optimizer" in zero:
+        return
+    if parameters.get("device") in ("cpu", "nvme"):
+        shared = {
+            name: parameters[name] for name in ("device", "nvme_path", "pin_memory") if name in parameters
+        }
+        zero["offload_optimizer"] = shared
+        for name in shared:
+            note(f"zero_optimization.offload_optimizer.{name}", "implied by offload_param")
 
 
 def _not_flag(where: str, value: object) -> Problem:

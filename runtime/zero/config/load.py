@@ -97,7 +97,7 @@ def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str
     for name, value in ((GLOBAL, batch.total), (MICRO, batch.micro), (STEPS, batch.steps)):
         if numbers[name] is None:
             values[name] = value
-            sources[name] = f"solved: {GLOBAL} = {MICRO} x {STEPS} x {situation.world_size} ranks"
+            sources[name] = f"solved: total = micro x steps x {situation.world_size} ranks"
     return []
 
 
@@ -106,7 +106,9 @@ def _validate(values: dict[str, Any], problems: list[Problem]) -> Config | None:
     try:
         return Config.model_validate_json(json.dumps(values))
     except ValidationError as e:
-        problems += [translate(Config, error, values) for error in e.errors(include_url=False)]
+        said = {problem.where for problem in problems}
+        found = [translate(Config, error, values) for error in e.errors(include_url=False)]
+        problems += [problem for problem in found if problem.where not in said]
         return None
 
 

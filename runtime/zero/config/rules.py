@@ -33,12 +33,6 @@ def _offload(config: Config) -> Iterator[Problem]:
             found=f"stage {zero.stage} keeps whole parameters on the device",
             fix="Write stage 3, or offload the optimizer only.",
         )
-    if zero.offload_param.device != "none" and zero.offload_optimizer.device == "none":
-        yield Problem(
-            where="zero_optimization.offload_param",
-            found="the optimizer would update on the device parameters that live in host memory",
-            fix=f'Add offload_optimizer {{"device": "{zero.offload_param.device}"}}.',
-        )
     if zero.offload_optimizer.device != "none" and zero.stage == 0:
         yield Problem(
             where="zero_optimization.offload_optimizer",

@@ -16,7 +16,7 @@ from runtime.zero.config.training import Optimizer, Scheduler
 from runtime.zero.config.zero import Zero
 
 _UNWATCHED = "there is no such monitor here; metrics are the script's own"
-_ABSENT = "it is not implemented here; remove the block or set enabled to false"
+_ABSENT = "it is not implemented here"
 
 
 class Watcher(Block):

@@ -9,7 +9,7 @@ from runtime.zero.config.fields import Block, Whole, key
 
 _BY_BLOCK = "FSDP2 moves one transformer block at a time: the block is the bucket"
 _RESIDENT = "FSDP2 keeps one block and its successor resident, whatever their size"
-_NO_QUANTISED = "collectives are not quantised here; remove the key or set it to false"
+_NO_QUANTISED = "collectives are not quantised here"
 
 
 class OffloadOptimizer(Block):
