@@ -72,7 +72,7 @@ def test_a_power_is_used_only_in_its_home(module: str, path: Path) -> None:
 
 
 def test_every_module_imports_alone() -> None:
-    """Each in a process of its own, forked from one that has imported torch (for speed) and nothing of ours."""
+    """Each in a process of its own; its parent has imported torch, for speed, and nothing of ours."""
     program = (
         "import os, sys, torch\n"
         "for name in sys.argv[1:]:\n"
