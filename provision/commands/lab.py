@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from provision.commands import mirror
 from provision.errors import BadInput
 from provision.lab import argv, lab
 from provision.lab.image.build import ensure_image, image_of
@@ -26,6 +27,7 @@ from provision.lab.requirements import missing_packages, require
 from provision.lab.shape import Direction
 
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
+app.command("mirror")(mirror.make)
 _out = Console()
 _progress = Console(stderr=True)
 

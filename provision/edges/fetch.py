@@ -1,0 +1,45 @@
+"""Fetches a file from an address, and keeps it only when it is the right one."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from provision.errors import CommandFailed
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fetch(address: str, target: Path, *, sha256: str, timeout_seconds: float) -> None:
+    """Fetches `address` (http, https, file) to `target`, unless the right file lies there already.
+
+    Raises:
+        CommandFailed: it cannot be fetched, or what came has another sha256; `target` is then untouched.
+    """
+    if target.is_file() and sha256_of(target) == sha256:
+        return
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        with urllib.request.urlopen(address, timeout=timeout_seconds) as source, partial.open("wb") as sink:
+            shutil.copyfileobj(source, sink, 1 << 20)
+    except (urllib.error.URLError, OSError) as e:
+        partial.unlink(missing_ok=True)
+        raise CommandFailed(
+            f"fetch {address}", found=str(getattr(e, "reason", e)), fix="Check the address and the network."
+        ) from e
+    found = sha256_of(partial)
+    if found != sha256:
+        partial.unlink()
+        raise CommandFailed(
+            f"fetch {address}",
+            found=f"it has sha256 {found}, not {sha256}",
+            fix="Another version, or a damaged one: compare with where it is published.",
+        )
+    partial.rename(target)

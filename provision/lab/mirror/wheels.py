@@ -1,0 +1,43 @@
+"""The mirror's wheels: what an environment's lock names, behind a static index."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from provision.core.wheel_index import pages
+from provision.edges.fetch import sha256_of
+from provision.edges.process import run
+from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
+
+
+def download(lock: Path, folder: Path, *, environment: Mapping[str, str]) -> list[Path]:
+    """The wheels that a hash-pinned requirements file names, in `folder`; what is there already stays.
+
+    Raises:
+        CommandFailed: a wheel cannot be had, or has none of its hashes.
+    """
+    run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", folder, "-r", lock),
+        ],
+        timeout_seconds=1800,
+        env=environment,
+    )
+    return sorted(folder.glob("*.whl"))
+
+
+def build_wheels(workshop: Workshop, lock: Path) -> Part:
+    """The wheels of `lock` and their index, in `simple/`."""
+
+    def make(folder: Path) -> None:
+        wheels = download(lock, folder, environment=workshop.environment)
+        index = pages({wheel.name: sha256_of(wheel) for wheel in wheels}, files="../..")
+        for name, text in index.items():
+            page = folder / "simple" / name
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(text)
+
+    return workshop.ensure("wheels", key_of(lock.read_text(), "simple"), kind=Kind.REAL, make=make)
