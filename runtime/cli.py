@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.follow import run
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.outcome import Outcome, first_cause
-from runtime.launch.preflight import preflight, reach, reach_problems
+from runtime.launch.preflight import preflight, reach, reach_problems, silence_problems
 from runtime.launch.session import Interrupted, Session, open_session
 from runtime.launch.spec import HOSTFILE, Job
-from runtime.smoke import worker
-from runtime.smoke.localize import Finding
+from runtime.smoke import marks, worker
+from runtime.smoke.localize import SILENT_SECONDS, Finding
 from runtime.smoke.places import Places
 from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, conclude, summary, to_json
@@ -43,6 +43,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(config_app, name="config")
+
+
+# How long the sockets of a cluster in which a step hung may take to answer.
+_AFTERMATH_SECONDS = 0.7
 
 
 @app.callback()
@@ -87,10 +91,12 @@ def smoke(
         shown_ranks=None,
         keep_logs=False,
     )
-    report = _test(job, swept, timeout, ssh_config)
-    if json_file is not None:
-        _write(json_file, to_json(report))
-    _show(report, timeout)
+    with open_session(job, ssh_config=ssh_config) as session:
+        on_signals(session.interrupt)
+        report = _test(session, swept, timeout)
+        if json_file is not None:
+            _write(json_file, to_json(report))
+        _show(report, timeout)
     raise typer.Exit(report.exit_code)
 
 
@@ -111,23 +117,22 @@ def _worker_words(sizes: Sequence[int], timeout: float) -> tuple[str, ...]:
     return (sys.executable, *own, "--sizes", listed, "--timeout", str(timeout))
 
 
-def _test(job: Job, sizes: Sequence[int], timeout: float, ssh_config: str) -> Report:
+def _test(session: Session, sizes: Sequence[int], timeout: float) -> Report:
     """The ladder: nodes, sockets, collectives; the first rung that fails is the verdict."""
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    places = Places(job.hosts_by_rank(), operations(job.world_size, sizes))
+    places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, sizes))
     stopwatch = _Stopwatch()
-    with open_session(job, ssh_config=ssh_config) as session, _progress(len(places.plan)) as show:
-        on_signals(session.interrupt)
+    with _progress(len(places.plan)) as show:
         try:
             findings = _climb(session, places, timeout, show, stopwatch)
         except Interrupted:
             findings = [_interrupted(session)]
-        facts = session.facts
     stopwatch.lap("end")
+    held = ranks_of(session.job)
     return conclude(
         places,
         findings=findings,
-        nodes=[_node_values(name, ranks, facts) for name, ranks in ranks_of(job).items()],
+        nodes=[_node_values(name, ranks, session.facts) for name, ranks in held.items()],
         started=started,
         phases=stopwatch.laps,
     )
@@ -146,7 +151,12 @@ def _climb(
     if problems:
         return [_finding(problem) for problem in problems]
     show("starting the ranks", 0)
-    watch = Watch(places, timeout_seconds=timeout, on_progress=lambda seen: show(*_progress_words(seen)))
+    watch = Watch(
+        places,
+        timeout_seconds=timeout,
+        on_progress=lambda seen: show(*_progress_words(seen)),
+        on_hang=lambda finding: show.say(str(finding)),
+    )
     outcome = run(session, watch)
     stopwatch.add(places.phases(stopwatch.at))
     return _findings_of(session, watch, outcome)
@@ -174,8 +184,12 @@ def _findings_of(session: Session, watch: Watch, outcome: Outcome) -> list[Findi
     if session.interrupts:
         return [_interrupted(session)]
     if watch.hang is not None:
-        reached = reach(session, timeout_seconds=1.0) if len(session.lines) > 1 else ()
-        return [watch.hang, *(_finding(problem) for problem in reach_problems(session, reached))]
+        reached = reach(session, timeout_seconds=_AFTERMATH_SECONDS) if len(session.lines) > 1 else ()
+        problems = (
+            *silence_problems(session, longer_than_seconds=SILENT_SECONDS),
+            *reach_problems(session, reached),
+        )
+        return [watch.hang, *(_finding(problem) for problem in problems)]
     if outcome.ok:
         return []
     cause = first_cause(outcome)
@@ -183,7 +197,8 @@ def _findings_of(session: Session, watch: Watch, outcome: Outcome) -> list[Findi
         return [_everyone(session, "the job ended and no rank or node said why")]
     ranks = ranks_of(session.job)[cause.host] if cause.rank is None else (cause.rank,)
     fix = f"Read {session.job.job_path}/logs there."
-    return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=str(cause), fix=fix)]
+    words = str(replace(cause, said="") if marks.decode(cause.said) else cause)
+    return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=words, fix=fix)]
 
 
 def _interrupted(session: Session) -> Finding:
@@ -221,6 +236,10 @@ class _Show:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=total)
+
+    def say(self, words: str) -> None:
+        """A line that stays."""
+        self._progress.console.print(words, markup=False, soft_wrap=True, style="red")
 
     def __call__(self, words: str, done: int) -> None:
         self._progress.update(self._task, description=words, completed=done)

@@ -14,8 +14,9 @@ from runtime.launch.session import Session
 GRACE_SECONDS = 10.0
 # After the first failure others are about to report theirs; the first cause is chosen among them.
 _SETTLE_SECONDS = 1.0
-# What a node may need, beyond the grace, to report the end of its part.
+# What a node may need, beyond the grace, to report the end of its part; less when nobody is given grace.
 _FAREWELL_SECONDS = 5.0
+_CURT_FAREWELL_SECONDS = 1.0
 
 
 class Watcher(Protocol):
@@ -131,7 +132,8 @@ class _Run:
 
     def stop(self, stop: Stop) -> None:
         self.stopped = stop
-        self.give_up_at = time.monotonic() + stop.grace_seconds + _FAREWELL_SECONDS
+        farewell = _FAREWELL_SECONDS if stop.grace_seconds else _CURT_FAREWELL_SECONDS
+        self.give_up_at = time.monotonic() + stop.grace_seconds + farewell
         self.session.broadcast("stop", grace=stop.grace_seconds)
 
     def finished(self) -> bool:

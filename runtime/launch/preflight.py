@@ -54,7 +54,7 @@ def reach(session: Session, *, timeout_seconds: float = mesh.CONNECT_SECONDS) ->
     for own in peers:
         others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds)
-    answers = session.gather("reached", 2 * timeout_seconds + 1)
+    answers = session.gather("reached", 2 * timeout_seconds, hosts=ports)
     return tuple(reach_from_json(pair) for frame in answers.values() for pair in frame["reached"])
 
 
@@ -72,6 +72,23 @@ def _socket_fix(session: Session, blamed: Blame) -> str:
     return (
         f"See `nft list ruleset` on {where}: jobs use TCP port {session.job.master_port} and the range of "
         "`sysctl net.ipv4.ip_local_port_range` between all nodes."
+    )
+
+
+def silence_problems(session: Session, *, longer_than_seconds: float) -> tuple[Problem, ...]:
+    """Nodes that have not been heard over their control channels for that time."""
+    held = ranks_of(session.job)
+    silent = {host: session.silent_seconds(host) for host in session.lines}
+    return tuple(
+        Problem(
+            check="ssh",
+            host=host,
+            ranks=held[host],
+            found=f"has not been heard over ssh for {seconds:.1f} s either",
+            fix=f"The node or its network is gone: try `ssh {host} true`.",
+        )
+        for host, seconds in silent.items()
+        if seconds > longer_than_seconds
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,8 @@ from runtime.launch.spec import Job
 from runtime.launch.supervisor import Channel
 
 TICK_SECONDS = 0.1
-_CLOSE_SECONDS = 10.0
+# A node kills what it runs when its channel closes; one that cannot be reached does so by itself, later.
+_CLOSE_SECONDS = 3.0
 
 
 class Interrupted(Exception):
@@ -79,8 +80,9 @@ class Session:
         """Ends every channel, and with it whatever its node still runs for us."""
         for line in self.lines.values():
             line.channel.hang_up()
+        deadline = time.monotonic() + _CLOSE_SECONDS
         for line in self.lines.values():
-            line.channel.end(_CLOSE_SECONDS)
+            line.channel.end(max(0.0, deadline - time.monotonic()))
 
     @property
     def facts(self) -> dict[str, Facts]:
@@ -108,15 +110,20 @@ class Session:
             self._pinged_at = now
             self.broadcast("ping")
 
-    def gather(self, kind: str, timeout_seconds: float) -> dict[str, Frame]:
-        """One frame of the kind from each node that has a channel, or as many as come in time.
+    def gather(
+        self, kind: str, timeout_seconds: float, *, hosts: Collection[str] | None = None
+    ) -> dict[str, Frame]:
+        """One frame of the kind from each of the hosts (default: all), or as many as come in time.
+
+        A node whose channel has ended is not waited for.
 
         Raises:
             Interrupted: a signal came first.
         """
         deadline = time.monotonic() + timeout_seconds
         found: dict[str, Frame] = {}
-        while any(host not in found and line.status is None for host, line in self.lines.items()):
+        wanted = self.lines if hosts is None else hosts
+        while any(host not in found and self.lines[host].status is None for host in wanted):
             left = deadline - time.monotonic()
             if self.interrupts:
                 raise Interrupted

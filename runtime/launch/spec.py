@@ -24,7 +24,8 @@ class Job:
 
     `forwarded` holds variables of the launching shell, `environment` those given with --env, which win over
     the node's own job.env. An empty `master_addr` stands for the first node. `timeout_seconds` 0 means no
-    limit; `shown_ranks` None means all. Without `keep_logs` a node removes its files when its ranks succeeded.
+    limit; `shown_ranks` None means all. Without `keep_logs` a node whose ranks succeeded
+    removes its files.
     """
 
     job_id: str

@@ -72,8 +72,7 @@ class Channel:
             return
 
     def end(self, timeout_seconds: float) -> None:
-        """Hangs up, waits, then kills; both streams are read to their ends."""
-        self.hang_up()
+        """Waits for its end after `hang_up`, then kills it; both streams are read to their ends."""
         try:
             self._child.wait(timeout_seconds)
         except subprocess.TimeoutExpired:

@@ -47,6 +47,7 @@ class Places:
         self.ranks = [Place(rank=rank, host=host) for rank, host in enumerate(hosts_by_rank)]
         self.measured = [Measured() for _ in plan]
         self.backend = ""
+        self.reached_at: dict[int, float] = {}
 
     def hear(self, rank: int, event: Mapping[str, Any], now: float) -> None:
         """Notes one event of a rank; `now` in seconds of the launcher's clock."""
@@ -63,6 +64,7 @@ class Places:
         else:
             place.stage = _EARLY[kind]
             self.backend = event.get("backend", self.backend)
+        self.reached_at.setdefault(self.front, now)
 
     def _measure(self, rank: int, event: Mapping[str, Any]) -> None:
         measured = self.measured[event["operation"]]
@@ -74,6 +76,18 @@ class Places:
     def front(self) -> int:
         """The stage of the slowest rank: the test moves when this does."""
         return min(place.stage for place in self.ranks)
+
+    def phases(self, started_at: float) -> dict[str, float]:
+        """Seconds until every rank had started, imported torch, joined and ended, where all came so far."""
+        last = _FIRST + 2 * len(self.plan) - 1
+        stages = {"start": _STARTED, "import": _IMPORTED, "join": _JOINED, "collectives": last}
+        seconds: dict[str, float] = {}
+        for name, stage in stages.items():
+            reached = [at for front, at in self.reached_at.items() if front >= stage]
+            if reached:
+                seconds[name] = min(reached) - started_at
+                started_at = min(reached)
+        return seconds
 
     @property
     def starting(self) -> bool:

@@ -33,10 +33,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a smoke test has to say; `nodes` are facts of each, as plain values."""
+    """Everything that a smoke test has to say; `nodes` are their facts, `phases` seconds of each part."""
 
     verdict: str
     seconds: float
+    phases: Mapping[str, float]
     started: str
     backend: str
     world_size: int
@@ -100,7 +101,7 @@ def conclude(
     findings: Sequence[Finding],
     nodes: Sequence[Mapping[str, Any]],
     started: str,
-    seconds: float,
+    phases: Mapping[str, float],
 ) -> Report:
     """Fail when anything is named, pass only when every rank did everything, else inconclusive."""
     every = (*findings, *contents_findings(places))
@@ -112,7 +113,8 @@ def conclude(
         verdict = INCONCLUSIVE
     return Report(
         verdict=verdict,
-        seconds=seconds,
+        seconds=sum(phases.values()),
+        phases=dict(phases),
         started=started,
         backend=places.backend,
         world_size=len(places.ranks),
@@ -129,6 +131,7 @@ def to_json(report: Report) -> str:
         "exit_code": report.exit_code,
         "started": report.started,
         "seconds": round(report.seconds, 3),
+        "phases": {name: round(seconds, 3) for name, seconds in report.phases.items()},
         "backend": report.backend,
         "world_size": report.world_size,
         "nodes": list(report.nodes),
@@ -184,9 +187,11 @@ def time_text(seconds: float) -> str:
 
 def summary(report: Report, *, timeout_seconds: float) -> str:
     """The last line."""
-    nodes = f"{report.world_size} ranks on {len(report.nodes)} nodes over {report.backend or 'no backend'}"
+    over = f" over {report.backend}" if report.backend else ""
+    nodes = f"{report.world_size} ranks on {len(report.nodes)} nodes{over}"
     done = sum(row.done for row in report.rows)
+    phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.phases.items())
     return (
         f"{report.verdict.upper()}: {nodes}, {done} of {len(report.rows)} operations done in "
-        f"{report.seconds:.1f} s (limit for one step {timeout_seconds:g} s)"
+        f"{report.seconds:.1f} s ({phases}; limit for one step {timeout_seconds:g} s)"
     )

@@ -17,12 +17,18 @@ class Watch:
     """Hears the ranks; `hang` is set when the slowest has not moved within the time-out."""
 
     def __init__(
-        self, places: Places, *, timeout_seconds: float, on_progress: Callable[[Places], None]
+        self,
+        places: Places,
+        *,
+        timeout_seconds: float,
+        on_progress: Callable[[Places], None],
+        on_hang: Callable[[Finding], None],
     ) -> None:
         self.places = places
         self.hang: Finding | None = None
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
+        self._on_hang = on_hang
         self._front = -1
         self._moved_at = time.monotonic()
 
@@ -42,6 +48,7 @@ class Watch:
         if self.places.finished or waited <= limit:
             return ""
         self.hang = localize(self.places, now=now, waited_seconds=waited)
+        self._on_hang(self.hang)
         return f"a step was not done within {limit:g} s"
 
     def _limit(self) -> float:
