@@ -56,6 +56,7 @@ def apply_down(folder: Path, steps: Iterable[Step], *, report: Report) -> None:
         Action.unmount: lambda place: _run_all([("umount", "--lazy", place)]),
         Action.detach_disk: _detach,
         Action.delete_link: _delete_link,
+        Action.remove_groups: lambda _: remove_cgroups(folder.name),
         Action.delete_files: lambda _: _delete_files(folder),
     }
     for step in steps:
@@ -220,7 +221,6 @@ def _delete_link(link: str) -> None:
 
 
 def _delete_files(folder: Path) -> None:
-    remove_cgroups(folder.name)
     shutil.rmtree(folder)
     for parent in (folder.parent, folder.parent.parent):
         with suppress(OSError):  # another lab lives there

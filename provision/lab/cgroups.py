@@ -24,6 +24,11 @@ def _mounted() -> list[Path]:
     return hierarchies(Path("/proc/self/mounts").read_text())
 
 
+def has_cgroups(name: str) -> bool:
+    """Whether any hierarchy has a group called `name`."""
+    return any((hierarchy / _FAMILY / name).exists() for hierarchy in _mounted())
+
+
 def enter_cgroup(name: str) -> None:
     """Moves this process into its own group: without one, nodes would share the groups of their services."""
     for hierarchy in _mounted():

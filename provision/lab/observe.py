@@ -13,6 +13,7 @@ from typing import Any
 
 from provision.edges import process
 from provision.lab import argv, shape
+from provision.lab.cgroups import has_cgroups
 from provision.lab.layout import Lab, LabNode
 from provision.lab.shape import Shape
 
@@ -39,6 +40,7 @@ class Observed:
     links: Mapping[str, bool] = field(default_factory=dict)
     loops: tuple[str, ...] = ()
     mounts: tuple[Path, ...] = ()
+    cgroups: bool = False
     files: bool = False
 
 
@@ -54,6 +56,7 @@ def observe(folder: Path, bridge: str) -> Observed:
         links={name: connected for name, connected in links.items() if name != bridge},
         loops=loops_in(folder),
         mounts=mounts_in(folder, Path("/proc/self/mounts").read_text()),
+        cgroups=has_cgroups(folder.name),
         files=folder.exists(),
     )
 

@@ -23,6 +23,7 @@ class Action(StrEnum):
     unmount = "unmount"
     detach_disk = "detach disk"
     delete_link = "delete link"
+    remove_groups = "remove control groups"
     delete_files = "delete files"
 
 
@@ -96,6 +97,12 @@ def plan_down(bridge: str, observed: Observed) -> list[Step]:
     ]
     links = [*sorted(observed.links), *([bridge] if observed.bridge else [])]
     steps += [Step(action=Action.delete_link, target=link, reason="it is the lab's") for link in links]
+    if observed.cgroups:
+        steps.append(
+            Step(action=Action.remove_groups, target="of the nodes", reason="nobody is left in them")
+        )
     if observed.files:
-        steps.append(Step(action=Action.delete_files, target="state", reason="the lab is gone"))
+        steps.append(
+            Step(action=Action.delete_files, target="of the lab", reason="nothing uses them any more")
+        )
     return steps

@@ -14,6 +14,7 @@ RUNNING = Observed(
     bridge=True,
     links={"cwlab-te1": True, "cwlab-te2": True},
     loops=("/dev/loop0", "/dev/loop1"),
+    cgroups=True,
     files=True,
 )
 
@@ -76,6 +77,7 @@ def test_down_stops_what_runs_before_it_frees_what_was_used() -> None:
         links={"cwlab-te2": False, "cwlab-te1": True},
         loops=("/dev/loop4",),
         mounts=(Path("/var/lib/clusterwright/labs/lab/x"),),
+        cgroups=True,
         files=True,
     )
 
@@ -86,7 +88,8 @@ def test_down_stops_what_runs_before_it_frees_what_was_used() -> None:
         ("delete link", "cwlab-te1"),
         ("delete link", "cwlab-te2"),
         ("delete link", "cwlab"),
-        ("delete files", "state"),
+        ("remove control groups", "of the nodes"),
+        ("delete files", "of the lab"),
     ]
 
 

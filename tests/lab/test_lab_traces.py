@@ -1,0 +1,263 @@
+"""A lab leaves nothing behind, and whatever killed its commands, the next one works."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.lab.cgroups import hierarchies
+from provision.lab.layout import STATE_ROOT, bridge_of, folder_of
+from provision.lab.lock import hold
+from provision.lab.observe import keepers_in, observe
+from tests.lab.conftest import provision
+
+NAME = "trace"
+UP = ("lab", "up", "--name", NAME, "--subnet", "10.77.207.0/24", "--nodes", "2")
+DOWN = ("lab", "down", "--name", NAME)
+FOLDER = folder_of(NAME)
+
+
+def shown(*words: str) -> list[str]:
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def others() -> list[str]:
+    """Other labs that live on this machine, whose traces are none of ours."""
+    return [path.name for path in STATE_ROOT.glob("*") if path.name != NAME]
+
+
+def processes() -> Iterator[str]:
+    """Processes of labs: by their control group (those inside a node) or by their command line."""
+    for entry in Path("/proc").iterdir():
+        try:
+            groups = (entry / "cgroup").read_text()
+            words = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
+            continue
+        if "clusterwright" in groups or "provision.lab." in words or "mmdebstrap" in words:
+            yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
+
+
+def traces() -> set[str]:
+    """Everything on this machine that a lab may leave, other labs' left out."""
+    found = {f"link {line.split(':')[1].strip().split('@')[0]}/" for line in shown("ip", "-o", "link")}
+    found |= {f"network namespace {line}" for line in shown("ip", "netns", "list")}
+    found |= {f"loop device {line}" for line in shown("losetup", "--list", "--noheadings", "-O", "BACK-FILE")}
+    found |= {f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines()}
+    found |= set(processes())
+    found |= {
+        f"control group {path}/"
+        for hierarchy in hierarchies(Path("/proc/self/mounts").read_text())
+        for path in [*hierarchy.glob("*"), *hierarchy.glob("clusterwright/*")]
+        if path.is_dir() and path.name != "clusterwright"
+    }
+    found |= {f"file {path}/" for path in [*STATE_ROOT.glob("*"), *Path("/run/systemd").glob("nspawn*/*/*")]}
+    return {trace for trace in found if not any(is_of(trace, other) for other in others())}
+
+
+def is_of(trace: str, lab: str) -> bool:
+    marks = (f"/{lab}/", f"cw{lab}/", f"cw{lab}-", f"/labs/{lab} ", f"clusterwright-{lab}-")
+    return any(mark in trace for mark in marks)
+
+
+def killed_up(until: str) -> None:
+    """Starts `up` and kills it without warning when it announces the step `until`."""
+    words = [sys.executable, "-m", "provision.cli", *UP]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as command:
+        assert command.stderr is not None
+        for line in command.stderr:
+            if line.startswith(until):
+                break
+        command.kill()
+        command.stderr.close()
+    assert command.returncode == -signal.SIGKILL, f"it ended before it came to {until!r}"
+
+
+@pytest.fixture
+def before(lab_machine: None) -> Iterator[set[str]]:
+    """What was there before; the lab is gone again after the test."""
+    provision(*DOWN)
+    yield traces()
+    provision(*DOWN)
+
+
+def states() -> list[str]:
+    found = json.loads(provision("lab", "status", "--name", NAME, "--json").stdout)
+    return [node["state"] for node in found["nodes"]]
+
+
+def test_up_and_down_leave_nothing(before: set[str]) -> None:
+    provision(*UP)
+    during = traces()
+
+    provision(*DOWN)
+
+    assert len(during - before) > 10, "the comparison must see a lab that is up"
+    assert traces() - before == set()
+
+
+STEPS = [
+    "make bridge",
+    "start file server",
+    "make files te2",
+    "start te1",
+    "start te2",
+    "connect te1",
+    "connect te2",
+    "wait for sshd te1",
+    "write inventory",
+]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_down_after_a_killed_up_leaves_nothing(before: set[str], step: str) -> None:
+    killed_up(step)
+
+    provision(*DOWN)
+
+    assert traces() - before == set()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_up_after_a_killed_up_works(before: set[str], step: str) -> None:
+    killed_up(step)
+
+    provision(*UP)
+
+    assert states() == ["running", "running"]
+    assert provision("lab", "shell", "te2", "--name", NAME, "hostname").stdout == "debian\n"
+
+
+def test_down_finds_a_lab_whose_files_are_all_gone(before: set[str]) -> None:
+    provision(*UP)
+    subprocess.run(["rm", "-rf", str(FOLDER)], check=True)
+
+    provision(*DOWN)
+
+    assert traces() - before == set()
+
+
+def test_down_works_when_every_process_of_the_lab_was_killed(before: set[str]) -> None:
+    provision(*UP)
+    for pid in observe(FOLDER, bridge_of(NAME)).pids:
+        os.kill(pid, signal.SIGKILL)
+
+    provision(*DOWN)
+
+    assert traces() - before == set()
+
+
+def test_a_killed_keeper_takes_its_whole_node_with_it(before: set[str]) -> None:
+    provision(*UP)
+    os.kill(keepers_in(FOLDER)["te1"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+
+    while left := [trace for trace in traces() - before if is_alive_in(trace, "te1")]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+    assert states() == ["off", "running"]
+
+
+def is_alive_in(trace: str, node: str) -> bool:
+    """Whether a trace is a node's process, cable or disk; its files and its empty control group may stay."""
+    return trace.startswith(("process", "link", "loop device", "mount")) and node in trace
+
+
+def test_down_without_a_lab_is_no_error(before: set[str]) -> None:
+    provision(*DOWN)
+
+    assert traces() - before == set()
+
+
+def test_up_of_a_running_lab_restarts_nothing_and_starts_what_is_missing(before: set[str]) -> None:
+    provision(*UP)
+    first = keepers_in(FOLDER)
+    provision(*UP)
+    second = keepers_in(FOLDER)
+    provision("lab", "power", "off", "te2", "--name", NAME)
+
+    provision(*UP[:-1], "3")
+    third = keepers_in(FOLDER)
+
+    assert second == first
+    assert third["te1"] == first["te1"]
+    assert set(third) == {"te1", "te2", "te3"}
+    assert states() == ["running"] * 3
+
+
+def test_a_second_command_on_a_lab_is_refused_and_told_the_first_ones_process(before: set[str]) -> None:
+    changes = [UP, DOWN, (*UP[:1], "reset", "--name", NAME), (*UP[:1], "power", "off", "te1", "--name", NAME)]
+    provision(*UP)
+
+    with hold(f"lab {NAME}"):
+        refused = [provision(*words, check=False) for words in changes]
+
+    assert [each.returncode for each in refused] == [5, 5, 5, 5]
+    assert all(f"process {os.getpid()} is at it" in each.stderr for each in refused)
+    assert states() == ["running", "running"]
+
+
+def test_of_two_ups_at_once_none_harms_the_other(before: set[str]) -> None:
+    words = [sys.executable, "-m", "provision.cli", *UP]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(words, **quiet) as first, subprocess.Popen(words, **quiet) as second:
+        codes = {first.wait(), second.wait()}
+
+    assert 0 in codes
+    assert codes <= {0, 5}
+    assert states() == ["running", "running"]
+
+
+def test_a_network_that_is_in_use_is_refused_before_anything_is_made(before: set[str]) -> None:
+    provision(*UP)
+
+    refused = provision("lab", "up", "--name", "trace2", "--subnet", "10.77.207.64/26", check=False)
+
+    assert refused.returncode == 2
+    assert "on cwtrace" in refused.stderr
+    assert not folder_of("trace2").exists()
+
+
+def test_a_firewall_between_the_nodes_is_named(before: set[str]) -> None:
+    rule = "add table bridge trace; add chain bridge trace f { type filter hook forward priority 0; };"
+    rule += ' add rule bridge trace f iifname "cwtrace-te1" tcp dport 22 drop'
+    subprocess.run(["nft", rule], check=True)
+
+    try:
+        refused = provision(*UP, check=False)
+    finally:
+        subprocess.run(["nft", "delete table bridge trace"], check=True)
+
+    assert refused.returncode == 1
+    assert "cannot reach 10.77.207.12:22 from te1" in refused.stderr
+    assert "cwtrace" in refused.stderr
+
+
+def test_a_plan_is_shown_and_nothing_is_done(before: set[str]) -> None:
+    planned = provision(*UP, "--check")
+
+    assert "start" in planned.stdout
+    assert "te2" in planned.stdout
+    assert traces() - before == set()
+
+
+def test_a_machine_without_the_programs_is_told_what_is_missing(lab_machine: None) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", "provision.cli", *UP], capture_output=True, text=True, env={"PATH": "/nowhere"}
+    )
+
+    assert refused.returncode == 3
+    assert "the package mmdebstrap" in refused.stderr
+    assert "the package systemd-container" in refused.stderr
+    assert "provision lab requirements --install" in refused.stderr
