@@ -1,0 +1,111 @@
+"""Every command line of the launcher, word for word."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from runtime.launch.argv import agent_argv, node_argv, program_argv, ssh_argv
+from runtime.launch.hostfile import Host
+from runtime.launch.spec import from_json, orders, to_json
+from tests.unit.runtime.launch.jobs import job
+
+HOSTILE = ("a b", "it's", '"q"', "new\nline", "$(reboot)", "`id`", "$$", "${local_rank}", "; rm -rf /", "")
+
+
+def test_a_node_on_this_machine_needs_no_ssh() -> None:
+    assert node_argv("/env/bin/python") == (
+        "/env/bin/python",
+        "-P",
+        "-u",
+        "-m",
+        "runtime.launch.node",
+    )
+
+
+def test_another_machine_is_reached_by_plain_ssh_that_asks_nothing_and_trusts_no_stranger() -> None:
+    argv = ssh_argv(Host(name="te2", slots=1, user="root"), python="/env/bin/python")
+
+    assert argv == (
+        "ssh",
+        "-T",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=yes",
+        "-o",
+        "ConnectTimeout=8",
+        "-o",
+        "ConnectionAttempts=1",
+        "-o",
+        "ServerAliveInterval=5",
+        "-o",
+        "ServerAliveCountMax=3",
+        "-o",
+        "ControlPath=none",
+        "-o",
+        "ForwardX11=no",
+        "-o",
+        "LogLevel=ERROR",
+        "--",
+        "root@te2",
+        "/env/bin/python -P -u -m runtime.launch.node",
+    )
+
+
+def test_an_interpreter_with_a_space_in_its_path_is_one_word_for_the_shell_there() -> None:
+    argv = ssh_argv(Host(name="te2", slots=1), python="/my env/bin/python", ssh_config="/tmp/c")
+
+    assert argv[2:4] == ("-F", "/tmp/c")
+    assert argv[-2] == "te2"
+    assert shlex.split(argv[-1])[0] == "/my env/bin/python"
+
+
+def test_the_agent_is_torchruns_and_carries_no_word_of_the_user() -> None:
+    order = orders(job(words=HOSTILE), master_addr="10.0.0.1")[1]
+
+    assert agent_argv(order, python="/env/bin/python") == (
+        "/env/bin/python",
+        "-P",
+        "-u",
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--node-rank=1",
+        "--nproc-per-node=1",
+        "--master-addr=10.0.0.1",
+        "--master-port=29500",
+        "--rdzv-id=j1",
+        "--rdzv-conf=timeout=120",
+        "--max-restarts=0",
+        "--no-python",
+        "/env/bin/python",
+        "-P",
+        "-m",
+        "runtime.launch.rank",
+        "/data/jobs/j1/order1.json",
+        "${local_rank}",
+    )
+
+
+def test_a_dollar_in_the_jobs_folder_survives_torchruns_macros() -> None:
+    order = orders(job(job_path="/data/$j"), master_addr="10.0.0.1")[0]
+
+    assert agent_argv(order, python="/p")[-2] == "/data/$$j/order0.json"
+
+
+def test_hostile_words_arrive_as_they_were() -> None:
+    order = orders(job(words=HOSTILE), master_addr="10.0.0.1")[0]
+
+    arrived = from_json(json.loads(json.dumps(to_json(order))))
+
+    assert arrived == order
+    assert program_argv(arrived, python="/p") == ("/p", "-u", *HOSTILE)
+
+
+def test_a_module_and_a_program_are_run_as_such() -> None:
+    module = orders(job(kind="module", words=("pkg.train", "-x")), master_addr="a")[0]
+    program = orders(job(kind="program", words=("hostname", "-f")), master_addr="a")[0]
+
+    assert program_argv(module, python="/p") == ("/p", "-u", "-m", "pkg.train", "-x")
+    assert program_argv(program, python="/p") == ("hostname", "-f")

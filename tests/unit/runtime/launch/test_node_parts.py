@@ -1,0 +1,187 @@
+"""The parts of a node's side that need no launcher: frames, tails, sockets, processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from runtime.launch import addresses, frames
+from runtime.launch.mesh import Listener, Peer, connect_all
+from runtime.launch.observe import Request, observe, torch_version
+from runtime.launch.supervisor import Agent, Channel, descendants, kill_descendants
+from runtime.launch.tail import Tail, last_lines
+
+
+def test_a_frame_is_read_back_and_other_lines_are_not_frames() -> None:
+    line = frames.encode("lines", pieces=["a\n", "\x1e"]).decode()
+
+    assert line.count("\n") == 1
+    assert frames.decode(line) == {"kind": "lines", "pieces": ["a\n", "\x1e"]}
+    for other in ("Welcome to te1", "\x1e{", '{"kind": "lines"}', "\x1e[]", "\x1e{}"):
+        assert frames.decode(other) is None
+
+
+def test_a_tail_hands_on_whole_lines_and_bars_and_at_the_end_the_rest(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"")
+    tail = Tail(log)
+
+    with log.open("ab", buffering=0) as file:
+        file.write(b"one\ntw")
+        first = tail.read()
+        file.write(b"o\n 10%\r 20%\r\xc3")
+        second = tail.read()
+        file.write(b"\xa9nd")
+        third = tail.read()
+    end = tail.finish()
+    tail.close()
+
+    assert (first, second, third, end) == (["one\n"], ["two\n", " 10%\r", " 20%\r"], [], ["énd\n"])
+    assert last_lines(log, 1) == ("énd",)
+
+
+def test_the_mesh_finds_who_answers_and_who_does_not() -> None:
+    listener = Listener("127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        peers = [
+            Peer(host="up", address="127.0.0.1", port=listener.port),
+            Peer(host="down", address="127.0.0.1", port=unused.getsockname()[1]),
+        ]
+
+        reached = connect_all("me", "127.0.0.1", peers, 1.0)
+    listener.close()
+
+    assert [(reach.target, reach.ok, reach.error) for reach in reached] == [
+        ("up", True, ""),
+        ("down", False, "Connection refused"),
+    ]
+
+
+def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        started = time.monotonic()
+
+        peer = Peer(host="p", address="127.0.0.1", port=silent.getsockname()[1])
+        (reach,) = connect_all("me", "127.0.0.1", [peer], 0.2)
+
+    assert reach.error == "no answer within 0.2 s"
+    assert time.monotonic() - started < 1
+
+
+def test_own_addresses_interfaces_and_ports() -> None:
+    assert addresses.is_own("127.0.0.1")
+    assert not addresses.is_own("192.0.2.77")
+    assert not addresses.is_own("")
+    assert addresses.interface_of(addresses.source_towards("127.0.0.1")) == "lo"
+    assert addresses.resolve("localhost") == "127.0.0.1"
+    assert addresses.resolve("127.0.0.9") == "127.0.0.9"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert not addresses.port_is_free("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_node_observes_itself_without_importing_torch(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("pass")
+    request = Request(
+        node_rank=0,
+        master="127.0.0.1",
+        master_port=1,
+        kind="script",
+        program="train.py",
+        cwd=str(tmp_path),
+        job_path=str(tmp_path / "jobs" / "j"),
+    )
+    already = "torch" in sys.modules
+
+    seen = observe(request)
+
+    assert (seen.has_cwd, seen.has_program, seen.job_path_problem) == (True, True, "")
+    assert seen.program_digest == "d74ff0ee8da3b9806b18c877dbf29bbde50b5bd8e4dad7a3a725000feb82e8f1"
+    assert (seen.master_address, seen.owns_master, seen.interface) == ("127.0.0.1", True, "lo")
+    assert seen.torch == torch_version() != ""
+    assert ("torch" in sys.modules) == already
+
+
+@pytest.mark.parametrize("path", ["file/jobs", "file"])
+def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    request = Request(
+        node_rank=1,
+        master="127.0.0.1",
+        master_port=1,
+        kind="module",
+        program="m",
+        cwd="/nowhere",
+        job_path=str(tmp_path / path),
+    )
+
+    seen = observe(request)
+
+    assert seen.job_path_problem == f"{tmp_path}/file is not a folder"
+    assert not seen.has_cwd
+
+
+def test_a_channel_hands_on_lines_and_the_end_and_dies_when_told() -> None:
+    lines: list[str] = []
+    errors: list[str] = []
+    ends: list[int] = []
+    program = (
+        "import sys; print('ready', flush=True); print('oops', file=sys.stderr); "
+        "sys.stdin.read(); sys.exit(3)"
+    )
+    channel = Channel(
+        [sys.executable, "-c", program],
+        on_line=lines.append,
+        on_error_line=errors.append,
+        on_end=ends.append,
+    )
+
+    channel.send(b"hello\n")
+    channel.hang_up()
+    channel.end(10)
+
+    assert (lines, errors, ends) == (["ready"], ["oops"], [3])
+
+
+def test_a_channel_that_does_not_leave_is_killed() -> None:
+    ends: list[int] = []
+    channel = Channel(
+        [sys.executable, "-c", "import time; time.sleep(60)"],
+        on_line=lambda _line: None,
+        on_error_line=lambda _line: None,
+        on_end=ends.append,
+    )
+
+    channel.hang_up()
+    channel.end(0.2)
+
+    assert ends == [-9]
+
+
+def test_descendants_are_found_across_sessions_and_killed(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
+    )
+    agent = Agent([sys.executable, "-c", program], env=dict(os.environ), cwd="/", log=tmp_path / "log")
+    deadline = time.monotonic() + 10
+    while len(descendants(agent.pid)) < 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (sleeper,) = descendants(agent.pid)
+
+    killed = kill_descendants(agent.pid)
+    agent.terminate()
+    while agent.status() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert killed == 1
+    assert agent.status() == -15
+    assert not Path(f"/proc/{sleeper}/exe").exists()
