@@ -44,6 +44,12 @@ base_packages_apt_source: "{{{{ lab_mirror }}}}/apt"
 base_packages_apt_key: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/apt/key.asc') }}}}"
 miniconda_installer_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.miniconda.installer }}}}"
 miniconda_installer_sha256: "{{{{ lab_mirror_content.miniconda.sha256 }}}}"
+miniconda_channels: ["{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.conda.channel }}}}"]
+conda_env_channel: "{{{{ miniconda_channels[0] }}}}"
+conda_env_conda_lock: "{{{{ lab_mirror_folder }}}}/{{{{ lab_mirror_content.environments.llm.conda_lock }}}}"
+conda_env_wheel_lock: "{{{{ playbook_dir | dirname }}}}/envs/llm/wheels-cpu.lock"
+conda_env_wheel_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.wheels.index }}}}"
+conda_env_space_gib: 3
 time_sync_pools: []
 
 # A node shares this machine's kernel: it may raise its limits to the kernel's defaults, and set only the
