@@ -8,16 +8,12 @@ from pathlib import Path
 
 import typer
 
+from provision.commands.folders import user_cache
 from provision.fleet import wheel
 
 app = typer.Typer(help="What the controller makes for the nodes.", no_args_is_help=True)
 
 _CHECKOUT = Path(__file__).parents[2]
-
-
-def user_cache() -> Path:
-    """The folder for what can be made again, by the XDG base directory specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterwright"
 
 
 @app.callback()

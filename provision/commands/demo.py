@@ -16,8 +16,10 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from provision.commands.folders import user_cache
 from provision.edges import process, ssh
 from provision.errors import CommandFailed, ProvisionError
+from provision.lab.image.build import image_of
 from provision.lab.layout import Lab, lay_out
 from provision.model import Machine
 
@@ -203,10 +205,12 @@ def play(
 ) -> None:
     """Bare machine -> lab of four nodes -> site.yml -> smoke test -> a ZeRO-3 job -> a report."""
     console = Console(stderr=as_json)
-    log = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clusterwright" / "demo.log"
+    log = user_cache() / "demo.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")
-    steps = steps_of(lay_out(name="lab", subnet="10.77.0.0/24", count=4, disk_bytes=12 << 30))
+    steps = steps_of(
+        lay_out(name="lab", subnet="10.77.0.0/24", count=4, disk_bytes=12 << 30, base=image_of(user_cache()))
+    )
     outcomes: list[Outcome] = []
     for step in steps:
         outcomes.append(_play(step, console, log))

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from provision.commands import mirror
+from provision.commands.folders import user_cache
 from provision.errors import BadInput
 from provision.lab import argv, lab
 from provision.lab.image.build import ensure_image, image_of
@@ -42,12 +43,8 @@ class Power(StrEnum):
     off = "off"
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("HOME", "/root")) / ".cache" / "clusterwright"
-
-
 def _mirror() -> Path:
-    return _cache() / "mirror" / "current"
+    return user_cache() / "mirror" / "current"
 
 
 @contextmanager
@@ -106,7 +103,7 @@ def up(
     require()
     folder = folder_of(name)
     asked = lay_out(
-        name=name, subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size), base=image_of(_cache())
+        name=name, subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size), base=image_of(user_cache())
     )
     with lab.locked(folder):
         wanted = lab.wanted_lab(asked, load(folder))
@@ -114,7 +111,7 @@ def up(
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return
         with _reporting() as report:
-            lab.require_image(wanted, ensure_image(_cache(), report=report))
+            lab.require_image(wanted, ensure_image(user_cache(), report=report))
             lab.up(wanted, mirror=_mirror(), report=report)
     _print_status(wanted)
     _out.print(f"inventory: {wanted.inventory}", highlight=False, soft_wrap=True)

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from provision.commands.bundle import user_cache
+from provision.commands.folders import user_cache
 from provision.lab.mirror import build
 from provision.lab.mirror.parts import Part, Workshop
 

@@ -38,7 +38,9 @@ ssh_trust_secrets_path: {lab.folder}/secrets
 
 # The nodes have no route out: they install from this machine, as behind an air gap.
 lab_mirror: http://{lab.gateway}:{MIRROR_PORT}
-lab_mirror_folder: "{{{{ lookup('ansible.builtin.env', 'HOME') }}}}/.cache/clusterwright/mirror/current"
+lab_mirror_folder: >-
+  {{{{ lookup('ansible.builtin.env', 'XDG_CACHE_HOME') or lookup('ansible.builtin.env', 'HOME') ~ '/.cache'
+  }}}}/clusterwright/mirror/current
 lab_mirror_content: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/mirror.json') | from_json }}}}"
 base_packages_apt_source: "{{{{ lab_mirror }}}}/apt"
 base_packages_apt_key: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/apt/key.asc') }}}}"
