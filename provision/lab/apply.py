@@ -19,7 +19,7 @@ from provision.lab.layout import MIRROR_PORT, Lab, LabNode
 from provision.lab.plan import Action, Step
 
 Report = Callable[[str], None]
-_BOOT_SECONDS = 60.0
+_BOOT_SECONDS = 120.0
 _GONE_SECONDS = 10.0
 _KEEPER_PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -162,8 +162,8 @@ def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
             last_lines = node.console.read_text(errors="replace").splitlines()[-15:]
             raise CommandFailed(
                 f"boot {node.name}",
-                found="\n".join(["its sshd does not answer; its console says:", *last_lines]),
-                fix=f"Read {node.console}; `provision lab reset {node.name}` starts it from nothing.",
+                found="\n".join([f"its sshd does not answer; {node.console} says:", *last_lines]),
+                fix=f"Start it from nothing: provision lab reset {node.name} --name {lab.name}",
             )
         time.sleep(0.05)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,15 +62,21 @@ def _run(*words: str | Path) -> str:
 
 
 def _mount_root(node: Node) -> Path:
-    """The base image under what the node has written; bind mounts keep odd characters out of the options."""
+    """The base image under what the node has written; bind mounts keep odd characters out of the options.
+
+    `volatile` skips every fsync: dpkg and the boot wait for them for seconds on a busy disk. The kernel marks
+    such a layer and refuses it the next time, in case this machine crashed; a lab takes that risk.
+    Source: docs.kernel.org/filesystems/overlayfs.html
+    """
     parts = Path("/run/lab")
     for name, source in (("lower", node.base), ("write", node.folder)):
         (parts / name).mkdir(parents=True)
         _run("mount", "--bind", source, parts / name)
+    shutil.rmtree(parts / "write" / "work" / "work" / "incompat", ignore_errors=True)
     root = parts / "root"
     root.mkdir()
     layers = f"lowerdir={parts}/lower,upperdir={parts}/write/upper,workdir={parts}/write/work"
-    _run("mount", "-t", "overlay", "-o", layers, "overlay", root)
+    _run("mount", "-t", "overlay", "-o", f"volatile,{layers}", "overlay", root)
     return root
 
 

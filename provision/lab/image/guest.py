@@ -73,14 +73,16 @@ ExecStart=/usr/bin/mount --all
 RequiredBy=local-fs.target
 """
 _HOST_KEYS_UNIT = """\
-# As cloud-init does on a cloud machine: keys of its own at the first boot.
+# As cloud-init does on a cloud machine: keys of its own at the first boot. No RSA key: making one takes a second
+# of a processor, and nobody asks for it.
 [Unit]
 Description=Host keys of this machine
 Before=ssh.service
 ConditionPathExists=!/etc/ssh/ssh_host_ed25519_key
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/ssh-keygen -A
+ExecStart=/usr/bin/ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
+ExecStart=/usr/bin/ssh-keygen -q -t ecdsa -N "" -f /etc/ssh/ssh_host_ecdsa_key
 [Install]
 WantedBy=multi-user.target
 """
@@ -94,6 +96,7 @@ UNIT_NAMES = tuple(_UNITS)
 PROGRAMS: Mapping[str, str] = {f"{_FOLDER}/block-devices": _LINKS}
 # Host name, password login and the name on 127.0.1.1 are as a cloud's image has them; roles change them.
 FILES: Mapping[str, str] = {
+    "etc/default/locale": "LANG=C.UTF-8\n",
     "etc/fstab": "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n",
     "etc/hostname": "debian\n",
     "etc/hosts": "127.0.0.1\tlocalhost\n127.0.1.1\tdebian\n\n::1\tlocalhost ip6-localhost ip6-loopback\n",

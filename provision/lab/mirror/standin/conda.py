@@ -19,15 +19,28 @@ _NEEDS = (
     *("jsonpatch", "packaging", "pip", "platformdirs", "pluggy", "python-sat", "requests", "ruamel.yaml"),
     *("setuptools", "tqdm", "truststore", "zstandard"),
 )
-# The defaults for which this conda has the means: its own solver on python-sat. A settings file would not do:
-# callers that carry a conda themselves, as conda-lock does, hand on a CONDA_ROOT of theirs.
-_DEFAULTS = {
-    "base/constants.py": ('DEFAULT_SOLVER = "libmamba"', 'DEFAULT_SOLVER = "classic"'),
-    "base/context.py": (
+# What is changed in conda, as (file, text before, text after).
+_CHANGES = (
+    # The defaults for which this conda has the means: its own solver on python-sat. A settings file would not do:
+    # callers that carry a conda themselves, as conda-lock does, hand on a CONDA_ROOT of theirs.
+    ("base/constants.py", 'DEFAULT_SOLVER = "libmamba"', 'DEFAULT_SOLVER = "classic"'),
+    (
+        "base/context.py",
         "PrimitiveParameter(SatSolverChoice.PYCOSAT)",
         "PrimitiveParameter(SatSolverChoice.PYSAT)",
     ),
-}
+    # sha256 in explicit files, which conda has had since 24.9 (conda/conda pull request 14048).
+    (
+        "misc.py",
+        'r"(:?#(?P<md5>[0-9a-f]{32}))?$"',
+        'r"(?:#(?:(?P<md5>[0-9a-f]{32})|(?:sha256:)?(?P<sha256>[0-9a-f]{64})))?$"',
+    ),
+    (
+        "misc.py",
+        "MatchSpec(url, md5=md5sum) if md5sum else MatchSpec(url)",
+        'MatchSpec(url, **{name: m[name] for name in ("md5", "sha256") if m[name]})',
+    ),
+)
 # `conda init` wants a file for every shell, whichever it is asked for.
 _OTHER_SHELLS = (
     *("etc/fish/conf.d/conda.fish", "etc/profile.d/conda.csh", "conda.xsh"),
@@ -59,7 +72,7 @@ def build_conda(work: Path) -> Tree:
     shutil.copytree(_VENDORED, package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in package.rglob("*.py"):
         path.write_text(rename(path.read_text()))
-    for name, (before, after) in _DEFAULTS.items():
+    for name, before, after in _CHANGES:
         _substitute(package / name, before, after)
     shutil.copytree(_SHELL, package / "shell")
     for name in _OTHER_SHELLS:
