@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -30,56 +31,69 @@ class Channel:
         on_error_line: Callable[[str], None],
         on_end: Callable[[int], None],
     ) -> None:
-        self._child = subprocess.Popen(
+        """Starts the program; one that is not there ends at once with 127, as it would in a shell."""
+        self._threads: tuple[threading.Thread, ...] = ()
+        self._child = _start(argv, on_error_line)
+        if self._child is None:
+            on_end(127)
+            return
+        assert self._child.stderr
+        errors = threading.Thread(target=_read, args=(self._child.stderr, on_error_line), daemon=True)
+        lines = threading.Thread(target=_follow, args=(self._child, errors, on_line, on_end), daemon=True)
+        errors.start()
+        lines.start()
+        self._threads = (errors, lines)
+
+    def send(self, data: bytes) -> None:
+        """Writes and flushes; silent when the other side is gone, which `on_end` tells."""
+        if self._child and self._child.stdin:
+            with contextlib.suppress(BrokenPipeError, ValueError):
+                self._child.stdin.write(data)
+                self._child.stdin.flush()
+
+    def hang_up(self) -> None:
+        """Closes its standard input: the agreed sign to end everything and leave."""
+        if self._child and self._child.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self._child.stdin.close()
+
+    def end(self, timeout_seconds: float) -> None:
+        """Waits for its end after `hang_up`, then kills it; both streams are read to their ends."""
+        if self._child:
+            try:
+                self._child.wait(timeout_seconds)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        for thread in self._threads:
+            thread.join(1.0)
+
+
+def _start(argv: Sequence[str], on_error_line: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
+    try:
+        return subprocess.Popen(
             list(argv),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self._child.stdin
-        assert self._child.stdout
-        assert self._child.stderr
-        self._stdin = self._child.stdin
-        errors = threading.Thread(target=_read, args=(self._child.stderr, on_error_line), daemon=True)
-        lines = threading.Thread(target=self._follow, args=(errors, on_line, on_end), daemon=True)
-        errors.start()
-        lines.start()
-        self._threads = (errors, lines)
+    except OSError as e:
+        on_error_line(f"{argv[0]}: {e.strerror}")
+        return None
 
-    def _follow(
-        self, errors: threading.Thread, on_line: Callable[[str], None], on_end: Callable[[int], None]
-    ) -> None:
-        assert self._child.stdout
-        _read(self._child.stdout, on_line)
-        status = self._child.wait()
-        errors.join(1.0)
-        on_end(status)
 
-    def send(self, data: bytes) -> None:
-        """Writes and flushes; silent when the other side is gone, which `on_end` tells."""
-        try:
-            self._stdin.write(data)
-            self._stdin.flush()
-        except (BrokenPipeError, ValueError):
-            return
-
-    def hang_up(self) -> None:
-        """Closes its standard input: the agreed sign to end everything and leave."""
-        try:
-            self._stdin.close()
-        except BrokenPipeError:
-            return
-
-    def end(self, timeout_seconds: float) -> None:
-        """Waits for its end after `hang_up`, then kills it; both streams are read to their ends."""
-        try:
-            self._child.wait(timeout_seconds)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-        for thread in self._threads:
-            thread.join(1.0)
+def _follow(
+    child: subprocess.Popen[bytes],
+    errors: threading.Thread,
+    on_line: Callable[[str], None],
+    on_end: Callable[[int], None],
+) -> None:
+    assert child.stdout
+    _read(child.stdout, on_line)
+    status = child.wait()
+    errors.join(1.0)
+    on_end(status)
 
 
 def _read(stream: IO[bytes], on_line: Callable[[str], None]) -> None:

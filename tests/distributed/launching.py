@@ -1,0 +1,99 @@
+"""Jobs on this machine: addresses of the loopback stand for nodes, so that no ssh is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.distributed.conftest import free_port
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A launcher that ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+class Launcher:
+    """A running launcher whose job carries a mark in its environment, by which every process is found."""
+
+    def __init__(self, folder: Path, *words: str, module: str = "runtime.launch.cli") -> None:
+        self.mark = f"CW_TEST={uuid.uuid4().hex}"
+        self._started = time.monotonic()
+        marked = ["--env", self.mark] if module == "runtime.launch.cli" else []
+        name, value = self.mark.split("=")
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", *module.split(" "), *marked, *words],
+            cwd=folder,
+            env={**os.environ, name: value},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait(self, timeout_seconds: float = 60) -> Ended:
+        try:
+            out, err = self.process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            out, err = self.process.communicate()
+            raise AssertionError(f"still running after {timeout_seconds} s\n{out}\n{err}") from None
+        return Ended(
+            returncode=self.process.returncode,
+            stdout=out,
+            stderr=err,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def processes(self, containing: str = "") -> list[int]:
+        """Everything that carries the job's mark, the launcher left out."""
+        return [pid for pid, words in _marked(self.mark) if pid != self.process.pid and containing in words]
+
+    def wait_for(self, containing: str, count: int, timeout_seconds: float = 40) -> list[int]:
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            found = self.processes(containing)
+            if len(found) >= count:
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"{count} processes with {containing!r} did not appear")
+
+    def leaves_nothing(self, timeout_seconds: float = 5) -> bool:
+        deadline = time.monotonic() + timeout_seconds
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.processes()
+
+
+def _marked(mark: str) -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        try:
+            if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+
+
+def nodes(folder: Path, *slots: int) -> list[str]:
+    """A hostfile of that many loopback nodes, and a port of their own: options for the launcher."""
+    lines = [f"127.0.0.{number} slots={count}\n" for number, count in enumerate(slots, start=1)]
+    hostfile = folder / "hostfile"
+    hostfile.write_text("".join(lines))
+    return ["--hostfile", str(hostfile), "--master-port", str(free_port())]

@@ -1,0 +1,239 @@
+"""zerorun on this machine: loopback addresses stand for nodes, everything else is real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launching import Launcher, nodes
+
+pytestmark = pytest.mark.distributed
+
+HOSTILE = ["a b", "it's", '"q"', "new\nline", "$(touch gone)", "$$", "${local_rank}", "; exit 3", "--tee", ""]
+SHOW = """
+import json, os, sys
+names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "CW_X")
+print(json.dumps([sys.argv[1:], os.getcwd(), {name: os.environ.get(name) for name in names}]), flush=True)
+"""
+# Ignores the polite signal and leaves a grandchild in a session of its own.
+STUBBORN = """
+import signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "300"], start_new_session=True)
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+
+def script(folder: Path, text: str, name: str = "train.py") -> str:
+    (folder / name).write_text(text)
+    return name
+
+
+@pytest.fixture
+def hostile_path(tmp_path: Path) -> Path:
+    folder = tmp_path / "it's a $(hostile) $$ path"
+    folder.mkdir()
+    return folder
+
+
+def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(hostile_path: Path) -> None:
+    program = script(hostile_path, SHOW)
+    options = [*nodes(hostile_path, 1, 2), "--tee", "all", "--log-dir", "job $x", "--env", "CW_X=$HOME `id`"]
+
+    launcher = Launcher(hostile_path, *options, program, *HOSTILE)
+    ended = launcher.wait()
+
+    assert ended.returncode == 0, ended.stderr
+    shown = {line.partition("] ")[0]: line.partition("[[")[2] for line in ended.stdout.splitlines()}
+    assert sum(name.startswith("[127.0.0.2:") for name in shown) == 2
+    for rank in range(3):
+        log = hostile_path / "job $x" / "logs" / f"rank{rank}.log"
+        words, cwd, variables = json.loads(log.read_text())
+        assert words == HOSTILE
+        assert cwd == str(hostile_path)
+        assert variables == {
+            "RANK": str(rank),
+            "WORLD_SIZE": "3",
+            "LOCAL_RANK": str(max(0, rank - 1)),
+            "GROUP_RANK": str(min(1, rank)),
+            "MASTER_ADDR": "127.0.0.1",
+            "GLOO_SOCKET_IFNAME": "lo",
+            "CW_X": "$HOME `id`",
+        }
+    assert not (hostile_path / "gone").exists()
+    account = json.loads((hostile_path / "job $x" / "job.json").read_text())
+    assert (account["status"], account["words"][1:]) == (0, HOSTILE)
+    assert launcher.leaves_nothing()
+
+
+def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        "import os, time\n"
+        "if os.environ['RANK'] == '2': raise ValueError('boom')\n"
+        "print('waiting', flush=True)\n"
+        "time.sleep(300)\n",
+    )
+
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 2), program)
+    ended = launcher.wait()
+
+    assert ended.returncode == 1
+    assert "rank 2 on 127.0.0.2 ended with status 1: ValueError: boom" in ended.stderr
+    assert "rank2.log on 127.0.0.2" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_a_rank_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
+    program = script(tmp_path, "import time; print('up', flush=True); time.sleep(300)")
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 2), program)
+
+    victim = launcher.wait_for("-u train.py", 2)[1]
+    os.kill(victim, signal.SIGKILL)
+    ended = launcher.wait()
+
+    assert ended.returncode == 137
+    assert "was ended by SIGKILL" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_an_agent_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
+    program = script(tmp_path, "import time; print('up', flush=True); time.sleep(300)")
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), program)
+
+    launcher.wait_for("-u train.py", 2)
+    os.kill(launcher.wait_for("--node-rank=1", 1)[0], signal.SIGKILL)
+    ended = launcher.wait()
+
+    assert ended.returncode == 1
+    assert "127.0.0.2 did not end well" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_a_lost_node_fails_the_job_and_takes_its_ranks_along(tmp_path: Path) -> None:
+    program = script(tmp_path, "import time; time.sleep(300)")
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), program)
+
+    launcher.wait_for("-u train.py", 2)
+    os.kill(launcher.wait_for("runtime.launch.node", 2)[1], signal.SIGKILL)
+    ended = launcher.wait()
+
+    assert ended.returncode == 1
+    assert "was lost: its control channel ended" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_ctrl_c_ends_the_job_everywhere_and_a_second_one_without_grace(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
+    launcher.wait_for("sleep 300", 2)
+
+    launcher.send(signal.SIGINT)
+    time.sleep(0.5)
+    stubborn = launcher.processes("train.py")
+    launcher.send(signal.SIGINT)
+    ended = launcher.wait(15)
+
+    assert stubborn
+    assert ended.returncode == 130
+    assert "signal 2 reached the launcher" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_a_polite_rank_has_time_to_finish_on_ctrl_c(tmp_path: Path) -> None:
+    program = script(
+        tmp_path,
+        "import signal, sys, time\n"
+        "def save(*_):\n"
+        "    time.sleep(1)\n"
+        "    open('saved', 'w').close()\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "open('up', 'w').close()\n"
+        "time.sleep(300)\n",
+    )
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1), program)
+    while not (tmp_path / "up").exists():
+        time.sleep(0.05)
+
+    launcher.send(signal.SIGINT)
+    ended = launcher.wait(15)
+
+    assert ended.returncode == 130
+    assert (tmp_path / "saved").exists()
+
+
+def test_nothing_outlives_a_launcher_that_is_killed(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
+    launcher.wait_for("sleep 300", 2)
+
+    launcher.process.kill()
+    launcher.process.communicate()
+
+    assert launcher.leaves_nothing()
+
+
+def test_a_job_that_outlives_its_limit_is_ended(tmp_path: Path) -> None:
+    program = script(tmp_path, "import time; time.sleep(300)")
+
+    launcher = Launcher(tmp_path, *nodes(tmp_path, 1), "--timeout", "3", program)
+    ended = launcher.wait(30)
+
+    assert ended.returncode == 124
+    assert "still running after 3 s" in ended.stderr
+    assert launcher.leaves_nothing()
+
+
+def test_a_taken_port_and_a_missing_script_are_named_before_anything_starts(tmp_path: Path) -> None:
+    options = nodes(tmp_path, 1, 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(options[-1])))
+        taken.listen()
+
+        ended = Launcher(tmp_path, *options, "--log-dir", "job", "absent.py").wait(30)
+
+    assert ended.returncode == 1
+    assert f"127.0.0.1 (rank 0): port {options[-1]} is taken" in ended.stderr
+    assert f"127.0.0.2 (rank 1): there is no absent.py in {tmp_path}" in ended.stderr
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+    ended = Launcher(tmp_path, *nodes(tmp_path, 1), "--python", "/absent/python", "x.py").wait(30)
+
+    assert ended.returncode == 1
+    assert "there is no /absent/python" in ended.stderr
+
+
+def test_without_a_hostfile_nothing_runs(tmp_path: Path) -> None:
+    ended = Launcher(tmp_path, "--hostfile", "absent", "train.py").wait(30)
+
+    assert ended.returncode == 2
+    assert "cannot read the hostfile absent" in ended.stderr
+
+
+def test_a_dry_run_shows_every_word_and_starts_nothing(tmp_path: Path) -> None:
+    options = [*nodes(tmp_path, 1), "--log-dir", "job", "--env", "HF_TOKEN=s3cret", "--dry-run"]
+
+    ended = Launcher(tmp_path, *options, "train.py", "x y").wait(30)
+
+    assert ended.returncode == 0
+    assert '"x y"' in ended.stdout
+    assert "s3cret" not in ended.stdout
+    assert not (tmp_path / "job").exists()
+
+
+def test_modules_and_programs_run_too(tmp_path: Path) -> None:
+    script(tmp_path, "import sys; print('module', sys.argv[1:])", "mine.py")
+
+    module = Launcher(tmp_path, *nodes(tmp_path, 1), "-m", "mine", "-x").wait()
+    program = Launcher(tmp_path, *nodes(tmp_path, 1), "--no-python", "echo", "-E", "$HOME").wait()
+
+    assert (module.returncode, module.stdout) == (0, "module ['-x']\n"), module.stderr
+    assert (program.returncode, program.stdout) == (0, "$HOME\n"), program.stderr

@@ -1,0 +1,105 @@
+"""The smoke test on this machine: two or three gloo ranks over the loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.launching import Ended, Launcher, nodes
+
+pytestmark = pytest.mark.distributed
+
+
+def smoke(folder: Path, *words: str) -> Launcher:
+    return Launcher(folder, *words, "--json", str(folder / "smoke.json"), module="runtime smoke")
+
+
+def result(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "smoke.json").read_text())
+    return values
+
+
+def test_healthy_ranks_pass_with_every_element_checked(tmp_path: Path) -> None:
+    launcher = smoke(tmp_path, *nodes(tmp_path, 1, 2), "--sizes", "4,65536,4194304", "--timeout", "20")
+
+    ended = launcher.wait(90)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    values = result(tmp_path)
+    assert (values["verdict"], values["backend"], values["world_size"]) == ("pass", "gloo", 3)
+    assert all(operation["done"] and not operation["wrong_ranks"] for operation in values["operations"])
+    assert [op["size"] for op in values["operations"] if op["step"] == "all-reduce"] == [4, 65536, 4194304]
+    assert sum(op["step"] == "send-recv" for op in values["operations"]) == 6
+    assert "PASS: 3 ranks on 2 nodes over gloo" in ended.stdout
+    assert launcher.leaves_nothing()
+
+
+def stopped_rank(folder: Path) -> tuple[Ended, float, Launcher]:
+    """A run in which rank 1 is stopped in the middle; the time from there to the end."""
+    launcher = smoke(folder, *nodes(folder, 1, 1), "--timeout", "4")
+    workers = launcher.wait_for("runtime smoke --sizes", 4)
+    second = [pid for pid in workers if "RANK=1" in environment(pid)]
+    while "in operation" not in "".join(progress(pid) for pid in second):
+        time.sleep(0.05)
+    for pid in second:
+        os.kill(pid, signal.SIGSTOP)
+    stopped_at = time.monotonic()
+    return launcher.wait(30), time.monotonic() - stopped_at, launcher
+
+
+def environment(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+
+
+def progress(pid: int) -> str:
+    """Whether a rank has formed its group: it listens for its peers then."""
+    return "in operation" if len(list(Path(f"/proc/{pid}/task").iterdir())) > 3 else ""
+
+
+def test_a_stopped_rank_is_named_within_the_time_out_and_two_seconds(tmp_path: Path) -> None:
+    ended, seconds, launcher = stopped_rank(tmp_path)
+
+    assert ended.returncode == 1
+    (finding,) = result(tmp_path)["findings"]
+    assert (finding["ranks"], finding["hosts"]) == ([1], ["127.0.0.2"])
+    assert "rank 1 on 127.0.0.2 has said nothing" in finding["found"]
+    assert "rank 1 on 127.0.0.2 has said nothing" in ended.stderr
+    assert seconds < 4 + 2
+    assert launcher.leaves_nothing()
+
+
+def test_a_taken_port_fails_the_test_and_names_the_node(tmp_path: Path) -> None:
+    options = nodes(tmp_path, 1, 1)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(options[-1])))
+        taken.listen()
+
+        ended = smoke(tmp_path, *options).wait(30)
+
+    assert ended.returncode == 1
+    assert f"127.0.0.1 (rank 0): port {options[-1]} is taken" in ended.stdout
+    assert result(tmp_path)["verdict"] == "fail"
+
+
+def test_an_interrupted_test_is_inconclusive(tmp_path: Path) -> None:
+    launcher = smoke(tmp_path, *nodes(tmp_path, 1))
+    launcher.wait_for("runtime.launch.node", 1)
+
+    launcher.send(signal.SIGINT)
+    ended = launcher.wait(30)
+
+    assert ended.returncode == 4
+    assert result(tmp_path)["verdict"] == "inconclusive"
+    assert launcher.leaves_nothing()
+
+
+@pytest.mark.parametrize("words", [["--sizes", "5"], ["--sizes", "big"], ["--hostfile", "absent"]])
+def test_bad_input_is_status_2(tmp_path: Path, words: list[str]) -> None:
+    assert smoke(tmp_path, *words).wait(30).returncode == 2
