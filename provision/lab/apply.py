@@ -16,6 +16,7 @@ from provision.errors import CommandFailed
 from provision.lab import argv, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode
+from provision.lab.limits import raise_inotify_instances
 from provision.lab.plan import Action, Step
 
 Report = Callable[[str], None]
@@ -35,6 +36,7 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
     """
     nodes = {node.name: node for node in lab.nodes}
     actions: Mapping[Action, Callable[[str], None]] = {
+        Action.raise_limit: lambda _: raise_inotify_instances(),
         Action.make_bridge: lambda _: _run_all(argv.make_bridge(lab)),
         Action.start_server: lambda _: _start_server(lab, mirror),
         Action.make_files: lambda name: make_files(lab, nodes[name]),
@@ -159,13 +161,19 @@ def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
     deadline = time.monotonic() + _BOOT_SECONDS
     while not observe.answers(node.address):
         if time.monotonic() > deadline or node.name not in observe.keepers_in(lab.folder):
-            last_lines = node.console.read_text(errors="replace").splitlines()[-15:]
             raise CommandFailed(
                 f"boot {node.name}",
-                found="\n".join([f"its sshd does not answer; {node.console} says:", *last_lines]),
+                found="\n".join(["its sshd does not answer; it said:", *_last_words(node)]),
                 fix=f"Start it from nothing: provision lab reset {node.name} --name {lab.name}",
             )
         time.sleep(0.05)
+
+
+def _last_words(node: LabNode) -> list[str]:
+    """What a node and its keeper complained of last."""
+    journal = ("journalctl", "--directory", node.upper / "var/log/journal", "--priority=warning", "--boot")
+    said = process.run((*journal, "--no-pager", "--output=cat"), timeout_seconds=30, check=False).stdout
+    return [*node.console.read_text(errors="replace").splitlines()[-10:], *said.splitlines()[-10:]]
 
 
 def try_cables(lab: Lab, name: str) -> None:

@@ -15,6 +15,7 @@ from provision.edges import process
 from provision.lab import argv, shape
 from provision.lab.cgroups import has_cgroups
 from provision.lab.layout import Lab, LabNode
+from provision.lab.limits import INOTIFY_INSTANCES, inotify_instances
 from provision.lab.shape import Shape
 
 
@@ -42,6 +43,7 @@ class Observed:
     mounts: tuple[Path, ...] = ()
     cgroups: bool = False
     files: bool = False
+    inotify_instances: int = INOTIFY_INSTANCES
 
 
 def observe(folder: Path, bridge: str) -> Observed:
@@ -58,6 +60,7 @@ def observe(folder: Path, bridge: str) -> Observed:
         mounts=mounts_in(folder, Path("/proc/self/mounts").read_text()),
         cgroups=has_cgroups(folder.name),
         files=folder.exists(),
+        inotify_instances=inotify_instances(),
     )
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from provision.lab.layout import Lab
+from provision.lab.limits import INOTIFY_INSTANCES
 from provision.lab.observe import Observed
 
 
 class Action(StrEnum):
+    raise_limit = "raise limit"
     make_bridge = "make bridge"
     start_server = "start file server"
     make_files = "make files"
@@ -43,6 +45,9 @@ def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str]) -> list[Step]
         made: names of the nodes whose files are complete.
     """
     steps = []
+    if observed.inotify_instances < INOTIFY_INSTANCES:
+        reason = f"{observed.inotify_instances} are too few for many nodes, {INOTIFY_INSTANCES} are enough"
+        steps.append(Step(action=Action.raise_limit, target="fs.inotify.max_user_instances", reason=reason))
     if not observed.bridge:
         steps.append(Step(action=Action.make_bridge, target=lab.bridge, reason="there is no such link"))
     if observed.server is None:

@@ -73,8 +73,8 @@ ExecStart=/usr/bin/mount --all
 RequiredBy=local-fs.target
 """
 _HOST_KEYS_UNIT = """\
-# As cloud-init does on a cloud machine: keys of its own at the first boot. No RSA key: making one takes a second
-# of a processor, and nobody asks for it.
+# As cloud-init does on a cloud machine: keys of its own at the first boot. No RSA key: making one takes a
+# second of a processor, and nobody asks for it.
 [Unit]
 Description=Host keys of this machine
 Before=ssh.service

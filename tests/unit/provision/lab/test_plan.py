@@ -57,6 +57,13 @@ def test_a_node_whose_cable_was_never_finished_is_connected_but_not_started_agai
     assert brief(plan_up(LAB, half, made=frozenset({"te1", "te2"}))) == [("connect", "te2"), *CHECKS]
 
 
+def test_a_limit_that_would_stop_the_tenth_node_is_raised_first() -> None:
+    steps = plan_up(LAB, Observed(inotify_instances=128), made=frozenset())
+
+    assert brief(steps)[0] == ("raise limit", "fs.inotify.max_user_instances")
+    assert "128 are too few" in steps[0].reason
+
+
 def test_only_the_node_that_is_off_is_started() -> None:
     one_off = Observed(keepers={"te1": 11}, server=10, bridge=True, links={"cwlab-te1": True})
 
@@ -101,4 +108,4 @@ def test_every_step_says_why() -> None:
     steps = plan_up(LAB, Observed(), made=frozenset()) + plan_down("cwlab", RUNNING)
 
     assert all(step.reason for step in steps)
-    assert {step.action for step in steps} == set(Action) - {Action.unmount}
+    assert {step.action for step in steps} == set(Action) - {Action.unmount, Action.raise_limit}
