@@ -5,10 +5,9 @@ from __future__ import annotations
 import faulthandler
 import multiprocessing
 import os
-import socket
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import pytest
 
 from runtime.topology import Topology
+from tests.distributed.launching import Launcher, free_port
 
 # Ranks are forked from one process that has imported torch, which saves 1.6 s of CPU for each.
 _SERVER = multiprocessing.get_context("forkserver")
@@ -37,13 +37,6 @@ class Ranks(Protocol):
         timeout_seconds: float = 60.0,
         environment: Mapping[str, str] | None = None,
     ) -> list[Any]: ...
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _environment(rank: int, world_size: int, port: int) -> dict[str, str]:
@@ -100,6 +93,20 @@ def _collect(pipes: dict[Connection, int], processes: list[BaseProcess], deadlin
             if not answers[rank][0]:
                 deadline = min(deadline, time.monotonic() + 3)
     return answers
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Launcher]]:
+    """Starts launchers, and ends whatever a failing test leaves of them."""
+    launchers: list[Launcher] = []
+
+    def start(*words: Any, **options: Any) -> Launcher:
+        launchers.append(Launcher(*words, **options))
+        return launchers[-1]
+
+    yield start
+    for launcher in launchers:
+        launcher.close()
 
 
 @pytest.fixture

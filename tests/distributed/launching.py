@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,8 +13,6 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from tests.distributed.conftest import free_port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,18 +25,25 @@ class Ended:
     seconds: float
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Launcher:
     """A running launcher whose job carries a mark in its environment, by which every process is found."""
 
     def __init__(self, folder: Path, *words: str, module: str = "runtime.launch.cli") -> None:
-        self.mark = f"CW_TEST={uuid.uuid4().hex}"
+        # A name that the launcher hands on to every rank.
+        self.mark = f"TORCH_CW_TEST={uuid.uuid4().hex}"
         self._started = time.monotonic()
-        marked = ["--env", self.mark] if module == "runtime.launch.cli" else []
         name, value = self.mark.split("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *module.split(" "), *marked, *words],
+            [sys.executable, "-P", "-m", *module.split(" "), *words],
             cwd=folder,
-            env={**os.environ, name: value},
+            env={**os.environ, name: value, "TMPDIR": str(folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -59,6 +66,13 @@ class Launcher:
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    def close(self) -> None:
+        """Kills the launcher and whatever carries its mark; a test that passed leaves nothing to kill."""
+        for pid in (self.process.pid, *self.processes()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
 
     def processes(self, containing: str = "") -> list[int]:
         """Everything that carries the job's mark, the launcher left out."""

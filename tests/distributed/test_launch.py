@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.distributed.launching import Launcher, nodes
 
+Launch = Callable[..., Launcher]
 pytestmark = pytest.mark.distributed
 
 HOSTILE = ["a b", "it's", '"q"', "new\nline", "$(touch gone)", "$$", "${local_rank}", "; exit 3", "--tee", ""]
@@ -43,11 +45,13 @@ def hostile_path(tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(hostile_path: Path) -> None:
+def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(
+    launch: Launch, hostile_path: Path
+) -> None:
     program = script(hostile_path, SHOW)
     options = [*nodes(hostile_path, 1, 2), "--tee", "all", "--log-dir", "job $x", "--env", "CW_X=$HOME `id`"]
 
-    launcher = Launcher(hostile_path, *options, program, *HOSTILE)
+    launcher = launch(hostile_path, *options, program, *HOSTILE)
     ended = launcher.wait()
 
     assert ended.returncode == 0, ended.stderr
@@ -73,7 +77,7 @@ def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(hostil
     assert launcher.leaves_nothing()
 
 
-def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(tmp_path: Path) -> None:
+def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(launch: Launch, tmp_path: Path) -> None:
     program = script(
         tmp_path,
         "import os, time\n"
@@ -82,7 +86,7 @@ def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(tmp_path: Path
         "time.sleep(300)\n",
     )
 
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 2), program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 1, 2), program)
     ended = launcher.wait()
 
     assert ended.returncode == 1
@@ -91,9 +95,9 @@ def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(tmp_path: Path
     assert launcher.leaves_nothing()
 
 
-def test_a_rank_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
+def test_a_rank_killed_by_a_signal_is_never_a_success(launch: Launch, tmp_path: Path) -> None:
     program = script(tmp_path, "import time; print('up', flush=True); time.sleep(300)")
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 2), program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 2), program)
 
     victim = launcher.wait_for("-u train.py", 2)[1]
     os.kill(victim, signal.SIGKILL)
@@ -104,9 +108,9 @@ def test_a_rank_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
     assert launcher.leaves_nothing()
 
 
-def test_an_agent_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
+def test_an_agent_killed_by_a_signal_is_never_a_success(launch: Launch, tmp_path: Path) -> None:
     program = script(tmp_path, "import time; print('up', flush=True); time.sleep(300)")
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), program)
 
     launcher.wait_for("-u train.py", 2)
     os.kill(launcher.wait_for("--node-rank=1", 1)[0], signal.SIGKILL)
@@ -117,9 +121,9 @@ def test_an_agent_killed_by_a_signal_is_never_a_success(tmp_path: Path) -> None:
     assert launcher.leaves_nothing()
 
 
-def test_a_lost_node_fails_the_job_and_takes_its_ranks_along(tmp_path: Path) -> None:
+def test_a_lost_node_fails_the_job_and_takes_its_ranks_along(launch: Launch, tmp_path: Path) -> None:
     program = script(tmp_path, "import time; time.sleep(300)")
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), program)
 
     launcher.wait_for("-u train.py", 2)
     os.kill(launcher.wait_for("runtime.launch.node", 2)[1], signal.SIGKILL)
@@ -130,8 +134,10 @@ def test_a_lost_node_fails_the_job_and_takes_its_ranks_along(tmp_path: Path) -> 
     assert launcher.leaves_nothing()
 
 
-def test_ctrl_c_ends_the_job_everywhere_and_a_second_one_without_grace(tmp_path: Path) -> None:
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
+def test_ctrl_c_ends_the_job_everywhere_and_a_second_one_without_grace(
+    launch: Launch, tmp_path: Path
+) -> None:
+    launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
     launcher.wait_for("sleep 300", 2)
 
     launcher.send(signal.SIGINT)
@@ -146,7 +152,7 @@ def test_ctrl_c_ends_the_job_everywhere_and_a_second_one_without_grace(tmp_path:
     assert launcher.leaves_nothing()
 
 
-def test_a_polite_rank_has_time_to_finish_on_ctrl_c(tmp_path: Path) -> None:
+def test_a_polite_rank_has_time_to_finish_on_ctrl_c(launch: Launch, tmp_path: Path) -> None:
     program = script(
         tmp_path,
         "import signal, sys, time\n"
@@ -158,7 +164,7 @@ def test_a_polite_rank_has_time_to_finish_on_ctrl_c(tmp_path: Path) -> None:
         "open('up', 'w').close()\n"
         "time.sleep(300)\n",
     )
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1), program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 1), program)
     while not (tmp_path / "up").exists():
         time.sleep(0.05)
 
@@ -169,8 +175,8 @@ def test_a_polite_rank_has_time_to_finish_on_ctrl_c(tmp_path: Path) -> None:
     assert (tmp_path / "saved").exists()
 
 
-def test_nothing_outlives_a_launcher_that_is_killed(tmp_path: Path) -> None:
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
+def test_nothing_outlives_a_launcher_that_is_killed(launch: Launch, tmp_path: Path) -> None:
+    launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), script(tmp_path, STUBBORN))
     launcher.wait_for("sleep 300", 2)
 
     launcher.process.kill()
@@ -179,10 +185,10 @@ def test_nothing_outlives_a_launcher_that_is_killed(tmp_path: Path) -> None:
     assert launcher.leaves_nothing()
 
 
-def test_a_job_that_outlives_its_limit_is_ended(tmp_path: Path) -> None:
+def test_a_job_that_outlives_its_limit_is_ended(launch: Launch, tmp_path: Path) -> None:
     program = script(tmp_path, "import time; time.sleep(300)")
 
-    launcher = Launcher(tmp_path, *nodes(tmp_path, 1), "--timeout", "3", program)
+    launcher = launch(tmp_path, *nodes(tmp_path, 1), "--timeout", "3", program)
     ended = launcher.wait(30)
 
     assert ended.returncode == 124
@@ -190,13 +196,15 @@ def test_a_job_that_outlives_its_limit_is_ended(tmp_path: Path) -> None:
     assert launcher.leaves_nothing()
 
 
-def test_a_taken_port_and_a_missing_script_are_named_before_anything_starts(tmp_path: Path) -> None:
+def test_a_taken_port_and_a_missing_script_are_named_before_anything_starts(
+    launch: Launch, tmp_path: Path
+) -> None:
     options = nodes(tmp_path, 1, 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(options[-1])))
         taken.listen()
 
-        ended = Launcher(tmp_path, *options, "--log-dir", "job", "absent.py").wait(30)
+        ended = launch(tmp_path, *options, "--log-dir", "job", "absent.py").wait(30)
 
     assert ended.returncode == 1
     assert f"127.0.0.1 (rank 0): port {options[-1]} is taken" in ended.stderr
@@ -204,24 +212,24 @@ def test_a_taken_port_and_a_missing_script_are_named_before_anything_starts(tmp_
     assert not (tmp_path / "job").exists()
 
 
-def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
-    ended = Launcher(tmp_path, *nodes(tmp_path, 1), "--python", "/absent/python", "x.py").wait(30)
+def test_a_missing_interpreter_is_named(launch: Launch, tmp_path: Path) -> None:
+    ended = launch(tmp_path, *nodes(tmp_path, 1), "--python", "/absent/python", "x.py").wait(30)
 
     assert ended.returncode == 1
     assert "there is no /absent/python" in ended.stderr
 
 
-def test_without_a_hostfile_nothing_runs(tmp_path: Path) -> None:
-    ended = Launcher(tmp_path, "--hostfile", "absent", "train.py").wait(30)
+def test_without_a_hostfile_nothing_runs(launch: Launch, tmp_path: Path) -> None:
+    ended = launch(tmp_path, "--hostfile", "absent", "train.py").wait(30)
 
     assert ended.returncode == 2
     assert "cannot read the hostfile absent" in ended.stderr
 
 
-def test_a_dry_run_shows_every_word_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_shows_every_word_and_starts_nothing(launch: Launch, tmp_path: Path) -> None:
     options = [*nodes(tmp_path, 1), "--log-dir", "job", "--env", "HF_TOKEN=s3cret", "--dry-run"]
 
-    ended = Launcher(tmp_path, *options, "train.py", "x y").wait(30)
+    ended = launch(tmp_path, *options, "train.py", "x y").wait(30)
 
     assert ended.returncode == 0
     assert '"x y"' in ended.stdout
@@ -229,11 +237,11 @@ def test_a_dry_run_shows_every_word_and_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "job").exists()
 
 
-def test_modules_and_programs_run_too(tmp_path: Path) -> None:
+def test_modules_and_programs_run_too(launch: Launch, tmp_path: Path) -> None:
     script(tmp_path, "import sys; print('module', sys.argv[1:])", "mine.py")
 
-    module = Launcher(tmp_path, *nodes(tmp_path, 1), "-m", "mine", "-x").wait()
-    program = Launcher(tmp_path, *nodes(tmp_path, 1), "--no-python", "echo", "-E", "$HOME").wait()
+    module = launch(tmp_path, *nodes(tmp_path, 1), "-m", "mine", "-x").wait()
+    program = launch(tmp_path, *nodes(tmp_path, 1), "--no-python", "echo", "-E", "$HOME").wait()
 
     assert (module.returncode, module.stdout) == (0, "module ['-x']\n"), module.stderr
     assert (program.returncode, program.stdout) == (0, "$HOME\n"), program.stderr

@@ -7,18 +7,20 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.distributed.launching import Ended, Launcher, nodes
+from tests.distributed.launching import Launcher, nodes
 
+Launch = Callable[..., Launcher]
 pytestmark = pytest.mark.distributed
 
 
-def smoke(folder: Path, *words: str) -> Launcher:
-    return Launcher(folder, *words, "--json", str(folder / "smoke.json"), module="runtime smoke")
+def smoke(launch: Launch, folder: Path, *words: str) -> Launcher:
+    return launch(folder, *words, "--json", str(folder / "smoke.json"), module="runtime smoke")
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -26,8 +28,10 @@ def result(folder: Path) -> dict[str, Any]:
     return values
 
 
-def test_healthy_ranks_pass_with_every_element_checked(tmp_path: Path) -> None:
-    launcher = smoke(tmp_path, *nodes(tmp_path, 1, 2), "--sizes", "4,65536,4194304", "--timeout", "20")
+def test_healthy_ranks_pass_with_every_element_checked(launch: Launch, tmp_path: Path) -> None:
+    launcher = smoke(
+        launch, tmp_path, *nodes(tmp_path, 1, 2), "--sizes", "4,65536,4194304", "--timeout", "20"
+    )
 
     ended = launcher.wait(90)
 
@@ -41,55 +45,60 @@ def test_healthy_ranks_pass_with_every_element_checked(tmp_path: Path) -> None:
     assert launcher.leaves_nothing()
 
 
-def stopped_rank(folder: Path) -> tuple[Ended, float, Launcher]:
-    """A run in which rank 1 is stopped in the middle; the time from there to the end."""
-    launcher = smoke(folder, *nodes(folder, 1, 1), "--timeout", "4")
-    workers = launcher.wait_for("runtime smoke --sizes", 4)
-    second = [pid for pid in workers if "RANK=1" in environment(pid)]
-    while "in operation" not in "".join(progress(pid) for pid in second):
-        time.sleep(0.05)
-    for pid in second:
-        os.kill(pid, signal.SIGSTOP)
-    stopped_at = time.monotonic()
-    return launcher.wait(30), time.monotonic() - stopped_at, launcher
+def stop_in_the_middle(launcher: Launcher, folder: Path) -> float:
+    """Stops rank 1 once it works on an operation; when that was."""
+    (log,) = wait_for_log(folder, '"begin", "operation": 3')
+    second = [pid for pid in launcher.processes("runtime smoke --sizes") if "RANK=1" in environment(pid)]
+    assert len(second) == 1, log
+    os.kill(second[0], signal.SIGSTOP)
+    return time.monotonic()
+
+
+def wait_for_log(folder: Path, text: str, timeout_seconds: float = 60) -> list[Path]:
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        found = [log for log in folder.glob("*/logs/rank1.log") if text in log.read_text()]
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"no rank said {text}")
 
 
 def environment(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
 
 
-def progress(pid: int) -> str:
-    """Whether a rank has formed its group: it listens for its peers then."""
-    return "in operation" if len(list(Path(f"/proc/{pid}/task").iterdir())) > 3 else ""
+def test_a_stopped_rank_is_named_within_the_time_out_and_two_seconds(launch: Launch, tmp_path: Path) -> None:
+    launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1, 1), "--timeout", "8")
 
-
-def test_a_stopped_rank_is_named_within_the_time_out_and_two_seconds(tmp_path: Path) -> None:
-    ended, seconds, launcher = stopped_rank(tmp_path)
+    stopped_at = stop_in_the_middle(launcher, tmp_path)
+    ended = launcher.wait(40)
+    seconds = time.monotonic() - stopped_at
 
     assert ended.returncode == 1
     (finding,) = result(tmp_path)["findings"]
     assert (finding["ranks"], finding["hosts"]) == ([1], ["127.0.0.2"])
     assert "rank 1 on 127.0.0.2 has said nothing" in finding["found"]
     assert "rank 1 on 127.0.0.2 has said nothing" in ended.stderr
-    assert seconds < 4 + 2
+    assert seconds < 8 + 2
     assert launcher.leaves_nothing()
 
 
-def test_a_taken_port_fails_the_test_and_names_the_node(tmp_path: Path) -> None:
+def test_a_taken_port_fails_the_test_and_names_the_node(launch: Launch, tmp_path: Path) -> None:
     options = nodes(tmp_path, 1, 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(options[-1])))
         taken.listen()
 
-        ended = smoke(tmp_path, *options).wait(30)
+        ended = smoke(launch, tmp_path, *options).wait(30)
 
     assert ended.returncode == 1
     assert f"127.0.0.1 (rank 0): port {options[-1]} is taken" in ended.stdout
     assert result(tmp_path)["verdict"] == "fail"
 
 
-def test_an_interrupted_test_is_inconclusive(tmp_path: Path) -> None:
-    launcher = smoke(tmp_path, *nodes(tmp_path, 1))
+def test_an_interrupted_test_is_inconclusive(launch: Launch, tmp_path: Path) -> None:
+    launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1))
     launcher.wait_for("runtime.launch.node", 1)
 
     launcher.send(signal.SIGINT)
@@ -101,5 +110,5 @@ def test_an_interrupted_test_is_inconclusive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["--sizes", "5"], ["--sizes", "big"], ["--hostfile", "absent"]])
-def test_bad_input_is_status_2(tmp_path: Path, words: list[str]) -> None:
-    assert smoke(tmp_path, *words).wait(30).returncode == 2
+def test_bad_input_is_status_2(launch: Launch, tmp_path: Path, words: list[str]) -> None:
+    assert smoke(launch, tmp_path, *words).wait(30).returncode == 2
