@@ -4,7 +4,8 @@ RuntimeFault (exit 1)
 ├── BadInput (exit 2)      what was asked cannot be: an option, a hostfile, an environment variable
 ├── NodesNotReady (exit 1) a node cannot take part: unreachable, other versions, a port taken
 ├── JobFailed (exit 1)     a job started and did not end well; the first cause is named
-└── GroupFailed (exit 1)   the process group could not be formed
+├── GroupFailed (exit 1)   the process group could not be formed
+└── CheckpointFailed (exit 1) a checkpoint could not be saved whole, or none could be loaded
 """
 
 from __future__ import annotations
@@ -44,3 +45,7 @@ class JobFailed(RuntimeFault):
 
 class GroupFailed(RuntimeFault):
     """The ranks could not form a process group."""
+
+
+class CheckpointFailed(RuntimeFault):
+    """A checkpoint could not be saved whole, or there is none that is whole."""

@@ -27,6 +27,7 @@ from runtime.zero.optim import (
     parameter_groups,
 )
 from runtime.zero.precision import compute_dtype, mixed_precision
+from runtime.zero.recompute import recompute_blocks
 from runtime.zero.schedule import build_schedule
 from runtime.zero.shard import ShardPlan, plan_shards, shard
 
@@ -58,7 +59,9 @@ def build_engine(
     named = detach(made, model) if made else name_groups(model, model_parameters)
     prepare(model, compute_dtype(config), group.device)
     plan = _plan(config, group)
-    shard(model, [] if blocks is not None and not blocks else find_blocks(model, blocks or ()), plan)
+    units = [] if blocks is not None and not blocks else find_blocks(model, blocks or ())
+    recompute_blocks(units, config.activation_checkpointing, group.device)
+    shard(model, units, plan)
     chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
     if made:
         attach(made, model, named)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +15,9 @@ from torch import nn
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput, JobFailed
+from runtime.zero.checkpoint.load import load
+from runtime.zero.checkpoint.save import save
+from runtime.zero.checkpoint.together import from_first
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader
 from runtime.zero.gradients import (
@@ -76,6 +81,9 @@ class Engine:
         self._synced: bool | None = None
         self._scaled_backwards = 0
         self._samples: Iterator[Any] | None = None
+        self._data_at_boundary = self._data_now()
+        self.session = from_first(secrets.token_hex(4))
+        self.run = self.session
 
     # -- a micro-step -------------------------------------------------------------------------------------
 
@@ -179,6 +187,69 @@ class Engine:
             raise AttributeError(name)
         return getattr(self.module, name)
 
+    # -- checkpoints --------------------------------------------------------------------------------------
+
+    def save_checkpoint(
+        self,
+        save_dir: str | Path,
+        tag: str | None = None,
+        client_state: Mapping[str, Any] | None = None,
+        save_latest: bool = True,
+        exclude_frozen_parameters: bool = False,
+    ) -> Path:
+        """Saves everything that a resumed run needs, and returns the checkpoint's folder. Collective.
+
+        The tag is global_step<N> where None; a tag that exists is not overwritten but numbered. Micro-steps
+        since the last optimizer step are not saved; a resumed run takes them again.
+        """
+        return save(
+            self,
+            Path(save_dir),
+            tag or f"global_step{self.global_steps}",
+            client_state or {},
+            frozen=not exclude_frozen_parameters,
+            write_latest=save_latest,
+        )
+
+    def load_checkpoint(
+        self,
+        load_dir: str | Path,
+        tag: str | None = None,
+        load_optimizer_states: bool = True,
+        load_lr_scheduler_states: bool = True,
+        load_module_only: bool = False,
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Loads the newest whole checkpoint (or the one of a tag) at any size and stage. Collective.
+
+        Returns its folder and the script's own state; None and {} where there is no checkpoint.
+        """
+        loaded = load(
+            self,
+            Path(load_dir),
+            tag,
+            optimizer=load_optimizer_states and not load_module_only,
+            schedule=load_lr_scheduler_states and not load_module_only,
+        )
+        return (str(loaded.path), loaded.client_state) if loaded else (None, {})
+
+    def data_position(self) -> dict[str, int] | None:
+        """Where the data stood after the last optimizer step."""
+        return self._data_at_boundary
+
+    def resume(self, *, global_steps: int, skipped_steps: int, data: dict[str, int] | None) -> None:
+        """Goes to the boundary after an optimizer step of an earlier run."""
+        self.zero_grad()
+        drop_gathered(self.module)
+        self.global_steps, self.skipped_steps = global_steps, skipped_steps
+        self.micro_steps = global_steps * self.gradient_accumulation_steps()
+        self._samples = None
+        if self.training_dataloader is not None and data is not None:
+            self.training_dataloader.load_state_dict(data)
+        self._data_at_boundary = self._data_now()
+
+    def _data_now(self) -> dict[str, int] | None:
+        return self.training_dataloader.state_dict() if self.training_dataloader is not None else None
+
     # -- the update, in its phases ------------------------------------------------------------------------
 
     def _prepare_units(self) -> None:
@@ -211,6 +282,7 @@ class Engine:
         self.loss_scale.update(overflow=self.overflow)
         self.zero_grad()
         self.global_steps += 1
+        self._data_at_boundary = self._data_now()
         self._report()
 
     def _apply(self) -> None:

@@ -74,6 +74,9 @@ class Checkpoint(Block):
     keep_every: Whole | None = key(
         None, "checkpoints of steps divisible by this are always kept (a key of ours)", ge=1
     )
+    buddy: bool = key(
+        True, "where nodes do not share a disk, each keeps a copy of its neighbour's files (a key of ours)"
+    )
     tag_validation: Literal["Warn", "Ignore", "Fail"] = key(
         "Warn",
         "what happens when ranks ask for different tags",
@@ -83,7 +86,7 @@ class Checkpoint(Block):
         False, "load another size's", idle="every checkpoint loads at any size and stage"
     )
     use_node_local_storage: bool = key(
-        False, "each node writes to its own disk", only="all ranks must see one folder"
+        False, "each node writes to its own disk", idle="whether nodes share a disk is found out"
     )
     parallel_write: dict[str, Any] = key({}, "writers in parallel", idle="every rank writes its own shard")
     checkpoint_serialization: bool = key(True, "the peer's serialisation", idle="shards are DCP's")

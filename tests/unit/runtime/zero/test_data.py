@@ -1,4 +1,4 @@
-"""The order of samples does not depend on the number of ranks, loses none, can be resumed on another number."""
+"""The order of samples does not depend on the number of ranks, loses none, continues on another number."""
 
 from __future__ import annotations
 

@@ -1,0 +1,175 @@
+"""A folder of checkpoints on one disk: what is committed, in which order; changes survive a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import BadInput
+from runtime.zero.checkpoint.manifest import MANIFEST, Manifest
+
+LATEST, OWNER = "latest", "owner.json"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A committed checkpoint; `manifest` is None where it cannot be trusted, and `fault` says why."""
+
+    tag: str
+    path: Path
+    manifest: Manifest | None
+    fault: str = ""
+
+
+def check_tag(tag: str) -> str:
+    """The tag, if it can be the name of a folder.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if not _TAG.fullmatch(tag) or tag in (LATEST, OWNER):
+        raise BadInput(
+            f"save or load a checkpoint with the tag {tag!r}",
+            found="a tag is the name of a folder",
+            fix="Use letters, digits, points, dashes and underscores.",
+        )
+    return tag
+
+
+def entries(root: Path) -> list[Entry]:
+    """Committed checkpoints, the newest step first; those whose manifest is damaged come last."""
+    found = [_entry(path) for path in _folders(root) if (path / MANIFEST).exists()]
+    return sorted(found, key=_age, reverse=True)
+
+
+def partial_name(tag: str, run: str, session: str) -> str:
+    """The folder in which a checkpoint is written before it is committed."""
+    return f".{tag}.{run}-{session}.partial"
+
+
+def leftovers(root: Path, run: str) -> list[Path]:
+    """Folders that earlier sessions of a run left when they died in a save."""
+    return sorted(root.glob(f".*.{run}-*.partial"))
+
+
+def read_latest(root: Path) -> str | None:
+    """The tag that `latest` names."""
+    try:
+        return (root / LATEST).read_text(encoding="utf-8").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def write_latest(root: Path, tag: str) -> None:
+    """Points `latest` at a committed checkpoint."""
+    write_atomically(root / LATEST, tag.encode())
+
+
+def claim(root: Path, run: str) -> str:
+    """The run that owns the folder: this one, if no other has claimed it before."""
+    root.mkdir(parents=True, exist_ok=True)
+    ours = root / f".{OWNER}.{run}.tmp"
+    write_atomically(ours, json.dumps({"run": run}).encode())
+    try:
+        os.link(ours, root / OWNER)  # fails if it is there, and is never seen half written
+    except FileExistsError:
+        return read_owner(root) or run
+    finally:
+        ours.unlink(missing_ok=True)
+    return run
+
+
+def read_owner(root: Path) -> str | None:
+    """The run that saves into the folder; None where nobody does or the file is damaged."""
+    try:
+        owner = json.loads((root / OWNER).read_text(encoding="utf-8"))["run"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return owner if isinstance(owner, str) else None
+
+
+def free_name(root: Path, tag: str) -> str:
+    """The tag, or the first of tag.2, tag.3, ... that no checkpoint has: nothing is ever overwritten."""
+    number = 1
+    while (root / _numbered(tag, number)).exists():
+        number += 1
+    return _numbered(tag, number)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with partial.open("wb") as file:
+        file.write(content)
+        _flush(file.fileno())
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def commit(partial: Path, final: Path) -> None:
+    """Gives a whole checkpoint its name."""
+    sync_folder(partial)
+    partial.rename(final)
+    sync_folder(final.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes names in a folder survive a crash."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _flush(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint; without its manifest first, so that a half-removed one is not taken for whole."""
+    (path / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(path)
+
+
+def to_prune(found: Sequence[Entry], *, keep_last: int | None, keep_every: int | None) -> list[Entry]:
+    """What may go: all but the newest `keep_last`, and those of steps divisible by `keep_every`.
+
+    Damaged entries are neither counted nor removed: they may be all that is left of something.
+    """
+    if keep_last is None:
+        return []
+    good = [entry for entry in found if entry.manifest is not None]
+    return [entry for entry in good[keep_last:] if not _is_kept(entry, keep_every)]
+
+
+def _is_kept(entry: Entry, every: int | None) -> bool:
+    return every is not None and entry.manifest is not None and entry.manifest.step % every == 0
+
+
+def _folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        return []
+    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+
+
+def _entry(path: Path) -> Entry:
+    try:
+        manifest = Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        return Entry(tag=path.name, path=path, manifest=None, fault=f"{MANIFEST}: {e}")
+    return Entry(tag=path.name, path=path, manifest=manifest)
+
+
+def _age(entry: Entry) -> tuple[int, float]:
+    return (entry.manifest.step, entry.manifest.saved_at) if entry.manifest else (-1, 0.0)
+
+
+def _numbered(tag: str, number: int) -> str:
+    return tag if number == 1 else f"{tag}.{number}"
+
+
+def _flush(descriptor: int) -> None:
+    os.fsync(descriptor)

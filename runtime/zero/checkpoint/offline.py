@@ -1,0 +1,71 @@
+"""Looking after checkpoints without a job: verify, list, prune. Neither torch nor other ranks are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import BadInput
+from runtime.zero.checkpoint.folder import Entry, entries, read_latest, remove, to_prune
+from runtime.zero.checkpoint.manifest import MANIFEST, inspect
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether a checkpoint is whole on this disk; `faults` says what is not."""
+
+    tag: str
+    step: int | None
+    ranks: int | None
+    size: int
+    saved_at: float
+    is_latest: bool
+    faults: tuple[str, ...]
+
+
+def find(path: Path) -> list[Entry]:
+    """The checkpoints of a folder, newest first, or the one that the path itself is.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if (path / MANIFEST).exists():
+        return [entry for entry in entries(path.parent) if entry.tag == path.name]
+    found = entries(path)
+    if not found:
+        raise BadInput(
+            f"look after the checkpoints in {path}",
+            found="no folder with a manifest.json is there",
+            fix="Give the folder that was passed to save_checkpoint, or one checkpoint in it.",
+        )
+    return found
+
+
+def verify(found: Sequence[Entry], *, read: bool = True) -> Iterator[Verdict]:
+    """A verdict on each checkpoint as soon as it is known; without `read` on its manifest only."""
+    for entry in found:
+        manifest = entry.manifest
+        damages = inspect(entry.path, manifest) if manifest is not None and read else []
+        yield Verdict(
+            tag=entry.tag,
+            step=manifest.step if manifest else None,
+            ranks=manifest.world_size if manifest else None,
+            size=manifest.total_bytes if manifest else 0,
+            saved_at=manifest.saved_at if manifest else 0.0,
+            is_latest=read_latest(entry.path.parent) == entry.tag,
+            faults=(entry.fault,) if entry.fault else tuple(str(damage) for damage in damages),
+        )
+
+
+def plan_prune(root: Path, *, keep_last: int, keep_every: int | None) -> list[Entry]:
+    """What `prune` would remove: never the one that `latest` names, never a damaged one."""
+    latest = read_latest(root)
+    going = to_prune(find(root), keep_last=keep_last, keep_every=keep_every)
+    return [entry for entry in going if entry.tag != latest]
+
+
+def prune(going: Sequence[Entry]) -> None:
+    """Removes checkpoints."""
+    for entry in going:
+        remove(entry.path)

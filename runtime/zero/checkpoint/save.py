@@ -1,0 +1,232 @@
+"""Saving: write apart, list with digests, agree, rename, and point `latest` at it last."""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed.checkpoint import state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+from runtime.errors import BadInput, CheckpointFailed
+from runtime.zero.checkpoint import folder as disk
+from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, Record, record_of
+from runtime.zero.checkpoint.state import model_tensors, optimizer_tensors, progress_of, random_states, split
+from runtime.zero.checkpoint.together import (
+    Disks,
+    all_do,
+    find_disks,
+    from_first,
+    gather,
+    raise_first,
+    send_file,
+)
+
+if TYPE_CHECKING:
+    from runtime.zero.engine import Engine
+
+logger = logging.getLogger("runtime")
+METADATA, PROGRESS = ".metadata", "progress.pt"
+Watch = Callable[[str], None]
+_FIX = "Free space or mend the disk; the last checkpoint is untouched."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Save:
+    """One save: where it goes, and who acts on which disk."""
+
+    engine: Engine
+    root: Path
+    partial: Path
+    disks: Disks
+    watch: Watch
+
+    def all_do(self, asked: str, act: Callable[[], Any]) -> Any:
+        return all_do(asked, act, fix=_FIX, topology=self.engine.group.topology)
+
+    def leaders_do(self, asked: str, act: Callable[[], Any]) -> Any:
+        return self.all_do(asked, act if self.disks.leads else lambda: None)
+
+
+def save(
+    engine: Engine,
+    root: Path,
+    tag: str,
+    client_state: Mapping[str, Any],
+    *,
+    frozen: bool = True,
+    write_latest: bool = True,
+    watch: Watch = lambda _: None,
+) -> Path:
+    """Saves a checkpoint and returns its folder. Collective: every rank calls it with the same arguments.
+
+    `watch` is told the name of each phase before it begins; tests kill ranks there.
+
+    Raises:
+        BadInput: ranks ask for different tags, or another run saves into the folder.
+        CheckpointFailed: a rank could not write; nothing is committed, the last checkpoint is untouched.
+    """
+    disk.check_tag(tag)
+    sharded, whole = split(model_tensors(engine.module, frozen=frozen) | optimizer_tensors(engine))
+    content = _progress_bytes(progress_of(engine, client_state, whole))
+    _same_on_all(tag)
+    disks = find_disks(root, engine.session, engine.group.topology)
+    this = _Save(
+        engine=engine,
+        root=root,
+        partial=root / disk.partial_name(tag, engine.run, engine.session),
+        disks=disks,
+        watch=watch,
+    )
+    _claim(this)
+    this.leaders_do(f"make room for {tag} in {root}", lambda: _make_room(this))
+    try:
+        _write_shards(this, sharded)
+        final = _commit(this, tag, _write_rest(this, content))
+    except CheckpointFailed:
+        if disks.leads:  # a full disk must not stay full
+            shutil.rmtree(this.partial, ignore_errors=True)
+        raise
+    watch("latest")
+    if write_latest:
+        this.leaders_do(f"point latest at {final.name}", lambda: disk.write_latest(root, final.name))
+    watch("prune")
+    this.leaders_do("remove old checkpoints", lambda: _prune(this))
+    return final
+
+
+def _claim(this: _Save) -> None:
+    owners = gather(disk.claim(this.root, this.engine.run) if this.disks.leads else this.engine.run)
+    other = next((owner for owner in owners if owner != this.engine.run), None)
+    if other is not None:
+        raise BadInput(
+            f"save into {this.root}",
+            found=f"run {other} saves there, and this is run {this.engine.run}, which did not load from it",
+            fix="Choose another folder, or call engine.load_checkpoint on this one first.",
+        )
+
+
+def _make_room(this: _Save) -> None:
+    for stale in disk.leftovers(this.root, this.engine.run):
+        logger.info("removing %s, which a save left when its job died", stale)
+        disk.remove(stale)
+    this.partial.mkdir()
+
+
+def _write_shards(this: _Save, tensors: dict[str, torch.Tensor]) -> None:
+    this.watch("shards")
+    try:
+        state_dict_saver.save(tensors, storage_writer=FileSystemWriter(this.partial))
+    except CheckpointException as e:
+        found = "; ".join(f"rank {rank}: {error[0]}" for rank, error in e.failures.items())
+        raise CheckpointFailed(f"write the shards to {this.partial}", found=found, fix=_FIX) from e
+
+
+def _write_rest(this: _Save, progress: bytes) -> dict[str, Record]:
+    """The small files, and the digests of all; what one rank wrote for all goes to every disk."""
+    this.watch("rest")
+    rank = this.engine.group.topology.rank
+
+    def write() -> dict[str, Record]:
+        states = io.BytesIO()
+        torch.save(random_states(), states)
+        disk.write_atomically(this.partial / f"rank_{rank}.pt", states.getvalue())
+        if this.disks.leads:
+            disk.write_atomically(this.partial / PROGRESS, progress)
+        own = [*this.partial.glob(f"__{rank}_*"), this.partial / f"rank_{rank}.pt"]
+        if rank == 0:
+            own += [this.partial / METADATA, this.partial / PROGRESS]
+        return {path.name: record_of(path, rank) for path in own}
+
+    records: dict[str, Record] = {}
+    for found in gather(this.all_do(f"write {this.partial}", write)):
+        records |= found
+    if len(this.disks.all_leaders) > 1:
+        this.watch("copies")
+        this.all_do("copy to other disks", lambda: _copy_between_disks(this, records))
+    return records
+
+
+def _copy_between_disks(this: _Save, records: Mapping[str, Record]) -> None:
+    """The metadata goes to every disk; each disk's files go to the next one, its buddy."""
+    leaders = this.disks.all_leaders
+    transfers = [(METADATA, 0, leader) for leader in leaders[1:]]
+    if this.engine.config.checkpoint.buddy:
+        for name, record in records.items():
+            sender = this.disks.leaders[record.rank]
+            if name not in (METADATA, PROGRESS):
+                transfers.append((name, sender, leaders[(leaders.index(sender) + 1) % len(leaders)]))
+    faults = []
+    for name, sender, receiver in transfers:
+        path, size = this.partial / name, records[name].size
+        rank = this.disks.rank
+        faults.append(send_file(path, path, sender=sender, receiver=receiver, rank=rank, size=size))
+    raise_first(faults)
+    received = [name for name, _, receiver in transfers if receiver == this.disks.rank]
+    damaged = [
+        name for name in received if record_of(this.partial / name, records[name].rank) != records[name]
+    ]
+    if damaged:
+        raise OSError(f"{', '.join(damaged)} arrived damaged")
+
+
+def _commit(this: _Save, tag: str, records: Mapping[str, Record]) -> Path:
+    topology = this.engine.group.topology
+    manifest = from_first(
+        Manifest(
+            tag=tag,
+            run=this.engine.run,
+            step=this.engine.global_steps,
+            stage=this.engine.zero_optimization_stage(),
+            world_size=topology.world_size,
+            saved_at=time.time(),
+            files=records,
+        )
+    )
+    this.watch("manifest")
+    text = manifest.to_json().encode()
+    this.leaders_do("list the files", lambda: disk.write_atomically(this.partial / MANIFEST, text))
+    name = max(gather(disk.free_name(this.root, tag)), key=len)
+    this.watch("rename")
+    this.leaders_do(f"commit {name}", lambda: disk.commit(this.partial, this.root / name))
+    return this.root / name
+
+
+def _prune(this: _Save) -> None:
+    settings = this.engine.config.checkpoint
+    found = disk.entries(this.root)
+    for entry in disk.to_prune(found, keep_last=settings.keep_last, keep_every=settings.keep_every):
+        disk.remove(entry.path)
+
+
+def _progress_bytes(progress: Mapping[str, Any]) -> bytes:
+    """Refuses now what could not be loaded later: only plain data and tensors are read back."""
+    buffer = io.BytesIO()
+    torch.save(dict(progress), buffer)
+    try:
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except Exception as e:
+        raise BadInput(
+            "save client_state and the schedule's state",
+            found=f"an object that is not loaded for safety ({str(e).splitlines()[0]})",
+            fix="Keep numbers, strings, lists, dicts and tensors in it.",
+        ) from e
+    return buffer.getvalue()
+
+
+def _same_on_all(tag: str) -> None:
+    tags = gather(tag)
+    if len(set(tags)) > 1:
+        raise BadInput(
+            "save a checkpoint",
+            found=f"ranks ask for different tags: {sorted(set(tags))}",
+            fix="Pass one tag.",
+        )

@@ -1,0 +1,151 @@
+"""Acting on disks from many ranks: agree on failure before the next collective; know who shares a disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from runtime.errors import CheckpointFailed
+from runtime.topology import Topology
+
+T = TypeVar("T")
+CHUNK_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disks:
+    """Which ranks see the same folder. `leaders[rank]` is the rank that acts on a rank's disk."""
+
+    leaders: tuple[int, ...]
+    rank: int
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank acts on its disk."""
+        return self.leaders[self.rank] == self.rank
+
+    @property
+    def all_leaders(self) -> list[int]:
+        """One rank for each disk, in order."""
+        return sorted(set(self.leaders))
+
+    def mates(self) -> list[int]:
+        """The ranks that see this rank's disk."""
+        return [rank for rank, leader in enumerate(self.leaders) if leader == self.leaders[self.rank]]
+
+
+def gather(value: T) -> list[T]:
+    """Every rank's value, on every rank."""
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: T) -> T:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def all_do(asked: str, act: Callable[[], T], *, fix: str, topology: Topology) -> T:
+    """Runs `act` on every rank; when it fails on one, every rank raises and names it.
+
+    Raises:
+        CheckpointFailed: with each failing rank, its host and its error.
+    """
+    result, fault = _attempt(act)
+    faults = gather(f"rank {topology.rank} on {topology.hostname}: {fault}" if fault else "")
+    found = "; ".join(dict.fromkeys(fault for fault in faults if fault))
+    if found:
+        raise CheckpointFailed(asked, found=found, fix=fix)
+    assert result is not None
+    return result[0]
+
+
+def _attempt(act: Callable[[], T]) -> tuple[tuple[T] | None, str]:
+    try:
+        return (act(),), ""
+    except (OSError, ValueError, RuntimeError) as e:
+        return None, (e.strerror or str(e)) if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+
+
+def find_disks(root: Path, session: str, topology: Topology) -> Disks:
+    """Which ranks share a disk: each leaves a mark in the folder and reads the others'.
+
+    Raises:
+        CheckpointFailed: a rank cannot write into the folder.
+    """
+    mark = root / f".{session}.{topology.rank}.mark"
+
+    def leave() -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        mark.write_bytes(b"")
+
+    fix = "Choose a folder that every rank can write to."
+    try:
+        all_do(f"save to {root}", leave, fix=fix, topology=topology)
+        os.listdir(root)  # a network file system looks names up afresh after the folder was read
+        seen = min(r for r in range(topology.world_size) if (root / f".{session}.{r}.mark").exists())
+        leaders = gather(seen)
+    finally:
+        mark.unlink(missing_ok=True)
+    return Disks(leaders=tuple(leaders), rank=topology.rank)
+
+
+def send_file(
+    source: Path, target: Path, *, sender: int, receiver: int, rank: int, size: int
+) -> OSError | None:
+    """Copies a file from one rank's disk to another's; the others do nothing.
+
+    A disk that fails does not end the conversation, so that neither rank waits for the other: the first error
+    is returned after the last chunk.
+    """
+    if rank == sender:
+        return _send(source, receiver, size)
+    return _receive(target, sender, size) if rank == receiver else None
+
+
+def raise_first(faults: Iterable[OSError | None]) -> None:
+    """Raises the first error of many transfers, after all of them."""
+    fault = next((fault for fault in faults if fault is not None), None)
+    if fault is not None:
+        raise fault
+
+
+def _send(source: Path, receiver: int, size: int) -> OSError | None:
+    fault: OSError | None = None
+    offset = 0
+    while offset < size:
+        chunk = torch.zeros(min(CHUNK_BYTES, size - offset), dtype=torch.uint8)
+        try:
+            with source.open("rb") as file:
+                file.seek(offset)
+                file.readinto(chunk.numpy().data)
+        except OSError as e:
+            fault = fault or e
+        dist.send(chunk, dst=receiver)
+        offset += len(chunk)
+    return fault
+
+
+def _receive(target: Path, sender: int, size: int) -> OSError | None:
+    fault: OSError | None = None
+    target.unlink(missing_ok=True)
+    offset = 0
+    while offset < size:
+        chunk = torch.empty(min(CHUNK_BYTES, size - offset), dtype=torch.uint8)
+        dist.recv(chunk, src=sender)
+        try:
+            with target.open("ab") as file:
+                file.write(chunk.numpy().data)
+        except OSError as e:
+            fault = fault or e
+        offset += len(chunk)
+    return fault

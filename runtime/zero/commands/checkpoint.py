@@ -1,0 +1,114 @@
+"""`python -m runtime checkpoint`: verify, list, prune, export."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from runtime.errors import BadInput
+from runtime.zero.checkpoint.folder import Entry, read_latest
+from runtime.zero.checkpoint.offline import Verdict, find, plan_prune
+from runtime.zero.checkpoint.offline import prune as prune_entries
+from runtime.zero.checkpoint.offline import verify as verify_entries
+
+checkpoint_app = typer.Typer(help="Look after checkpoints, without a job.", no_args_is_help=True)
+_FOLDER = typer.Argument(help="The folder that was passed to save_checkpoint, or one checkpoint in it.")
+_JSON = typer.Option(False, "--json", help="As JSON.")
+
+
+class Type(StrEnum):
+    """Types of exported weights."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@checkpoint_app.command()
+def verify(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
+    """Read every byte and compare it with the manifests; exit 1 when a checkpoint is damaged."""
+    found = find(folder)
+    verdicts = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading", total=len(found))
+        for verdict in verify_entries(found):
+            verdicts.append(verdict)
+            progress.advance(task)
+    _show(verdicts, as_json=as_json, verb="whole")
+    raise typer.Exit(1 if any(verdict.faults for verdict in verdicts) else 0)
+
+
+@checkpoint_app.command("list")
+def list_(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
+    """List checkpoints, newest first, without reading their contents."""
+    _show(list(verify_entries(find(folder), read=False)), as_json=as_json, verb="listed")
+
+
+@checkpoint_app.command()
+def prune(
+    folder: Path = _FOLDER,
+    keep_last: int = typer.Option(..., min=1, help="Newest checkpoints that stay."),
+    keep_every: int = typer.Option(None, min=1, help="Those of steps divisible by this stay as well."),
+    check: bool = typer.Option(False, "--check", help="Say what would go, and remove nothing."),
+) -> None:
+    """Remove old checkpoints; the one that `latest` names and damaged ones always stay."""
+    going = plan_prune(folder, keep_last=keep_last, keep_every=keep_every)
+    for entry in going:
+        typer.echo(f"{'would remove' if check else 'removing'} {entry.path}")
+    if not check:
+        prune_entries(going)
+
+
+@checkpoint_app.command()
+def export(
+    folder: Path = _FOLDER,
+    target: Path = typer.Argument(help="A new folder."),
+    dtype: Type = typer.Option(Type.fp32, help="Type of the floating weights."),
+    file_gigabytes: float = typer.Option(5.0, min=0.001, help="Largest file, in GB of 10^9 bytes."),
+) -> None:
+    """Write whole weights as safetensors, one tensor in memory at a time."""
+    import torch
+
+    from runtime.zero.checkpoint.export import export as write
+
+    types = {Type.fp32: None, Type.bf16: torch.bfloat16, Type.fp16: torch.float16}
+    entry = _chosen(folder)
+    with Console(stderr=True).status(f"exporting {entry.path}"):
+        files = write(entry, target, dtype=types[dtype], file_bytes=int(file_gigabytes * 1e9))
+    for file in files:
+        typer.echo(f"{file}  {file.stat().st_size} bytes")
+
+
+def _chosen(folder: Path) -> Entry:
+    """The checkpoint that the path is, or the one that `latest` names."""
+    found = find(folder)
+    wanted = read_latest(folder)
+    chosen = found[0] if len(found) == 1 else next((e for e in found if e.tag == wanted), None)
+    if chosen is None:
+        raise BadInput(
+            f"export from {folder}",
+            found=f"{len(found)} checkpoints, and `latest` names none of them",
+            fix="Name one of them.",
+        )
+    return chosen
+
+
+def _show(verdicts: list[Verdict], *, as_json: bool, verb: str) -> None:
+    if as_json:
+        typer.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+        return
+    for verdict in verdicts:
+        saved = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(verdict.saved_at)) if verdict.size else "?"
+        account = "; ".join(verdict.faults) if verdict.faults else verb
+        latest = "  (latest)" if verdict.is_latest else ""
+        typer.echo(
+            f"{verdict.tag}  step {verdict.step}  {verdict.ranks} ranks  {verdict.size} bytes  {saved}  "
+            f"{'DAMAGED: ' if verdict.faults else ''}{account}{latest}"
+        )

@@ -1,0 +1,99 @@
+"""Exported files are safetensors, of the size asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed.checkpoint import state_dict_saver
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+from runtime.errors import BadInput, CheckpointFailed
+from runtime.zero.checkpoint.export import INDEX, Weight, export, header_of, split_by_size
+from runtime.zero.checkpoint.folder import Entry, entries
+from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, record_of
+
+WEIGHTS = {"layer.weight": torch.arange(12.0).view(3, 4), "layer.bias": torch.tensor([0.5, -1.5])}
+BUFFER = torch.tensor([3, 4])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Entry:
+    folder = tmp_path / "checkpoints" / "global_step1"
+    tensors: dict[str, torch.Tensor] = {f"model.{name}": value for name, value in WEIGHTS.items()}
+    tensors["optimizer.layer.weight.exp_avg"] = torch.zeros(3, 4)
+    with pytest.warns(UserWarning, match="save in a single process"):
+        state_dict_saver.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=True)
+    torch.save(
+        {"tensors": {"model.count": BUFFER, "optimizer.layer.weight.step": BUFFER}}, folder / "progress.pt"
+    )
+    files = {path.name: record_of(path, 0) for path in folder.iterdir()}
+    manifest = Manifest(tag=folder.name, run="r", step=1, stage=3, world_size=1, saved_at=0.0, files=files)
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return entries(folder.parent)[0]
+
+
+TYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "I64": torch.int64}
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The format as https://github.com/huggingface/safetensors#format states it."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert (8 + length) % 8 == 0
+    assert header.pop("__metadata__") == {"format": "pt"}
+    tensors = {}
+    for name, about in header.items():
+        start, end = about["data_offsets"]
+        data = bytearray(content[8 + length + start : 8 + length + end])
+        tensors[name] = torch.frombuffer(data, dtype=TYPES[about["dtype"]]).view(about["shape"])
+    assert max(about["data_offsets"][1] for about in header.values()) == len(content) - 8 - length
+    return tensors
+
+
+def test_weights_and_buffers_are_exported_under_the_models_names(checkpoint: Entry, tmp_path: Path) -> None:
+    [file] = export(checkpoint, tmp_path / "out", dtype=None, file_bytes=10**9)
+
+    found = read(file)
+
+    assert set(found) == {"layer.weight", "layer.bias", "count"}
+    assert all(torch.equal(found[name], value) for name, value in WEIGHTS.items())
+    assert torch.equal(found["count"], BUFFER)
+
+
+def test_large_models_go_into_several_files_with_an_index(checkpoint: Entry, tmp_path: Path) -> None:
+    files = export(checkpoint, tmp_path / "out", dtype=torch.bfloat16, file_bytes=24)
+
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    found = {name: tensor for file in files for name, tensor in read(file).items()}
+
+    assert len(files) == 2
+    assert index["metadata"]["total_size"] == 24 + 4 + 16
+    assert {
+        name: (tmp_path / "out" / file).exists() for name, file in index["weight_map"].items()
+    } == dict.fromkeys(found, True)
+    assert torch.equal(found["layer.weight"], WEIGHTS["layer.weight"].bfloat16())
+    assert found["count"].dtype is torch.int64
+
+
+def test_a_damaged_checkpoint_is_not_exported(checkpoint: Entry, tmp_path: Path) -> None:
+    (checkpoint.path / "progress.pt").unlink()
+
+    with pytest.raises(CheckpointFailed, match=r"progress\.pt is missing"):
+        export(checkpoint, tmp_path / "out", dtype=None, file_bytes=10**9)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_does_not_overwrite(checkpoint: Entry, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="it exists"):
+        export(checkpoint, tmp_path, dtype=None, file_bytes=10**9)
+
+
+def test_a_weight_that_is_larger_than_a_file_gets_one_of_its_own() -> None:
+    weights = [Weight(name=str(size), shape=(size,), dtype=torch.float32) for size in (1, 9, 1, 1)]
+
+    assert [[w.name for w in part] for part in split_by_size(weights, 8)] == [["1"], ["9"], ["1", "1"]]
+    assert len(header_of(weights)) % 8 == 0
