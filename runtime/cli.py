@@ -33,7 +33,7 @@ from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, conclude, summary, to_json
 from runtime.smoke.watch import Watch
 from runtime.topology import Topology
-from runtime.zero.commands import config_app
+from runtime.zero.commands import checkpoint_app, config_app
 
 app = typer.Typer(
     name="runtime",
@@ -43,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(config_app, name="config")
+app.add_typer(checkpoint_app, name="checkpoint")
 
 
 # How long the sockets of a cluster in which a step hung may take to answer.
