@@ -1,0 +1,158 @@
+"""The smoke test on real nodes: it passes when they are well, and names the one that is not."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.lab.conftest import LabUnderTest
+from tests.lab.jobs import ALL_BUT_SSH, firewall, nothing_left, python, smoke, wait_until
+
+STEP_SECONDS = 10
+SHORT = ("--max-bytes", "65536", "--timeout", str(STEP_SECONDS))
+WORKING = 'grep -qs "\\"begin\\", \\"operation\\": 2" /tmp/clusterwright-smoke-*/logs/rank2.log'
+
+
+def test_healthy_nodes_pass_and_leave_nothing(converged_lab: LabUnderTest) -> None:
+    passed = smoke(converged_lab)
+
+    assert passed.returncode == 0, passed.printed
+    assert passed.result["verdict"] == "pass"
+    assert [node["name"] for node in passed.result["nodes"]] == converged_lab.nodes
+    assert {node["interface"] for node in passed.result["nodes"]} == {"eth0"}
+    assert all(op["done"] and not op["wrong_ranks"] for op in passed.result["operations"])
+    assert passed.result["operations"][-1]["size"] == 64 << 20
+    assert nothing_left(converged_lab)
+    assert converged_lab.out_of_all("ls -d /tmp/clusterwright-smoke-* 2>/dev/null | wc -l") == ["0"] * 4
+
+
+def test_a_firewall_that_lets_only_ssh_through_is_found_before_torch_starts(
+    converged_lab: LabUnderTest,
+) -> None:
+    with firewall(converged_lab, "te3", *ALL_BUT_SSH):
+        failed = smoke(converged_lab, *SHORT)
+
+    assert failed.returncode == 1, failed.printed
+    assert "te3 (rank 2): te1, te2, te4 cannot reach its ports" in failed.told()
+    assert failed.seconds < STEP_SECONDS + 2
+
+
+def test_a_link_that_drops_is_named_by_its_two_ends(converged_lab: LabUnderTest) -> None:
+    with firewall(converged_lab, "te2", "ip saddr " + converged_lab.address("te4") + " drop"):
+        failed = smoke(converged_lab, *SHORT)
+
+    assert failed.returncode == 1, failed.printed
+    named = {(tuple(f["hosts"]), f["found"].split(": ")[1]) for f in failed.result["findings"]}
+    assert named == {(("te2",), "cannot reach te4"), (("te4",), "cannot reach te2")}
+
+
+def test_a_node_cut_off_entirely_is_named(converged_lab: LabUnderTest) -> None:
+    heal = "systemd-run --quiet --on-active=25 --timer-property=AccuracySec=100ms nft delete table inet cut"
+    chain = "'{ type filter hook input priority 0; policy drop; }'"
+    cut = f"nft add table inet cut && nft add chain inet cut in {chain}"
+    converged_lab.run("te3", f"{heal} && (sleep 0.5; {cut}) >/dev/null 2>&1 &")
+    time.sleep(1)
+
+    failed = smoke(converged_lab, *SHORT)
+
+    wait_for_ssh(converged_lab, "te3")
+    assert failed.returncode == 1, failed.printed
+    assert "te3 (rank 2): unreachable" in failed.told()
+    assert failed.seconds < STEP_SECONDS + 2
+
+
+def wait_for_ssh(lab: LabUnderTest, node: str) -> None:
+    deadline = time.monotonic() + 60
+    while lab.run(node, "true", check=False).returncode != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_a_node_that_is_off_is_named(converged_lab: LabUnderTest) -> None:
+    converged_lab.power_off("te4")
+    try:
+        failed = smoke(converged_lab, *SHORT)
+    finally:
+        converged_lab.power_on("te4")
+
+    assert failed.returncode == 1, failed.printed
+    assert "te4 (rank 3): unreachable" in failed.told()
+    assert failed.seconds < STEP_SECONDS + 2
+
+
+def test_another_version_of_torch_is_named(converged_lab: LabUnderTest) -> None:
+    find = f"{python(converged_lab)} -P -c 'import importlib.util as u; print(u.find_spec(\"torch\").origin)'"
+    version = converged_lab.out("te2", f"dirname $({find})") + "/version.py"
+    converged_lab.run("te2", f"sed 's/^__version__ = .*/__version__ = \"2.5.0\"/' {version} > {version}.new")
+    converged_lab.run("te2", f"mv {version} {version}.kept && mv {version}.new {version}")
+    try:
+        failed = smoke(converged_lab, *SHORT)
+    finally:
+        converged_lab.run("te2", f"mv {version}.kept {version}")
+
+    assert failed.returncode == 1, failed.printed
+    assert "te2 (rank 1): has torch 2.5.0, against" in failed.told()
+    assert failed.seconds < STEP_SECONDS + 2
+
+
+def test_a_name_that_means_the_node_itself_is_found(converged_lab: LabUnderTest) -> None:
+    converged_lab.run("te2", "cp /etc/hosts /etc/hosts.kept; sed -i '1i 127.0.1.1 te1' /etc/hosts")
+    try:
+        failed = smoke(converged_lab, *SHORT)
+    finally:
+        converged_lab.run("te2", "cat /etc/hosts.kept > /etc/hosts; rm /etc/hosts.kept")
+
+    assert failed.returncode == 1, failed.printed
+    assert "te2 (rank 1): resolves te1 to 127.0.1.1" in failed.told()
+
+
+@pytest.mark.parametrize(
+    ("signal", "words"),
+    [
+        ("STOP", "rank 2 on te3 has said nothing"),
+        ("KILL", "rank 2 on te3 was ended by SIGKILL"),
+    ],
+    ids=["stopped", "killed"],
+)
+def test_a_rank_that_drops_out_on_the_way_is_named(
+    converged_lab: LabUnderTest, signal: str, words: str
+) -> None:
+    struck: list[float] = []
+
+    def strike() -> None:
+        wait_until(converged_lab, "te3", WORKING)
+        worker = "^[^ ]*python -P -u -m runtime smoke --sizes"
+        converged_lab.run("te3", f"pkill -{signal} -f -- '{worker}'")
+        struck.append(time.monotonic())
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    failed = smoke(converged_lab, "--timeout", str(STEP_SECONDS))
+    seconds = time.monotonic() - struck[0]
+    striker.join()
+
+    assert failed.returncode == 1, failed.printed
+    assert words in failed.told()
+    assert {tuple(finding["ranks"]) for finding in failed.result["findings"]} == {(2,)}
+    assert seconds < STEP_SECONDS + 2
+    assert nothing_left(converged_lab)
+    converged_lab.out_of_all("rm -rf /tmp/clusterwright-smoke-*")
+
+
+def test_a_network_that_breaks_on_the_way_is_named(converged_lab: LabUnderTest) -> None:
+    def strike() -> None:
+        wait_until(converged_lab, "te3", WORKING)
+        with firewall(converged_lab, "te3", *ALL_BUT_SSH):
+            wait_until(converged_lab, "te1", "test -e /tmp/smoke.json", 60)
+
+    striker = threading.Thread(target=strike)
+    striker.start()
+    failed = smoke(converged_lab, "--timeout", str(STEP_SECONDS))
+    striker.join()
+
+    assert failed.returncode == 1, failed.printed
+    assert "te3 (rank 2): te1, te2, te4 cannot reach its ports" in failed.told()
+    assert nothing_left(converged_lab)
+    converged_lab.out_of_all("rm -rf /tmp/clusterwright-smoke-*")

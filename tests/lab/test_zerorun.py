@@ -1,0 +1,142 @@
+"""zerorun on real nodes: ssh, real host names, and an end everywhere."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.conftest import LabUnderTest
+from tests.lab.jobs import nothing_left, start, wait_until
+
+HOSTILE = ["a b", "it's", '"q"', "$(touch /gone)", "$$", "${local_rank}", "; reboot", "*"]
+SHOW = """
+import json, os, socket, sys
+names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+print(json.dumps([socket.gethostname(), sys.argv[1:], {name: os.environ.get(name) for name in names}]))
+"""
+# A rank that ignores the polite signal and has a child in a session of its own.
+STUBBORN = """
+import signal, subprocess, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["sleep", "314"], start_new_session=True)
+time.sleep(300)
+"""
+BOOM = """
+import os, time
+if os.environ["RANK"] == "2": raise ValueError("boom")
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
+    """The lab with a folder of scripts on every node."""
+    writing = [
+        f"printf %s {shlex.quote(text)} > '/root/cw_test/{name}.py'"
+        for name, text in {"show": SHOW, "stubborn": STUBBORN, "boom": BOOM}.items()
+    ]
+    converged_lab.out_of_all(" && ".join(["mkdir -p /root/cw_test", *writing]))
+    yield converged_lab
+    converged_lab.out_of_all("rm -rf /root/cw_test; pkill -KILL -x -f 'sleep 314' || true")
+
+
+def zerorun(cluster: LabUnderTest, *words: str, timeout_seconds: float = 90) -> tuple[int, str, str]:
+    command = f"cd /root/cw_test && zerorun --log-dir /root/cw_test/job {shlex.join(words)}"
+    finished = cluster.run("te1", command, timeout_seconds=timeout_seconds, check=False)
+    return finished.returncode, finished.stdout, finished.stderr
+
+
+def test_every_node_runs_its_rank_with_the_words_as_given(cluster: LabUnderTest) -> None:
+    status, out, err = zerorun(cluster, "show.py", *HOSTILE)
+
+    assert status == 0, err
+    assert out.count("\n") == 1
+    logs = cluster.out_of_all("cat /root/cw_test/job/logs/rank*.log")
+    for rank, log in enumerate(logs):
+        name, words, variables = json.loads(log)
+        assert (name, words) == (f"te{rank + 1}", HOSTILE)
+        assert variables == {
+            "RANK": str(rank),
+            "WORLD_SIZE": "4",
+            "MASTER_ADDR": cluster.address("te1"),
+            "GLOO_SOCKET_IFNAME": "eth0",
+            "NCCL_SOCKET_IFNAME": "=eth0",
+        }
+    assert nothing_left(cluster)
+
+
+def test_a_job_may_start_from_a_node_that_is_not_the_first(cluster: LabUnderTest) -> None:
+    command = "cd /root/cw_test && zerorun --log-dir /root/cw_test/job --include te2@te1 show.py"
+
+    finished = cluster.run("te3", command, check=False)
+
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)[0] == "te1"
+
+
+def test_the_node_and_rank_that_failed_first_are_named(cluster: LabUnderTest) -> None:
+    status, _, err = zerorun(cluster, "boom.py")
+
+    assert status == 1
+    assert "rank 2 on te3 ended with status 1: ValueError: boom" in err
+    assert "/root/cw_test/job/logs/rank2.log on te3" in err
+    assert nothing_left(cluster)
+
+
+@pytest.mark.parametrize(("signals", "status"), [("INT INT", 130), ("KILL", 137)])
+def test_no_node_keeps_a_process_when_the_launcher_ends(
+    cluster: LabUnderTest, signals: str, status: int
+) -> None:
+    launcher = start(cluster, "cd cw_test; exec zerorun --log-dir /root/cw_test/job stubborn.py")
+    for node in cluster.nodes:
+        wait_until(cluster, node, "pgrep -x -f 'sleep 314' >/dev/null")
+
+    for name in signals.split():
+        cluster.run("te1", f"kill -{name} {launcher}; sleep 0.5")
+
+    assert nothing_left(cluster)
+    assert cluster.out_of_all("pgrep -cx -f 'sleep 314' || true") == ["0"] * 4
+
+
+def test_a_node_that_loses_its_power_ends_the_job(cluster: LabUnderTest) -> None:
+    start(cluster, "cd cw_test; zerorun --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
+
+    cluster.power_off("te3")
+    try:
+        wait_until(cluster, "te1", "grep -q '^status' /tmp/out", 50)
+        out = cluster.out("te1", "cat /tmp/out")
+    finally:
+        cluster.power_on("te3")
+
+    assert "te3 was lost" in out
+    assert out.endswith("status 1")
+    assert nothing_left(cluster)
+
+
+def test_what_differs_is_named_on_every_node_before_anything_starts(cluster: LabUnderTest) -> None:
+    cluster.run("te2", "echo '# edited' >> /root/cw_test/show.py")
+    cluster.run("te4", "rm /root/cw_test/show.py")
+
+    status, _, err = zerorun(cluster, "show.py")
+
+    assert status == 1
+    assert "te2 (rank 1): has another show.py" in err
+    assert "te4 (rank 3): there is no show.py in /root/cw_test" in err
+    assert cluster.run("te1", "ls /root/cw_test/job", check=False).returncode != 0
+
+
+def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None:
+    address = cluster.address("te4")
+    cluster.run("te1", f"cp /etc/hosts /tmp/hosts.kept; echo '{address} te9' >> /etc/hosts")
+    cluster.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /root/cw_test/hosts")
+    try:
+        status, _, err = zerorun(cluster, "--hostfile", "hosts", "show.py")
+    finally:
+        cluster.run("te1", "cat /tmp/hosts.kept > /etc/hosts")
+
+    assert status == 1
+    assert "te9 (rank 4): its host key was refused" in err
