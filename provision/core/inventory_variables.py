@@ -111,14 +111,18 @@ def _kind(value: object) -> str:
 
 
 def _without_checksum(hosts: Hosts) -> Iterable[Fault]:
-    """What is run after it was fetched needs the sha256 that was published with it."""
+    """What runs after it was fetched needs an address, and the sha256 that was published with it."""
     names = sorted({name for _, values in hosts.values() for name in values if name.endswith("_sha256")})
     for name in names:
         source = name.removesuffix("_sha256") + "_source"
-        wrong = [
-            host for host, (_, values) in hosts.items() if values.get(source) and not _is_sha256(values[name])
-        ]
-        if wrong:
+        if nowhere := [host for host, (_, values) in hosts.items() if not values.get(source)]:
+            yield Fault(
+                variable=source,
+                hosts=nowhere,
+                what=f"{source} is empty, so there is nothing to install from",
+                fix="Set it to an address (http, https, file) that the nodes reach.",
+            )
+        elif wrong := [host for host, (_, values) in hosts.items() if not _is_sha256(values[name])]:
             yield Fault(
                 variable=name,
                 hosts=wrong,

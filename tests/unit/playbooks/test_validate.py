@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
+# What only a site can know, and this repository must not: where things come from.
+OWN = """\
+---
+validate_sources: false
+miniconda_installer_source: http://192.0.2.9/miniconda.sh
+miniconda_installer_sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+conda_env_conda_lock: "{{ inventory_dir }}/conda.lock"
+"""
 HOSTS = """\
 cluster:
   hosts:
@@ -24,6 +32,8 @@ def site(tmp_path: Path) -> Path:
     (folder / "group_vars" / "all").mkdir(parents=True)
     (folder / "00-groups.yml").symlink_to(ROOT / "inventory" / "groups.yml")
     (folder / "hosts.yml").write_text(HOSTS)
+    (folder / "group_vars" / "all" / "own.yml").write_text(OWN)
+    (folder / "conda.lock").touch()
     return folder
 
 
@@ -46,8 +56,16 @@ def set_variables(site: Path, text: str) -> None:
     (site / "group_vars" / "all" / "site.yml").write_text(text)
 
 
-def test_the_example_is_sound() -> None:
-    code, output = validate(ROOT / "inventory" / "example", "-e", "validate_sources=false")
+def test_a_site_is_sound(site: Path) -> None:
+    code, output = validate(site)
+
+    assert code == 0, output
+
+
+def test_the_example_lacks_only_what_a_site_must_say_itself(site: Path) -> None:
+    own = f"@{site}/group_vars/all/own.yml"
+
+    code, output = validate(ROOT / "inventory" / "example", "-e", own, "-e", f"inventory_dir={site}")
 
     assert code == 0, output
 
@@ -56,7 +74,7 @@ def test_all_problems_are_listed_with_file_and_line(site: Path) -> None:
     (site / "hosts.yml").write_text(HOSTS.replace("192.0.2.2", "192.0.2.1"))
     set_variables(site, "---\nssh_trsut_user: root\n")
 
-    code, output = validate(site, "-e", "validate_sources=false")
+    code, output = validate(site)
 
     assert code != 0
     assert "2 problem(s), no node was touched" in output
@@ -65,18 +83,18 @@ def test_all_problems_are_listed_with_file_and_line(site: Path) -> None:
 
 
 def test_a_source_that_does_not_answer_is_named(site: Path) -> None:
-    set_variables(site, "base_packages_apt_source: http://127.0.0.1:9/apt\n")
+    set_variables(site, "miniconda_installer_source: http://127.0.0.1:9/x.sh\nvalidate_sources: true\n")
 
     code, output = validate(site)
 
     assert code != 0
-    assert "http://127.0.0.1:9/apt/Release does not answer" in output
+    assert "http://127.0.0.1:9/x.sh does not answer" in output
 
 
 def test_a_template_of_the_site_is_seen_as_the_roles_see_it(site: Path) -> None:
     set_variables(site, 'cluster_address: "{{ wrong }}"\nwrong: 127.0.0.1\n')
 
-    code, output = validate(site, "-e", "validate_sources=false")
+    code, output = validate(site)
 
     assert code != 0
     assert "a loopback address" in output
