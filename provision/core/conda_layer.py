@@ -124,3 +124,9 @@ def parse(text: str) -> CondaLayer:
         environment_sha256=head["environment"],
         packages=tuple(CondaPackage(path=match[1], sha256=match[2]) for match in matches if match),
     )
+
+
+def explicit_lines(layer: CondaLayer, *, channel: str) -> str:
+    """The layer as a file that `conda create --file` installs without solving, from a channel's address."""
+    lines = [f"{channel.rstrip('/')}/{package.path}#sha256:{package.sha256}" for package in layer.packages]
+    return "\n".join(["@EXPLICIT", *lines, ""])

@@ -1,0 +1,224 @@
+"""One digest for a conda environment: what is installed, not when or by whom.
+
+    environment_digest.py --prefix P                              prints a report as JSON
+    environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
+    environment_digest.py --prefix P --verify                     status 1 if anything differs since
+
+The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
+sha256 of each file; path and target of each link. Left out: bytecode, conda's own records (they carry dates),
+this script's records, and the files of the distribution `clusterwright`, which has a life of its own.
+
+A file whose size, inode and ctime (which cannot be set back) are as recorded is not read again, except with
+--full. Standard library only: it runs with whichever Python a node has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+RECORDS = ".clusterwright"
+OWN_DISTRIBUTION = "clusterwright"
+THREADS = 8
+CHUNK_BYTES = 1 << 20
+NAMED_FILES = 20
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--record", action="store_true", help="keep the report below the prefix")
+    parser.add_argument("--built-from", default="", help="with --record: what the environment was built from")
+    parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
+    parser.add_argument("--full", action="store_true", help="read every file again")
+    options = parser.parse_args()
+    record = read_record(options.prefix)
+    entries = entries_of(options.prefix, {} if options.full else record.get("entries", {}))
+    report = report_of(options.prefix, entries, record)
+    if options.record:
+        record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
+        write_record(options.prefix, record)
+        report = report_of(options.prefix, entries, record)
+    sys.stdout.write(json.dumps(report) + "\n")
+    return 1 if options.verify and report["digest"] != report["recorded"] else 0
+
+
+def report_of(prefix: str, entries: dict, record: dict) -> dict:
+    """What is there, beside what was recorded."""
+    conda = conda_records(prefix)
+    differences = differences_between(record.get("entries", {}), entries) if record else []
+    return {
+        "prefix": prefix,
+        "exists": os.path.isdir(prefix),
+        "digest": digest_of(conda, entries) if entries else "",
+        "recorded": record.get("digest", ""),
+        "built_from": record.get("built_from", ""),
+        "differences": differences[:NAMED_FILES],
+        "different": len(differences),
+        "conda": len(conda),
+        "files": len(entries),
+        "packages": packages_of(conda, prefix),
+        "free_bytes": free_bytes(prefix),
+    }
+
+
+def digest_of(conda: list, entries: dict) -> str:
+    total = hashlib.sha256()
+    for record in conda:
+        total.update("conda {}\n".format(" ".join(record)).encode())
+    for path in sorted(entries):
+        total.update(f"file {path} {entries[path][0]}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def differences_between(before: dict, after: dict) -> list:
+    """Each path that was changed, lost or added, with that word, sorted by path."""
+    found = []
+    for path in sorted({**before, **after}):
+        if path not in after:
+            found.append(f"missing {path}")
+        elif path not in before:
+            found.append(f"extra {path}")
+        elif before[path][0] != after[path][0]:
+            found.append(f"changed {path}")
+    return found
+
+
+def entries_of(prefix: str, known: dict) -> dict:
+    """For each path below the prefix: what it holds, and the marks by which an untouched file is known."""
+    own = own_files(prefix)
+    marks = {path: marks_of(status) for path, status in walk(prefix, "") if path not in own}
+    entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
+    to_read = [path for path in marks if path not in entries]
+    with ThreadPoolExecutor(THREADS) as pool:
+        contents = pool.map(lambda path: content_of(os.path.join(prefix, path)), to_read)
+        entries.update(
+            {path: [content, *marks[path]] for path, content in zip(to_read, contents, strict=True)}
+        )
+    return entries
+
+
+def walk(prefix: str, folder: str):
+    """Path (relative to the prefix) and status of each file and link, links not followed."""
+    left_out = {"__pycache__"} | ({RECORDS, "conda-meta"} if folder == "" else set())
+    try:
+        with os.scandir(os.path.join(prefix, folder)) as found:
+            children = list(found)
+    except FileNotFoundError:
+        return
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            if child.name not in left_out:
+                yield from walk(prefix, os.path.join(folder, child.name))
+        elif not child.name.endswith(".pyc"):
+            yield os.path.join(folder, child.name), child.stat(follow_symlinks=False)
+
+
+def marks_of(status: os.stat_result) -> list:
+    return [status.st_mode, status.st_size, status.st_ino, status.st_ctime_ns]
+
+
+def content_of(place: str) -> str:
+    if os.path.islink(place):
+        return f"link {os.readlink(place)}"
+    return ("x " if os.access(place, os.X_OK) else "") + sha256_of(place)
+
+
+def sha256_of(path: str) -> str:
+    total = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            total.update(chunk)
+    return total.hexdigest()
+
+
+def site_packages(prefix: str) -> list:
+    library = os.path.join(prefix, "lib")
+    names = [name for name in listed(library) if re.fullmatch(r"python3\.\d+", name)]
+    return [os.path.join(library, name, "site-packages") for name in names]
+
+
+def listed(folder: str) -> list:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def distributions(prefix: str) -> dict:
+    """Name and version of each installed distribution, with the folder of its records."""
+    found = {}
+    for folder in site_packages(prefix):
+        for name in listed(folder):
+            match = re.fullmatch(r"(.+?)-([^-]+)\.dist-info", name)
+            if match:
+                found[match[1].replace("_", "-").lower()] = (match[2], os.path.join(folder, name))
+    return found
+
+
+def own_files(prefix: str) -> set:
+    """Paths that belong to the distribution `clusterwright`, from its RECORD."""
+    _, folder = distributions(prefix).get(OWN_DISTRIBUTION, ("", ""))
+    if not folder:
+        return set()
+    base = os.path.dirname(folder)
+    with open(os.path.join(folder, "RECORD"), encoding="utf-8") as stream:
+        names = [line.split(",")[0] for line in stream]
+    return {os.path.relpath(os.path.join(base, name), prefix) for name in names}
+
+
+def conda_records(prefix: str) -> list:
+    """Name, version, build and sha256 of each conda package, sorted."""
+    folder = os.path.join(prefix, "conda-meta")
+    found = []
+    for name in listed(folder):
+        if name.endswith(".json"):
+            with open(os.path.join(folder, name), encoding="utf-8") as stream:
+                record = json.load(stream)
+            found.append([str(record.get(key, "")) for key in ("name", "version", "build", "sha256")])
+    return sorted(found)
+
+
+def packages_of(conda: list, prefix: str) -> dict:
+    """Versions by name, wheels and conda packages together."""
+    wheels = {name: version for name, (version, _) in distributions(prefix).items()}
+    versions = {**{record[0]: record[1] for record in conda}, **wheels}
+    return {name: versions[name] for name in sorted(versions) if name != OWN_DISTRIBUTION}
+
+
+def free_bytes(path: str) -> int:
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def record_path(prefix: str) -> str:
+    return os.path.join(prefix, RECORDS, "record.json")
+
+
+def read_record(prefix: str) -> dict:
+    try:
+        with open(record_path(prefix), encoding="utf-8") as stream:
+            return json.load(stream)
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def write_record(prefix: str, record: dict) -> None:
+    path = record_path(prefix)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".partial", "w", encoding="utf-8") as stream:
+        json.dump(record, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(path + ".partial", path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
