@@ -19,7 +19,7 @@ from tests.distributed.launching import Launcher, free_port
 
 # Ranks are forked from one process that has imported torch, which saves 1.6 s of CPU for each.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torch.distributed"])
+_SERVER.set_forkserver_preload(["torch", "torch.distributed", "runtime.zero.build"])
 
 
 class Ranks(Protocol):
