@@ -16,7 +16,7 @@ BATCH, LEARNING_RATE, WARM_UP = 16, 2e-3, 4
 
 
 def main() -> None:
-    arguments = parser(__doc__ or "").parse_args()
+    arguments = parser("Trains a small GPT in one process.").parse_args()
     torch.manual_seed(arguments.seed)
     shape = Shape(layers=arguments.layers, width=arguments.width)
     model = Gpt(shape)

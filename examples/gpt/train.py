@@ -16,7 +16,10 @@ import runtime
 
 
 def main() -> None:
-    arguments = runtime.add_config_arguments(parser(__doc__ or "")).parse_args()
+    options = runtime.add_config_arguments(parser("Trains a small GPT over all ranks."))
+    options.add_argument("--checkpoints", help="folder to save to and continue from")
+    options.add_argument("--save-every", type=int, default=10, help="steps between two checkpoints")
+    arguments = options.parse_args()
     torch.manual_seed(arguments.seed)
     shape = Shape(layers=arguments.layers, width=arguments.width)
     model = Gpt(shape)
@@ -24,12 +27,15 @@ def main() -> None:
     engine, _, loader, _ = runtime.initialize(
         args=arguments, model=model, model_parameters=model.parameters(), training_data=windows
     )
+    if arguments.checkpoints:
+        engine.load_checkpoint(arguments.checkpoints)
+    first = engine.global_steps + 1
     batches = loader.forever()
     metrics = Metrics(
         arguments.metrics, samples_per_step=engine.train_batch_size(), speak=dist.get_rank() == 0
     )
 
-    for step in range(1, arguments.steps + 1):
+    for step in range(first, arguments.steps + 1):
         rate = engine.get_lr()[0]
         total = torch.zeros((), device=engine.device)
         for _ in range(engine.gradient_accumulation_steps()):
@@ -46,6 +52,8 @@ def main() -> None:
             grad_norm=engine.get_global_grad_norm() or 0.0,
             lr=rate,
         )
+        if arguments.checkpoints and step % arguments.save_every == 0:
+            engine.save_checkpoint(arguments.checkpoints)
     dist.destroy_process_group()
 
 
