@@ -21,7 +21,7 @@ from provision.lab.plan import Action, Step
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0
-_GONE_SECONDS = 10.0
+_PATIENCE_SECONDS = 30.0
 _KEEPER_PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -88,12 +88,12 @@ def wait_for_disk(node: LabNode) -> None:
 
 
 def _wait(is_done: Callable[[], bool], *, what: str) -> None:
-    deadline = time.monotonic() + _GONE_SECONDS
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while not is_done():
         if time.monotonic() > deadline:
             raise CommandFailed(
                 f"wait for {what}",
-                found=f"they were still there after {_GONE_SECONDS:.0f} s",
+                found=f"not yet after {_PATIENCE_SECONDS:.0f} s",
                 fix="Run the command again.",
             )
         time.sleep(0.02)

@@ -51,7 +51,7 @@ def observe(folder: Path, bridge: str) -> Observed:
     found = dict(_processes(folder))
     links = _links(bridge)
     return Observed(
-        keepers=_keepers(found),
+        keepers=keepers_among(found),
         server=next((pid for pid, words in found.items() if argv.FILE_SERVER in words), None),
         pids=tuple(found),
         bridge=bridge in links,
@@ -66,14 +66,15 @@ def observe(folder: Path, bridge: str) -> Observed:
 
 def keepers_in(folder: Path) -> dict[str, int]:
     """The process that holds the namespaces of each node in `folder` that is not off, by the node's name."""
-    return _keepers(dict(_processes(folder)))
+    return keepers_among(dict(_processes(folder)))
 
 
-def _keepers(found: Mapping[int, tuple[str, ...]]) -> dict[str, int]:
+def keepers_among(found: Mapping[int, tuple[str, ...]]) -> dict[str, int]:
+    """The processes (among process id -> command line) that hold a node's namespaces, by the node's name."""
     return {
         words[words.index("--folder") + 1].rsplit("/", 1)[1]: pid
         for pid, words in found.items()
-        if words[0] == "unshare" and argv.KEEPER in words
+        if Path(words[0]).name == "unshare" and argv.KEEPER in words
     }
 
 

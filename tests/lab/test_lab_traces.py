@@ -44,7 +44,7 @@ def processes() -> Iterator[str]:
             continue
         if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
             continue
-        if "clusterwright" in groups or "provision.lab." in words or "mmdebstrap" in words:
+        if "clusterwright" in groups or "provision.lab." in words:
             yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
 
 

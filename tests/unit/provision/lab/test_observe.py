@@ -6,7 +6,7 @@ import pytest
 
 from provision.lab import argv
 from provision.lab.layout import lay_out
-from provision.lab.observe import belongs, mounts_in
+from provision.lab.observe import belongs, keepers_among, mounts_in
 
 FOLDER = Path("/var/lib/clusterwright/labs/lab")
 LAB = lay_out(name="lab", subnet="10.77.0.0/24", count=2, disk_bytes=1 << 30, base=Path("/b"))
@@ -49,3 +49,14 @@ def test_mounts_in_a_folder_come_deepest_first_and_without_its_neighbours() -> N
     )
 
     assert mounts_in(FOLDER, mounts) == (FOLDER / "a b", FOLDER)
+
+
+def test_the_keeper_is_the_process_that_holds_the_namespaces_however_it_was_started() -> None:
+    by_us = argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False)
+    by_systemd = argv.keeper(LAB, LAB.nodes[1], python="/p", systemd=True)
+    replaced = ("/usr/bin/unshare", *by_systemd[by_systemd.index("unshare") + 1 :])
+    inside = by_us[by_us.index("/p") :]
+
+    found = keepers_among({1: by_us, 2: inside, 3: by_systemd, 4: replaced})
+
+    assert found == {"te1": 1, "te2": 4}
