@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, lab
+from provision.commands import bundle, demo, env, lab
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.add_typer(lab.app, name="lab")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(env.app, name="env")
 app.command("demo")(demo.play)
 
 

@@ -21,8 +21,8 @@ _NEEDS = (
 )
 # What is changed in conda, as (file, text before, text after).
 _CHANGES = (
-    # The defaults for which this conda has the means: its own solver on python-sat. A settings file would not do:
-    # callers that carry a conda themselves, as conda-lock does, hand on a CONDA_ROOT of theirs.
+    # The defaults for which this conda has the means: its own solver on python-sat. A settings file would not
+    # do: callers that carry a conda themselves, as conda-lock does, hand on a CONDA_ROOT of theirs.
     ("base/constants.py", 'DEFAULT_SOLVER = "libmamba"', 'DEFAULT_SOLVER = "classic"'),
     (
         "base/context.py",

@@ -1,0 +1,97 @@
+"""`provision env`: the environments that nodes get."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from provision.commands.folders import user_cache
+from provision.errors import MissingRequirement
+from provision.fleet.environment_locks import Lock, State, lock_conda, lock_wheels, locks_of, solver_on
+from provision.lab.mirror.installers import conda_of, installer_in
+
+app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
+
+_ENVIRONMENTS = Path(__file__).parents[2] / "envs"
+_PYTHON = "3.11"
+_out = Console()
+_progress = Console(stderr=True)
+
+
+class Layer(StrEnum):
+    all = "all"
+    conda = "conda"
+    wheels = "wheels"
+
+
+@app.callback()
+def _noun() -> None:
+    pass
+
+
+@app.command()
+def lock(
+    name: Annotated[str, typer.Argument(help="The environment: a folder of envs/.")],
+    layer: Annotated[Layer, typer.Option(help="Which of its locks.")] = Layer.all,
+    channel: Annotated[str, typer.Option(help="Name or address of the conda channel.")] = "conda-forge",
+    conda: Annotated[
+        Path | None, typer.Option(help="The conda, mamba or micromamba that solves; else the one on PATH.")
+    ] = None,
+    environments: Annotated[Path, typer.Option(help="The folder of environments.")] = _ENVIRONMENTS,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say which locks are not those of their inputs; status 1 if any.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state of each lock as JSON.")] = False,
+) -> None:
+    """Solve an environment's locks: its conda layer for a channel, its wheels for each kind of machine."""
+    conda_lock, wheel_locks = locks_of(environments / name)
+    chosen = [
+        *([conda_lock] if layer is not Layer.wheels else []),
+        *(wheel_locks if layer is not Layer.conda else []),
+    ]
+    if not check:
+        for wanted in chosen:
+            with _progress.status(f"{wanted.path.name}"):
+                _solve(wanted, is_conda=wanted is conda_lock, channel=channel, conda=conda)
+    states = {str(wanted.path): wanted.state for wanted in chosen}
+    if as_json:
+        typer.echo(json.dumps(states, indent=2))
+    else:
+        for path, state in states.items():
+            _out.print(f"{state.value:8} {path}", highlight=False, soft_wrap=True)
+    if any(state is not State.CURRENT for state in states.values()):
+        raise typer.Exit(1)
+
+
+def _solve(wanted: Lock, *, is_conda: bool, channel: str, conda: Path | None) -> None:
+    if not is_conda:
+        lock_wheels(wanted, python=_PYTHON, environment=os.environ)
+        return
+    with _solver(conda) as program:
+        lock_conda(wanted, channel=channel, conda=program, environment=os.environ)
+
+
+@contextmanager
+def _solver(conda: Path | None) -> Iterator[Path]:
+    """The conda that was named or is on PATH; else one from the lab mirror's installer, for this question."""
+    found = conda or solver_on(os.environ.get("PATH", ""))
+    if found is not None:
+        yield found
+        return
+    installers = user_cache() / "mirror" / "current" / "miniconda"
+    if not installers.exists():
+        raise MissingRequirement(
+            "solve a conda layer",
+            found="there is no conda, mamba or micromamba on PATH",
+            fix="Name one with --conda, or run `provision lab mirror`: its Miniconda then serves.",
+        )
+    with conda_of(installer_in(installers), environment=os.environ) as program:
+        yield program
