@@ -43,7 +43,9 @@ class Tail:
 
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
-    """The last lines of a file, from its last 64 KiB."""
+    """The last lines of a file, from its last 64 KiB; none where somebody removed the file."""
+    if not path.exists():
+        return ()
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _MOST_BYTES))

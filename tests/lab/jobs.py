@@ -51,7 +51,8 @@ def smoke(lab: LabUnderTest, *words: str, timeout_seconds: float = 120) -> Smoke
 
 def start(lab: LabUnderTest, command: str) -> int:
     """Starts a command on te1, its output in /tmp/out; its process id."""
-    return int(lab.out("te1", f"cd /root && {{ {command} ; }} >/tmp/out 2>&1 </dev/null & echo $!"))
+    quoted = shlex.quote(f"cd /root; {command}")
+    return int(lab.out("te1", f"bash -c {quoted} >/tmp/out 2>&1 </dev/null & echo $!"))
 
 
 def wait_until(lab: LabUnderTest, node: str, test: str, timeout_seconds: float = 60) -> None:

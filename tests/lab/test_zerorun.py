@@ -40,7 +40,8 @@ def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     ]
     converged_lab.out_of_all(" && ".join(["mkdir -p /root/cw_test", *writing]))
     yield converged_lab
-    converged_lab.out_of_all("rm -rf /root/cw_test; pkill -KILL -x -f 'sleep 314' || true")
+    leftovers = "pkill -KILL -f '[r]untime.launch|[s]leep 314' || true"
+    converged_lab.out_of_all(f"{leftovers}; rm -rf /root/cw_test")
 
 
 def zerorun(cluster: LabUnderTest, *words: str, timeout_seconds: float = 90) -> tuple[int, str, str]:
@@ -86,10 +87,8 @@ def test_the_node_and_rank_that_failed_first_are_named(cluster: LabUnderTest) ->
     assert nothing_left(cluster)
 
 
-@pytest.mark.parametrize(("signals", "status"), [("INT INT", 130), ("KILL", 137)])
-def test_no_node_keeps_a_process_when_the_launcher_ends(
-    cluster: LabUnderTest, signals: str, status: int
-) -> None:
+@pytest.mark.parametrize("signals", ["INT INT", "KILL"])
+def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, signals: str) -> None:
     launcher = start(cluster, "cd cw_test; exec zerorun --log-dir /root/cw_test/job stubborn.py")
     for node in cluster.nodes:
         wait_until(cluster, node, "pgrep -x -f 'sleep 314' >/dev/null")
