@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
-
-import conda_lock
 
 from provision.lab.mirror.conda_archive import PLACEHOLDER, CondaIndex
 from provision.lab.mirror.standin.tree import PYTHON, PYTHON_SPEC, SITE_PACKAGES, Tree, finish, start
 
-_VENDORED = Path(conda_lock.__file__).parent / "_vendor" / "conda"
 _VENDOR_PREFIX = re.compile(r"\bconda_lock\.(_vendor|vendor)\.conda\b")
 _SHELL = Path(__file__).parent / "shell"
 _NEEDS = (
@@ -69,7 +67,7 @@ def build_conda(work: Path) -> Tree:
     )
     folder = start(work, index)
     package = folder / SITE_PACKAGES / "conda"
-    shutil.copytree(_VENDORED, package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(_vendored(), package, ignore=shutil.ignore_patterns("__pycache__"))
     for path in package.rglob("*.py"):
         path.write_text(rename(path.read_text()))
     for name, before, after in _CHANGES:
@@ -94,8 +92,16 @@ def _substitute(path: Path, before: str, after: str) -> None:
     path.write_text(text.replace(before, after))
 
 
+def _vendored() -> Path:
+    """The conda inside conda-lock, found without the second that importing conda-lock takes."""
+    found = find_spec("conda_lock")
+    assert found is not None, "conda-lock is a dependency of the extra `controller`"
+    assert found.origin is not None, "conda-lock is a package of files"
+    return Path(found.origin).parent / "_vendor" / "conda"
+
+
 def _version() -> str:
-    text = (_VENDORED / "_version.py").read_text()
+    text = (_vendored() / "_version.py").read_text()
     found = re.search(r"^__version__ = version = '([\d.]+)'", text, re.MULTILINE)
     assert found is not None, "conda's _version.py has another form than that of setuptools-scm"
     return found[1]
