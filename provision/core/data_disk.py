@@ -10,6 +10,7 @@ from provision.errors import ProvisionError
 
 Action = Literal["keep", "mount", "format"]
 _WIPE = "If nothing on it is needed, clear it yourself: wipefs --all {path}; blkdiscard -z {path}"
+_ATTACH = "Attach a blank disk, or clear one that nobody needs: wipefs --all DISK; blkdiscard -z DISK"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +132,8 @@ def _only(matching: Sequence[Disk], disks: Sequence[Disk], asked: str) -> Disk:
     seen = "; ".join(f"{disk.path} ({_gib(disk)}) holds {what_it_holds(disk) or 'nothing'}" for disk in disks)
     raise ProvisionError(
         f"find the data disk by {asked}",
-        found=f"{len(matching)} such disks; {seen or 'the node has no disks'}",
-        fix="Name one in data_disk_device or data_disk_serial.",
+        found=f"{len(matching)} such disks; {seen or 'the node has no disks'}; nothing was written",
+        fix="Name one in data_disk_device or data_disk_serial." if matching else _ATTACH,
     )
 
 

@@ -9,8 +9,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 DISK = "head -c 64M /dev/vdb | sha256sum"
 HOLD_DPKG_LOCK = """\
 import fcntl, time
@@ -35,9 +33,10 @@ def dos_partition_table() -> bytes:
     return b"\0" * 446 + entry.ljust(64, b"\0") + b"\x55\xaa"
 
 
-def write_to_disk(lab: Any, node: str, content: bytes) -> None:
+def write_to_disk(content: bytes) -> str:
+    """A command that writes these bytes to the beginning of the data disk."""
     text = base64.b64encode(content).decode()
-    lab.run(node, f"echo {text} | base64 -d | dd of=/dev/vdb conv=notrunc,fsync status=none")
+    return f"echo {text} | base64 -d | dd of=/dev/vdb conv=notrunc,fsync status=none"
 
 
 def copy_with(lab: Any, folder: Path, hosts: str) -> Path:
@@ -48,35 +47,32 @@ def copy_with(lab: Any, folder: Path, hosts: str) -> Path:
     return copy
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "the signature ext4"),
-        (lvm_label(), "the signature LVM2_member (LVM)"),
-        (dos_partition_table(), "the signature dos (partition table)"),
-        (b"a page that no tool knows", "data without a known signature in its first or last MiB"),
-    ],
-    ids=["ext4", "lvm", "partition-table", "unknown-data"],
-)
-def test_a_disk_that_holds_something_is_refused_and_the_others_are_mounted(
-    content: bytes | None, words: str, blank_lab: Any, play: Any
+FORMAT = "mkfs.ext4 -q /dev/vdb"
+HELD = {
+    "te2": (FORMAT, "the signature ext4"),
+    "te3": (write_to_disk(lvm_label()), "the signature LVM2_member (LVM)"),
+    "te4": (write_to_disk(dos_partition_table()), "the signature dos (partition table)"),
+}
+
+
+def test_disks_that_hold_something_are_refused_and_the_blank_one_is_mounted(
+    blank_lab: Any, play: Any
 ) -> None:
-    blank_lab.reset("te2")
-    if content is None:
-        blank_lab.run("te2", "mkfs.ext4 -q /dev/vdb")
-    else:
-        write_to_disk(blank_lab, "te2", content)
-    before = blank_lab.out("te2", DISK)
+    for node, (command, _) in HELD.items():
+        blank_lab.run(node, command)
+    before = {node: blank_lab.out(node, DISK) for node in HELD}
 
     run = play("data_disk", ok=False)
 
+    said = " ".join(run.output.split())
     assert run.returncode != 0
-    refusal = f"te2: use /dev/vdb as the data disk: it holds {words}; nothing was written"
-    assert refusal in " ".join(run.output.split())
-    assert blank_lab.out("te2", DISK) == before
-    assert blank_lab.run("te2", "grep data /etc/fstab", check=False).returncode != 0
-    assert [node for node, counts in run.counts.items() if counts["failed"]] == ["te2"]
-    assert blank_lab.out("te3", "findmnt -n -o FSTYPE /data") == "ext4"
+    assert [node for node, counts in run.counts.items() if counts["failed"]] == list(HELD)
+    for node, (_, words) in HELD.items():
+        assert f"{node}: find the data disk by the only blank disk" in said
+        assert f"/dev/vdb (12.0 GiB) holds {words}; nothing was written" in said
+        assert blank_lab.run(node, "grep data /etc/fstab", check=False).returncode != 0
+    assert {node: blank_lab.out(node, DISK) for node in HELD} == before
+    assert blank_lab.out("te1", "findmnt -n -o FSTYPE /data") == "ext4"
 
 
 def test_a_node_that_is_off_is_named_and_the_others_finish(blank_lab: Any, play: Any) -> None:
