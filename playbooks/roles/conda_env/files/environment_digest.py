@@ -45,7 +45,8 @@ def main() -> int:
         write_record(options.prefix, record)
         report = report_of(options.prefix, entries, record)
     sys.stdout.write(json.dumps(report) + "\n")
-    return 1 if options.verify and report["digest"] != report["recorded"] else 0
+    verified = report["exists"] and report["digest"] == report["recorded"]
+    return 1 if options.verify and not verified else 0
 
 
 def report_of(prefix: str, entries: dict, record: dict) -> dict:

@@ -1,0 +1,139 @@
+"""The script that nodes run, on environments made of a few files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "playbooks" / "roles" / "conda_env" / "files" / "environment_digest.py"
+PACKAGES = Path("lib/python3.11/site-packages")
+
+
+def digest(prefix: Path, *words: str, status: int = 0) -> dict[str, Any]:
+    finished = subprocess.run(
+        [sys.executable, "-I", SCRIPT, "--prefix", prefix, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == status, finished.stderr
+    report: dict[str, Any] = json.loads(finished.stdout)
+    return report
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def conda_record(prefix: Path, **other: object) -> None:
+    record = {"name": "python", "version": "3.11.7", "build": "0", "sha256": "aa", **other}
+    write(prefix / "conda-meta" / "python-3.11.7-0.json", json.dumps(record))
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    root = tmp_path / "envs" / "llm"
+    conda_record(root, link={"source": "/somewhere"})
+    write(root / "bin" / "python3.11", "interpreter")
+    (root / "bin" / "python").symlink_to("python3.11")
+    write(root / PACKAGES / "torch" / "__init__.py", "version = 2")
+    write(root / PACKAGES / "torch-2.13.0+cpu.dist-info" / "METADATA", "Name: torch")
+    return root
+
+
+def test_the_report_counts_and_names_what_is_installed(prefix: Path) -> None:
+    report = digest(prefix)
+
+    assert report["conda"] == 1
+    assert report["files"] == 4
+    assert report["packages"] == {"python": "3.11.7", "torch": "2.13.0+cpu"}
+
+
+def test_bytecode_dates_and_condas_history_do_not_count(prefix: Path) -> None:
+    before = digest(prefix)["digest"]
+    write(prefix / PACKAGES / "torch" / "__pycache__" / "__init__.cpython-311.pyc", "bytecode")
+    write(prefix / "conda-meta" / "history", "==> 2026-11-21 <==")
+    conda_record(prefix, link={"source": "/elsewhere"}, timestamp=1)
+    os.utime(prefix / "bin" / "python3.11", (1, 1))
+
+    assert digest(prefix)["digest"] == before
+
+
+def test_the_distribution_clusterwright_does_not_count(prefix: Path) -> None:
+    before = digest(prefix)
+    write(prefix / PACKAGES / "runtime" / "__init__.py", "")
+    write(prefix / "bin" / "zerorun", "#!")
+    records = "runtime/__init__.py,,\n../../../bin/zerorun,,\nclusterwright-0.1.0.dist-info/RECORD,,\n"
+    write(prefix / PACKAGES / "clusterwright-0.1.0.dist-info" / "RECORD", records)
+
+    after = digest(prefix)
+
+    assert (after["digest"], after["packages"]) == (before["digest"], before["packages"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "3.11.8"},
+        {"build": "1"},
+        {"sha256": "bb"},
+    ],
+)
+def test_another_conda_package_is_another_environment(prefix: Path, change: dict[str, str]) -> None:
+    before = digest(prefix)["digest"]
+
+    conda_record(prefix, **change)
+
+    assert digest(prefix)["digest"] != before
+
+
+def test_one_changed_byte_is_named_though_size_and_date_are_as_before(prefix: Path) -> None:
+    digest(prefix, "--record", "--built-from", "locks")
+    changed = prefix / PACKAGES / "torch" / "__init__.py"
+    times = changed.stat()
+    changed.write_text("version = 3")
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    report = digest(prefix, "--verify", status=1)
+
+    assert report["differences"] == [f"changed {PACKAGES}/torch/__init__.py"]
+    assert report["digest"] != report["recorded"]
+    assert report["built_from"] == "locks"
+
+
+def test_missing_and_extra_files_a_link_and_a_lost_permission_are_named(prefix: Path) -> None:
+    (prefix / "bin" / "python3.11").chmod(0o755)
+    digest(prefix, "--record")
+    (prefix / "bin" / "python").unlink()
+    (prefix / "bin" / "python").symlink_to("python3.12")
+    (prefix / "bin" / "python3.11").chmod(0o644)
+    (prefix / PACKAGES / "torch" / "__init__.py").unlink()
+    write(prefix / "extra", "")
+
+    assert digest(prefix, "--verify", status=1)["differences"] == [
+        "changed bin/python",
+        "changed bin/python3.11",
+        "extra extra",
+        f"missing {PACKAGES}/torch/__init__.py",
+    ]
+
+
+def test_an_untouched_environment_verifies_again_and_again_read_or_not(prefix: Path) -> None:
+    recorded = digest(prefix, "--record")
+
+    assert digest(prefix, "--verify")["digest"] == recorded["digest"]
+    assert digest(prefix, "--verify", "--full")["differences"] == []
+
+
+def test_a_prefix_that_is_not_there_is_reported_and_does_not_verify(tmp_path: Path) -> None:
+    report = digest(tmp_path / "envs" / "none", "--verify", status=1)
+
+    assert (report["exists"], report["digest"], report["files"]) == (False, "", 0)
+    assert report["free_bytes"] > 0
