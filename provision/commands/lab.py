@@ -19,7 +19,7 @@ from provision.commands import mirror
 from provision.commands.folders import user_cache
 from provision.errors import BadInput
 from provision.lab import argv, lab
-from provision.lab.image.build import ensure_image, image_of
+from provision.lab.image.build import image_of
 from provision.lab.layout import Lab, folder_of, lay_out
 from provision.lab.observe import State
 from provision.lab.record import load
@@ -111,7 +111,6 @@ def up(
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return
         with _reporting() as report:
-            lab.require_image(wanted, ensure_image(user_cache(), report=report))
             lab.up(wanted, mirror=_mirror(), report=report)
     _print_status(wanted)
     _out.print(f"inventory: {wanted.inventory}", highlight=False, soft_wrap=True)

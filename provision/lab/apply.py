@@ -15,6 +15,7 @@ from provision.edges import process
 from provision.errors import CommandFailed
 from provision.lab import argv, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
+from provision.lab.image.build import ensure_image
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode
 from provision.lab.limits import raise_inotify_instances
 from provision.lab.plan import Action, Step
@@ -36,6 +37,7 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
     """
     nodes = {node.name: node for node in lab.nodes}
     actions: Mapping[Action, Callable[[str], None]] = {
+        Action.build_image: lambda _: ensure_image(lab.base, report=report),
         Action.raise_limit: lambda _: raise_inotify_instances(),
         Action.make_bridge: lambda _: _run_all(argv.make_bridge(lab)),
         Action.start_server: lambda _: _start_server(lab, mirror),

@@ -62,7 +62,7 @@ def wanted_lab(asked: Lab, existing: Lab | None) -> Lab:
 def plan_for_up(lab: Lab) -> list[plan.Step]:
     """The steps that `up` would do now."""
     made = frozenset(node.name for node in lab.nodes if node.folder.exists())
-    return plan.plan_up(lab, look(lab), made=made)
+    return plan.plan_up(lab, look(lab), made=made, has_image=lab.base.exists())
 
 
 def up(lab: Lab, *, mirror: Path, report: Report) -> None:
@@ -90,18 +90,6 @@ def _ensure_key(lab: Lab) -> None:
     lab.ssh_key.unlink(missing_ok=True)  # half a pair, from a command that was killed
     words = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"lab {lab.name}", "-f", lab.ssh_key)
     process.run(words, timeout_seconds=30)
-
-
-def require_image(lab: Lab, image: Path) -> None:
-    """Raises:
-    BadInput: the lab was made from another image, which is no longer in the cache.
-    """
-    if lab.base != image and not lab.base.exists():
-        raise BadInput(
-            f"bring up lab {lab.name}",
-            found=f"the image that it was made from is gone: {lab.base}",
-            fix=f"Make it again: provision lab down --name {lab.name}, then up.",
-        )
 
 
 def plan_for_down(folder: Path) -> list[plan.Step]:

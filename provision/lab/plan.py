@@ -12,6 +12,7 @@ from provision.lab.observe import Observed
 
 
 class Action(StrEnum):
+    build_image = "build image"
     raise_limit = "raise limit"
     make_bridge = "make bridge"
     start_server = "start file server"
@@ -38,13 +39,17 @@ class Step:
     reason: str
 
 
-def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str]) -> list[Step]:
+def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str], has_image: bool = True) -> list[Step]:
     """Steps that bring up what is missing of `lab`; a running lab gets none but the description.
 
     Args:
         made: names of the nodes whose files are complete.
+        has_image: whether the image that the nodes start from is in the cache.
     """
     steps = []
+    if not has_image:
+        reason = "it is not in the cache; takes about half a minute"
+        steps.append(Step(action=Action.build_image, target=str(lab.base), reason=reason))
     if observed.inotify_instances < INOTIFY_INSTANCES:
         reason = f"{observed.inotify_instances} are too few for many nodes, {INOTIFY_INSTANCES} are enough"
         steps.append(Step(action=Action.raise_limit, target="fs.inotify.max_user_instances", reason=reason))

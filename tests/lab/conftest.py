@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,9 @@ NODES = 4
 Finished = subprocess.CompletedProcess[str]
 
 
-def provision(*words: str, timeout_seconds: float = 300, check: bool = True) -> Finished:
+def provision(
+    *words: str, timeout_seconds: float = 300, check: bool = True, env: Mapping[str, str] | None = None
+) -> Finished:
     """Runs `provision ...` as a person would; fails the test with its output when `check` and it fails."""
     finished = subprocess.run(
         [sys.executable, "-m", "provision.cli", *words],
@@ -36,6 +38,7 @@ def provision(*words: str, timeout_seconds: float = 300, check: bool = True) -> 
         timeout=timeout_seconds,
         check=False,
         stdin=subprocess.DEVNULL,
+        env=env,
     )
     if check:
         assert finished.returncode == 0, f"provision {' '.join(words)}\n{finished.stdout}\n{finished.stderr}"

@@ -252,6 +252,31 @@ def test_a_plan_is_shown_and_nothing_is_done(before: set[str]) -> None:
     assert traces() - before == set()
 
 
+def test_a_killed_build_of_the_image_leaves_no_process_and_no_image(before: set[str], tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "provision.cli", *UP]
+    cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=cache) as command:
+        assert command.stderr is not None
+        next(line for line in command.stderr if "installing essential packages" in line)
+        command.kill()
+    deadline = time.monotonic() + 10
+
+    while any(f"{tmp_path}" in words_of(entry) for entry in Path("/proc").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+    assert not list(tmp_path.glob("clusterwright/base/*/root"))
+    assert len(list(tmp_path.glob("clusterwright/base/*/root.partial"))) == 1
+    assert "build image" in provision(*UP, "--check", env=cache).stdout
+
+
+def words_of(entry: Path) -> str:
+    try:
+        return (entry / "cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def test_a_machine_without_the_programs_is_told_what_is_missing(lab_machine: None) -> None:
     refused = subprocess.run(
         [sys.executable, "-m", "provision.cli", *UP], capture_output=True, text=True, env={"PATH": "/nowhere"}

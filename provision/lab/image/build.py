@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from provision.edges import process
-from provision.errors import MissingRequirement
+from provision.errors import BadInput, MissingRequirement
 from provision.lab.image import guest, recipe
 from provision.lab.lock import hold
 
@@ -28,17 +28,24 @@ def _release() -> str:
     return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 
 
-def ensure_image(cache: Path, *, report: Callable[[str], None]) -> Path:
-    """Builds the base image unless it is there, and returns where it lies.
+def ensure_image(image: Path, *, report: Callable[[str], None]) -> None:
+    """Builds the base image at `image`, which `image_of` named, unless it is there.
 
-    Side effects: about half a minute of work and 250 MB below `cache` the first time.
+    Side effects: about half a minute of work and 250 MB on the disk.
+
+    Raises:
+        BadInput: it is another recipe's: a lab was made from it, and it has gone from the cache since.
     """
-    image = image_of(cache)
-    if not image.exists():
-        with hold("the base image", wait_seconds=_BUILD_SECONDS):
-            if not image.exists():
-                _build(image, report)
-    return image
+    with hold("the base image", wait_seconds=_BUILD_SECONDS):
+        if image.exists():
+            return
+        if image != image_of(image.parents[2]):
+            raise BadInput(
+                f"build the base image {image.parent.name}",
+                found="this version of Clusterwright makes another one",
+                fix="Take down the lab that was made from it (provision lab down), then bring it up again.",
+            )
+        _build(image, report)
 
 
 def _build(image: Path, report: Callable[[str], None]) -> None:
@@ -52,7 +59,7 @@ def _build(image: Path, report: Callable[[str], None]) -> None:
 
     def on_line(line: str) -> None:
         lines.append(line)
-        report(f"base image: {line.removeprefix('I: ')}")
+        report(f"build image: {line.removeprefix('I: ')}")
 
     status = process.stream(words, timeout_seconds=_BUILD_SECONDS, on_line=on_line)
     if status != 0:

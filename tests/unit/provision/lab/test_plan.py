@@ -57,6 +57,12 @@ def test_a_node_whose_cable_was_never_finished_is_connected_but_not_started_agai
     assert brief(plan_up(LAB, half, made=frozenset({"te1", "te2"}))) == [("connect", "te2"), *CHECKS]
 
 
+def test_an_image_that_is_not_in_the_cache_is_built_first() -> None:
+    steps = plan_up(LAB, Observed(inotify_instances=128), made=frozenset(), has_image=False)
+
+    assert brief(steps)[0] == ("build image", "/b")
+
+
 def test_a_limit_that_would_stop_the_tenth_node_is_raised_first() -> None:
     steps = plan_up(LAB, Observed(inotify_instances=128), made=frozenset())
 
@@ -105,7 +111,8 @@ def test_there_is_nothing_to_take_down_where_nothing_is() -> None:
 
 
 def test_every_step_says_why() -> None:
-    steps = plan_up(LAB, Observed(), made=frozenset()) + plan_down("cwlab", RUNNING)
+    everything = plan_up(LAB, Observed(inotify_instances=1), made=frozenset(), has_image=False)
+    steps = [*everything, *plan_down("cwlab", RUNNING)]
 
     assert all(step.reason for step in steps)
-    assert {step.action for step in steps} == set(Action) - {Action.unmount, Action.raise_limit}
+    assert {step.action for step in steps} == set(Action) - {Action.unmount}
