@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from runtime.errors import BadInput, RuntimeFault
-from runtime.launch.cli import new_job_id, on_signals, read_nodes
+from runtime.launch.cli import on_signals, read_nodes
 from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.follow import run
 from runtime.launch.judge import Problem, ranks_of
@@ -77,15 +78,15 @@ def smoke(
         worker.work(Topology.from_environment(os.environ), sizes=swept, timeout_seconds=timeout)
         return
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
-    identity = new_job_id("")
+    identity = f"smoke-{secrets.token_hex(8)}"
     job = Job(
-        job_id=f"smoke-{identity}",
+        job_id=identity,
         nodes=nodes,
         kind="program",
         words=_worker_words(swept, timeout),
         cwd="/",
         python=sys.executable,
-        job_path=str(Path(tempfile.gettempdir()) / f"clusterwright-smoke-{identity}"),
+        job_path=str(Path(tempfile.gettempdir()) / f"clusterwright-{identity}"),
         master_port=master_port,
         interface=interface,
         forwarded=matching(os.environ, FORWARDED),

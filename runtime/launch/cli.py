@@ -88,15 +88,20 @@ class ConsoleWatcher:
 
     def __init__(self, hosts_by_rank: tuple[str, ...]) -> None:
         self._hosts = hosts_by_rank
+        self._unread = ""
 
     def on_text(self, rank: int, piece: str) -> None:
         """Writes a piece as it came, its line's end included."""
-        sys.stdout.write(piece if rank == 0 else f"[{self._hosts[rank]}:{rank}] {piece}")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(piece if rank == 0 else f"[{self._hosts[rank]}:{rank}] {piece}")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self._unread = "nobody reads the output any more"
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def on_tick(self) -> str:
-        """Nothing here ends a job."""
-        return ""
+        """A job whose reader has left (as in `zerorun ... | head`) ends."""
+        return self._unread
 
 
 @app.command(

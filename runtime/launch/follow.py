@@ -14,7 +14,7 @@ from runtime.launch.session import Session
 GRACE_SECONDS = 10.0
 # After the first failure others are about to report theirs; the first cause is chosen among them.
 _SETTLE_SECONDS = 1.0
-# What a node may need, beyond the grace, to report the end of its part; less when nobody is given grace.
+# What a node may need, beyond the grace, to report the end of its part; less when a job is cut short.
 _FAREWELL_SECONDS = 5.0
 _CURT_FAREWELL_SECONDS = 1.0
 
@@ -117,6 +117,8 @@ class _Run:
         if self.stopped is not None:
             again = len(interrupts) > 1 and self.stopped.grace_seconds > 0
             return replace(self.stopped, grace_seconds=0) if again else None
+        if self._all_well():
+            return Stop(reason="", status=0, grace_seconds=0)
         if interrupts:
             reason = f"signal {interrupts[0]} reached the launcher"
             return Stop(reason=reason, status=128 + interrupts[0], grace_seconds=GRACE_SECONDS)
@@ -130,9 +132,15 @@ class _Run:
             return Stop(reason="", status=1, grace_seconds=GRACE_SECONDS)
         return None
 
+    def _all_well(self) -> bool:
+        """Every rank has succeeded: the agents, slow to leave with their torch, have nothing left to do."""
+        ends = self.ranks.values()
+        return len(ends) == self.session.job.world_size and all(end.status == 0 for end in ends)
+
     def stop(self, stop: Stop) -> None:
         self.stopped = stop
-        farewell = _FAREWELL_SECONDS if stop.grace_seconds else _CURT_FAREWELL_SECONDS
+        cut_short = bool(stop.reason) and not stop.grace_seconds
+        farewell = _CURT_FAREWELL_SECONDS if cut_short else _FAREWELL_SECONDS
         self.give_up_at = time.monotonic() + stop.grace_seconds + farewell
         self.session.broadcast("stop", grace=stop.grace_seconds)
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from runtime.launch import frames, spec
@@ -126,7 +127,8 @@ def _prepare(order: Order) -> None:
     for local in range(order.nproc):
         Path(order.rank_log(local)).write_bytes(b"")
         Path(order.rank_exit(local)).unlink(missing_ok=True)
-    plain = json.dumps(spec.to_json(order))
+    # Variables may be secrets, and the ranks inherit them from the agent.
+    plain = json.dumps(spec.to_json(replace(order, forwarded={}, environment={})))
     path = Path(order.path(f"order{order.node_rank}.json"))
     path.touch(mode=0o600)
     path.write_text(plain)

@@ -72,6 +72,8 @@ def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(
             "CW_X": "$HOME `id`",
         }
     assert not (hostile_path / "gone").exists()
+    kept = "".join(path.read_text() for path in (hostile_path / "job $x").glob("order*.json"))
+    assert "$HOME" not in kept
     account = json.loads((hostile_path / "job $x" / "job.json").read_text())
     assert (account["status"], account["words"][1:]) == (0, HOSTILE)
     assert launcher.leaves_nothing()
@@ -235,6 +237,19 @@ def test_a_dry_run_shows_every_word_and_starts_nothing(launch: Launch, tmp_path:
     assert '"x y"' in ended.stdout
     assert "s3cret" not in ended.stdout
     assert not (tmp_path / "job").exists()
+
+
+def test_a_job_whose_reader_has_left_ends(launch: Launch, tmp_path: Path) -> None:
+    program = script(tmp_path, "import time\nwhile True: print('tick', flush=True); time.sleep(0.1)")
+    launcher = launch(tmp_path, *nodes(tmp_path, 1), program)
+    assert launcher.process.stdout is not None
+
+    first = launcher.process.stdout.readline()
+    launcher.process.stdout.close()
+    status = launcher.process.wait(20)
+
+    assert (first, status) == ("tick\n", 1)
+    assert launcher.leaves_nothing()
 
 
 def test_modules_and_programs_run_too(launch: Launch, tmp_path: Path) -> None:
