@@ -1,0 +1,118 @@
+"""The role `conda_env` on real nodes: one digest everywhere, drift that is named, a disk that fills up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.lab.conftest import LabUnderTest, changed, playbook, provision
+
+PREFIX = "/data/miniconda3/envs/llm"
+DIGEST = f"python3 /usr/local/lib/clusterwright/environment_digest.py --prefix {PREFIX}"
+TAGS = ("--tags", "conda_env")
+
+
+@pytest.fixture(scope="module")
+def conda_lab(spare_lab: LabUnderTest) -> LabUnderTest:
+    """Nodes with Miniconda and without an environment."""
+    provision("lab", "mirror", timeout_seconds=1200)
+    spare_lab.reset()
+    playbook(spare_lab, "--tags", "data_disk,miniconda")
+    return spare_lab
+
+
+@pytest.fixture(scope="module")
+def built(conda_lab: LabUnderTest) -> LabUnderTest:
+    playbook(conda_lab, *TAGS)
+    return conda_lab
+
+
+@pytest.fixture
+def without_environment(conda_lab: LabUnderTest) -> Iterator[LabUnderTest]:
+    """te1 without an environment; te2 as it is."""
+    conda_lab.run("te1", f"rm -rf {PREFIX}")
+    yield conda_lab
+    conda_lab.run("te1", "rm -f /data/ballast")
+
+
+def fill(lab: LabUnderTest, *, leave_mib: int) -> None:
+    """Fills the data disk of te1."""
+    free = int(lab.out("te1", "df --output=avail -BM /data | tail -1 | tr -d ' M'"))
+    lab.run("te1", f"fallocate -l {free - leave_mib}M /data/ballast")
+
+
+def report(lab: LabUnderTest, node: str, *words: str, status: int = 0) -> dict[str, Any]:
+    finished = lab.run(node, " ".join([DIGEST, *words]), check=False)
+    assert finished.returncode == status, finished.stdout + finished.stderr
+    found: dict[str, Any] = json.loads(finished.stdout)
+    return found
+
+
+def test_all_nodes_tell_one_digest_and_the_environment_is_active_at_login(built: LabUnderTest) -> None:
+    told = [json.loads(text) for text in built.out_of_all("cat /etc/clusterwright/environment.json")]
+    active = "bash -lc 'echo $CONDA_PREFIX; python -c \"import torch; print(torch.__version__)\"'"
+
+    assert told[0] == told[1]
+    assert told[0]["digest"] == report(built, "te1", "--full")["digest"]
+    assert told[0]["packages"]["torch"] == "2.13.0+cpu"
+    assert built.out_of_all(active) == [f"{PREFIX}\n2.13.0+cpu"] * 2
+
+
+def test_using_the_environment_does_not_change_its_digest(built: LabUnderTest) -> None:
+    built.run("te1", f"{PREFIX}/bin/python -c 'import torch._dynamo, sympy, rich, typer, http.server'")
+
+    assert report(built, "te1", "--verify", "--full")["differences"] == []
+
+
+def test_an_environment_that_is_recorded_but_not_the_others_is_named(built: LabUnderTest) -> None:
+    built_from = report(built, "te2")["built_from"]
+    built.run("te2", f"echo >{PREFIX}/lib/stray")
+    built.run("te2", f"{DIGEST} --record --built-from {built_from}")
+
+    finished = playbook(built, *TAGS, check=False)
+    built.run("te2", f"rm {PREFIX}/lib/stray")
+    built.run("te2", f"{DIGEST} --record --built-from {built_from}")
+
+    assert finished.returncode != 0
+    assert "te2 holds another environment than the others" in finished.stdout
+
+
+def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabUnderTest) -> None:
+    path = "lib/python3.11/site-packages/torch/version.py"
+    before = report(built, "te2")["digest"]
+    built.run("te2", f"sed -i 's/2.13.0/2.13.1/' {PREFIX}/{path}")
+
+    finished = playbook(built, *TAGS)
+
+    assert f"1 of its files differ: changed {path}" in " ".join(finished.stdout.split())
+    assert changed(finished)["te1"] == 0
+    assert report(built, "te2", "--verify")["digest"] == before
+
+
+def test_too_little_space_is_said_before_anything_is_begun(without_environment: LabUnderTest) -> None:
+    fill(without_environment, leave_mib=700)
+
+    finished = playbook(without_environment, *TAGS, check=False)
+
+    said = " ".join(finished.stdout.split())
+    assert finished.returncode != 0
+    assert "te1 has 0.7 GiB free at /data/miniconda3/envs; building llm needs 3 GiB" in said
+    assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_done_and_the_other_node_finishes(
+    without_environment: LabUnderTest,
+) -> None:
+    fill(without_environment, leave_mib=500)
+
+    finished = playbook(without_environment, *TAGS, "-e", "conda_env_space_gib=0.1", check=False)
+
+    said = " ".join(finished.stdout.split())
+    assert finished.returncode != 0
+    assert "The environment llm is not built on te1" in said
+    assert "The disk filled up" in said
+    assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
+    assert report(without_environment, "te2", "--verify")["exists"]

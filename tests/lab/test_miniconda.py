@@ -1,0 +1,83 @@
+"""The role `miniconda` on bare nodes: a damaged installer, an interrupted one, and what conda then can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from provision.commands.folders import user_cache
+from provision.lab.mirror.installers import installer_in
+from tests.lab.conftest import LabUnderTest, changed, playbook, provision
+
+PREFIX = "/data/miniconda3"
+CONDA = f"{PREFIX}/bin/conda"
+
+
+@pytest.fixture(scope="module")
+def installer(lab_machine: None) -> Path:
+    provision("lab", "mirror", timeout_seconds=1200)
+    return installer_in(user_cache() / "mirror" / "current" / "miniconda")
+
+
+@pytest.fixture
+def disks(installer: Path, spare_lab: LabUnderTest) -> LabUnderTest:
+    """Blank nodes with their data disks mounted."""
+    spare_lab.reset()
+    playbook(spare_lab, "--tags", "data_disk")
+    return spare_lab
+
+
+@pytest.fixture
+def damaged(installer: Path, disks: LabUnderTest, tmp_path: Path) -> Iterator[str]:
+    """The address of an installer with one flipped byte."""
+    content = bytearray(installer.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / installer.name).write_bytes(content)
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer((disks.lab.gateway, 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{disks.lab.gateway}:{server.server_port}/{installer.name}"
+        server.shutdown()
+
+
+def test_an_installer_with_one_flipped_byte_is_refused_and_nothing_is_installed(
+    disks: LabUnderTest, damaged: str
+) -> None:
+    finished = playbook(
+        disks, "--tags", "miniconda", "-e", f"miniconda_installer_source={damaged}", check=False
+    )
+
+    assert finished.returncode != 0
+    for node in disks.nodes:
+        assert f"Miniconda is not installed on {node}" in finished.stdout
+    assert "checksum" in finished.stdout
+    assert disks.out_of_all("ls -A /data") == ["lost+found"] * len(disks.nodes)
+
+
+def test_an_interrupted_installation_is_noticed_and_made_again(disks: LabUnderTest, installer: Path) -> None:
+    address = f"http://{disks.lab.gateway}:8080/miniconda/{installer.name}"
+    fetch = f"import urllib.request; urllib.request.urlretrieve('{address}', '/tmp/installer.sh')"
+    disks.run("te1", f'python3 -c "{fetch}"')
+    disks.run("te1", f"timeout --signal KILL 1.5 sh /tmp/installer.sh -b -p {PREFIX}", check=False)
+    left = disks.out("te1", f"ls {PREFIX}/pkgs | wc -l")
+
+    first = playbook(disks, "--tags", "miniconda")
+    second = playbook(disks, "--tags", "miniconda")
+
+    assert int(left) > 0
+    assert all(changed(first).values())
+    assert not any(changed(second).values())
+    for command in (
+        f"{CONDA} info --envs",
+        f"{CONDA} create -y -q -n solved python=3.11 pip",
+        f"{CONDA} run -n solved python -c 'import ssl, sqlite3, ctypes, lzma, bz2, zlib, readline, uuid'",
+        "bash -lc 'conda activate solved && test $CONDA_DEFAULT_ENV = solved && conda deactivate'",
+        "sh -lc 'conda activate solved && python -m pip --version'",
+        f"HOME=/tmp {CONDA} init bash && grep -q 'conda initialize' /tmp/.bashrc",
+    ):
+        disks.run("te1", command)
