@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -104,3 +104,30 @@ def _length(dataset: Dataset[Any]) -> int:
     if length == 0:
         raise BadInput("shard training_data over the ranks", found="it is empty", fix="Give samples.")
     return length
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with its tensors on the device, through dicts, lists and tuples."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: to_device(value, device) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+def loss_of(output: Any) -> torch.Tensor:
+    """The loss that a model returned: as it is, as `.loss`, or as the first element.
+
+    Raises:
+        BadInput: it returned none.
+    """
+    loss = getattr(output, "loss", output[0] if isinstance(output, tuple | list) else output)
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        raise BadInput(
+            "train a batch",
+            found=f"the model returned a {type(loss).__name__}, which is no loss",
+            fix="Return the loss, or call engine(batch), engine.backward(loss) and engine.step().",
+        )
+    return loss

@@ -14,15 +14,14 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.comm.group import Group
-from runtime.errors import BadInput, JobFailed
+from runtime.errors import BadInput
 from runtime.zero.checkpoint.load import load
 from runtime.zero.checkpoint.save import save
 from runtime.zero.checkpoint.together import from_first
 from runtime.zero.config.schema import Config
-from runtime.zero.data import ShardedLoader
+from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.gradients import (
     clip_factor,
-    first_not_finite,
     global_norm,
     local_gradients,
     multiply,
@@ -30,9 +29,9 @@ from runtime.zero.gradients import (
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale
 from runtime.zero.shard import ShardPlan, drop_gathered, units
+from runtime.zero.skips import Skips
 
 logger = logging.getLogger("runtime")
-SKIPS_ALLOWED = 20  # in a row and with the loss scale at its smallest; a scale of 2^16 takes 17 to get there
 
 
 class LearningRates(Protocol):
@@ -76,7 +75,7 @@ class Engine:
         self.overflow = False
         self._plan = plan
         self._norm: float | None = None
-        self._skips_in_a_row = 0
+        self._skips = Skips()
         self._boundary_set: bool | None = None
         self._synced: bool | None = None
         self._scaled_backwards = 0
@@ -125,7 +124,7 @@ class Engine:
         steps = self.gradient_accumulation_steps()
         total = torch.zeros((), device=self.device)
         for _ in range(steps):
-            loss = _loss_of(self._feed(next(samples)))
+            loss = loss_of(self._feed(next(samples)))
             self.backward(loss)
             self.step()
             total += loss.detach().float() / steps
@@ -275,7 +274,8 @@ class Engine:
             factor *= clip_factor(self._norm, limit)
         self.overflow = self._norm is not None and not self._norm < float("inf")
         if self.overflow:
-            self._skip()
+            self.skipped_steps += 1
+            self._skips.skip(self)
         else:
             multiply(shards, factor)
             self._apply()
@@ -286,7 +286,7 @@ class Engine:
         self._report()
 
     def _apply(self) -> None:
-        self._skips_in_a_row = 0
+        self._skips.in_a_row = 0
         drop_gathered(self.module)
         self.optimizer.step()
         if self.lr_scheduler is not None:
@@ -294,37 +294,6 @@ class Engine:
 
     def _must_be_finite(self) -> bool:
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
-
-    def _skip(self) -> None:
-        """All ranks skip, since all know the same norm; at the smallest scale they say why, then give up."""
-        self.skipped_steps += 1
-        if self.loss_scale.dynamic and self.loss_scale.value > self.loss_scale.smallest:
-            logger.info(
-                "step %d skipped: overflow at loss scale %g", self.global_steps, self.loss_scale.value
-            )
-            return
-        self._skips_in_a_row += 1
-        culprit = self._culprit()
-        logger.warning("step %d skipped: the gradient of %s is not finite", self.global_steps, culprit)
-        if self._skips_in_a_row >= SKIPS_ALLOWED:
-            raise JobFailed(
-                f"train step {self.global_steps}",
-                found=f"gradients were not finite {self._skips_in_a_row} times in a row, now in {culprit} "
-                f"with samples {self._batch_of_step()}",
-                fix="Use bf16 (no loss scale), lower the learning rate, or look at that batch.",
-            )
-
-    def _culprit(self) -> str:
-        """The first parameter in the model's order that is not finite on any rank."""
-        names = [name for name, _ in self.module.named_parameters()]
-        found = first_not_finite(self.module.named_parameters())
-        index = torch.tensor(names.index(found) if found else len(names), device=self.device)
-        dist.all_reduce(index, op=dist.ReduceOp.MIN)
-        return names[int(index)] if int(index) < len(names) else "no parameter (the norm itself overflowed)"
-
-    def _batch_of_step(self) -> str:
-        size = self.train_batch_size()
-        return f"{self.global_steps * size} to {(self.global_steps + 1) * size - 1}"
 
     def _check_scaled(self) -> None:
         if self.config.fp16.enabled and not self._scaled_backwards:
@@ -360,7 +329,7 @@ class Engine:
         return self._samples
 
     def _feed(self, batch: Any) -> Any:
-        batch = _to(batch, self.device)
+        batch = to_device(batch, self.device)
         if isinstance(batch, Mapping):
             return self(**batch)
         return self(*batch) if isinstance(batch, tuple | list) else self(batch)
@@ -370,24 +339,3 @@ class Engine:
         """The backward within is not the last one of its optimizer step."""
         self.set_gradient_accumulation_boundary(False)
         yield
-
-
-def _loss_of(output: Any) -> torch.Tensor:
-    loss = getattr(output, "loss", output[0] if isinstance(output, tuple | list) else output)
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        raise BadInput(
-            "train a batch",
-            found=f"the model returned a {type(loss).__name__}, which is no loss",
-            fix="Return the loss, or call engine(batch), engine.backward(loss) and engine.step().",
-        )
-    return loss
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {name: _to(value, device) for name, value in batch.items()}
-    if isinstance(batch, tuple | list):
-        return type(batch)(_to(value, device) for value in batch)
-    return batch

@@ -64,7 +64,7 @@ def own(rank: int) -> set[str]:
 
 def test_a_lost_node_loses_nothing(ranks: Ranks, tmp_path: Path) -> None:
     root = tmp_path / "all"
-    uninterrupted = ranks(save_on_own_disks, WORLD, str(root), True, timeout_seconds=120)[0]
+    uninterrupted = ranks(save_on_own_disks, WORLD, str(root), True, timeout_seconds=300)[0]
 
     assert [files(root, rank) for rank in range(WORLD)] == [
         COMMON | own(rank) | own((rank - 1) % WORLD) for rank in range(WORLD)
@@ -72,7 +72,7 @@ def test_a_lost_node_loses_nothing(ranks: Ranks, tmp_path: Path) -> None:
 
     shutil.rmtree(disk_of(str(root), 1))  # a new machine with an empty disk
     (disk_of(str(root), 2) / "global_step3" / "__2_0.distcp").unlink()  # and a damaged one
-    for losses, error in ranks(load_from_own_disks, WORLD, str(root), 3, timeout_seconds=120):
+    for losses, error in ranks(load_from_own_disks, WORLD, str(root), 3, timeout_seconds=300):
         assert not error
         assert losses == pytest.approx(uninterrupted, rel=1e-5)
 
@@ -80,18 +80,18 @@ def test_a_lost_node_loses_nothing(ranks: Ranks, tmp_path: Path) -> None:
     assert own(2) <= files(root, 2)
 
     shutil.rmtree(disk_of(str(root), 2))  # and fewer machines, of another stage
-    for losses, error in ranks(load_from_own_disks, 2, str(root), 1, timeout_seconds=120):
+    for losses, error in ranks(load_from_own_disks, 2, str(root), 1, timeout_seconds=300):
         assert not error
         assert losses == pytest.approx(uninterrupted, rel=1e-5)
 
 
 def test_without_a_buddy_the_lost_file_is_named(ranks: Ranks, tmp_path: Path) -> None:
     root = tmp_path / "all"
-    ranks(save_on_own_disks, 2, str(root), False, timeout_seconds=120)
+    ranks(save_on_own_disks, 2, str(root), False, timeout_seconds=300)
     assert [files(root, rank) for rank in range(2)] == [COMMON | own(rank) for rank in range(2)]
 
     shutil.rmtree(disk_of(str(root), 1))
 
-    for losses, error in ranks(load_from_own_disks, 2, str(root), 3, timeout_seconds=120):
+    for losses, error in ranks(load_from_own_disks, 2, str(root), 3, timeout_seconds=300):
         assert not losses
         assert "global_step3: __1_0.distcp is missing; rank_1.pt is missing" in error

@@ -102,7 +102,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def good(ranks: Ranks, saved: Path) -> Path:
     """A folder with the checkpoints of steps 3 and 4, made once."""
     if not saved.exists():
-        ranks(two_checkpoints, 2, str(saved), timeout_seconds=120)
+        ranks(two_checkpoints, 2, str(saved), timeout_seconds=300)
     return saved
 
 
@@ -125,13 +125,13 @@ def test_a_rank_killed_in_any_phase_of_a_save_loses_no_earlier_checkpoint(
         folder = only_the_first(good, tmp_path / phase)
         folders.append(str(folder))
         with pytest.raises(AssertionError, match=f"rank {victim}: died without a word, exit status -9"):
-            ranks(die_in_save, 2, str(folder), phase, victim, timeout_seconds=120)
+            ranks(die_in_save, 2, str(folder), phase, victim, timeout_seconds=300)
     in_file = only_the_first(good, tmp_path / "file")
     folders.append(str(in_file))
     with pytest.raises(AssertionError, match=f"exit status -{int(signal.SIGXFSZ)}"):
-        ranks(die_in_a_file, 2, str(in_file), timeout_seconds=120)
+        ranks(die_in_a_file, 2, str(in_file), timeout_seconds=300)
 
-    outcomes = ranks(continue_all, 2, folders, timeout_seconds=180)[0]
+    outcomes = ranks(continue_all, 2, folders, timeout_seconds=300)[0]
 
     for (phase, _), (loaded, losses, error) in zip([*PHASES, ("file", 1)], outcomes, strict=True):
         step = 4 if phase == "prune" else 3
@@ -173,8 +173,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_loaded(
         damage(folder / "global_step4" / file)
         folders.append(str(folder))
 
-    outcomes = ranks(continue_all, 2, folders, timeout_seconds=180)[0]
-    refused = ranks(continue_all, 2, folders[:-1], "global_step4", timeout_seconds=180)[0]
+    outcomes = ranks(continue_all, 2, folders, timeout_seconds=300)[0]
+    refused = ranks(continue_all, 2, folders[:-1], "global_step4", timeout_seconds=300)[0]
 
     for name, (loaded, losses, error) in zip(DAMAGES, outcomes, strict=True):
         assert (loaded, error) == (str(tmp_path / name / "global_step3"), ""), name

@@ -58,7 +58,7 @@ def overflow_on_one_rank(topology: Topology) -> dict[str, Any]:
 
 
 def test_an_overflow_on_one_rank_skips_the_step_on_all(ranks: Ranks) -> None:
-    for seen in ranks(overflow_on_one_rank, 2):
+    for seen in ranks(overflow_on_one_rank, 2, timeout_seconds=300):
         assert seen["overflows"] == [False, True, True, False, False]
         assert seen["moved"] == [True, False, False, True, True]
         assert seen["scales"] == [256, 128, 64, 64, 64]
@@ -97,7 +97,7 @@ def overflow_for_ever(topology: Topology) -> tuple[int, str]:
 
 
 def test_at_the_smallest_scale_steps_are_skipped_and_then_the_culprit_is_named(ranks: Ranks) -> None:
-    for skipped, said in ranks(overflow_for_ever, 2):
+    for skipped, said in ranks(overflow_for_ever, 2, timeout_seconds=300):
         assert skipped == 22  # two to get from 4 to 1, then twenty at 1
         assert "20 times in a row, now in second.weight" in said
         assert "samples 42 to 43" in said
@@ -123,7 +123,7 @@ def plain_backward(topology: Topology) -> tuple[str, bool]:
 
 
 def test_a_backward_without_the_scale_is_refused_and_a_scaled_one_is_right(ranks: Ranks) -> None:
-    [(said, overflow)] = ranks(plain_backward, 1)
+    [(said, overflow)] = ranks(plain_backward, 1, timeout_seconds=300)
 
     assert "the loss went backward without the loss scale" in said
     assert not overflow

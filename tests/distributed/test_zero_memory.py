@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def test_losses_are_those_without(ranks: Ranks, plain: History) -> None:
-    histories = ranks(engine_loops, 4, list(VARIANTS.values()), timeout_seconds=240)[0]
+    histories = ranks(engine_loops, 4, list(VARIANTS.values()), timeout_seconds=300)[0]
 
     for name, history in zip(VARIANTS, histories, strict=True):
         assert history.losses == pytest.approx(plain.losses, rel=1e-5), name
@@ -74,7 +74,7 @@ def count_activations(topology: Topology, configs: list[Mapping[str, Any]]) -> l
 def test_recomputed_blocks_keep_less(ranks: Ranks) -> None:
     configs = [config_for(3), config_for(3, activation_checkpointing={})]
 
-    [[without, with_]] = ranks(count_activations, 1, configs)
+    [[without, with_]] = ranks(count_activations, 1, configs, timeout_seconds=300)
 
     assert with_ < 0.6 * without
 
@@ -103,4 +103,4 @@ def train_a_part(topology: Topology) -> tuple[bool, bool, int, int]:
 
 
 def test_frozen_weights_stay_and_cost_no_optimizer_state(ranks: Ranks) -> None:
-    assert ranks(train_a_part, 2) == [(True, True, 1, 1)] * 2
+    assert ranks(train_a_part, 2, timeout_seconds=300) == [(True, True, 1, 1)] * 2

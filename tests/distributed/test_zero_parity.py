@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import STEPS, History, config_for, engine_loops, plain_loop
 
 pytestmark = pytest.mark.distributed
+PEER = Path(__file__).parents[1] / "cases" / "parity" / "deepspeed_0_19_8.json"
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +20,23 @@ def plain() -> History:
     return plain_loop()
 
 
+@pytest.fixture(scope="module")
+def peer() -> dict[tuple[int, bool], list[float]]:
+    """Losses that DeepSpeed 0.19.8 had on the same configurations, by stage and bf16."""
+    runs = json.loads(PEER.read_text())["runs"]
+    return {(run["stage"], run["bf16"]): run["losses"] for run in runs}
+
+
 def run(ranks: Ranks, world_size: int, configs: list[dict[str, Any]]) -> list[History]:
-    by_rank = ranks(engine_loops, world_size, configs, timeout_seconds=120)
+    by_rank = ranks(engine_loops, world_size, configs, timeout_seconds=300)
     assert all(histories == by_rank[0] for histories in by_rank), "ranks disagree"
     return by_rank[0]
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_every_stage_in_fp32_equals_the_plain_loop(ranks: Ranks, plain: History, world_size: int) -> None:
+def test_every_stage_in_fp32_equals_the_plain_loop_and_the_peer(
+    ranks: Ranks, plain: History, peer: dict[tuple[int, bool], list[float]], world_size: int
+) -> None:
     histories = run(ranks, world_size, [config_for(stage) for stage in range(4)])
 
     for stage, history in enumerate(histories):
@@ -32,15 +44,18 @@ def test_every_stage_in_fp32_equals_the_plain_loop(ranks: Ranks, plain: History,
         assert history.losses == pytest.approx(plain.losses, rel=1e-5), f"stage {stage}"
         assert history.norms == pytest.approx(plain.norms, rel=1e-4), f"stage {stage}"
         assert history.rates == pytest.approx(plain.rates, rel=1e-12), f"stage {stage}"
+        if stage > 0:
+            assert history.losses == pytest.approx(peer[stage, False], rel=1e-5), f"stage {stage}"
         assert history.losses[-1] < 0.8 * history.losses[0]
         assert len(history.losses) == STEPS
 
 
 @pytest.mark.parametrize("world_size", [1, 4])
 def test_every_stage_in_bf16_stays_within_its_precision(
-    ranks: Ranks, plain: History, world_size: int
+    ranks: Ranks, plain: History, peer: dict[tuple[int, bool], list[float]], world_size: int
 ) -> None:
     histories = run(ranks, world_size, [config_for(stage, bf16={"enabled": True}) for stage in range(4)])
 
     for stage, history in enumerate(histories):
         assert history.losses == pytest.approx(plain.losses, rel=2e-2), f"stage {stage}"
+        assert history.losses == pytest.approx(peer[2, True], rel=2e-2), f"stage {stage}"

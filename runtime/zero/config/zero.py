@@ -42,7 +42,10 @@ class Zero(Block):
     """What is sharded over the data-parallel ranks, and how it moves."""
 
     stage: Literal[0, 1, 2, 3] = key(0, "0 nothing, 1 optimizer states, 2 and gradients, 3 and parameters")
-    offload_optimizer: OffloadOptimizer = key(OffloadOptimizer(), "optimizer states outside the device")
+    offload_optimizer: OffloadOptimizer = key(
+        OffloadOptimizer(),
+        "masters, gradient shards and states in host memory; shards are copied up to be gathered",
+    )
     offload_param: OffloadParam = key(OffloadParam(), "parameters outside the device; stage 3")
     zero_hpz_partition_size: Whole = key(
         1, "ranks that share a second copy of the parameters between forward and backward; stage 3", ge=1
