@@ -20,7 +20,7 @@ from provision.commands.folders import user_cache
 from provision.errors import BadInput
 from provision.lab import argv, lab
 from provision.lab.image.build import image_of
-from provision.lab.layout import Lab, folder_of, lay_out
+from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of
 from provision.lab.observe import State
 from provision.lab.record import load
 from provision.lab.requirements import install as install_packages
@@ -92,21 +92,25 @@ def requirements(
 @app.command()
 def up(
     name: Name = "lab",
-    nodes: Annotated[int, typer.Option("--nodes", help="How many machines.")] = 4,
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", help="How many machines.", show_default="4, or as many as there are"),
+    ] = None,
     subnet: Annotated[
-        str, typer.Option("--subnet", help="Their network; .1 is this machine.")
-    ] = "10.77.0.0/24",
-    disk_size: Annotated[str, typer.Option("--disk-size", help="Size of each blank data disk.")] = "12G",
+        str | None,
+        typer.Option("--subnet", help="Their network; .1 is this machine.", show_default=DEFAULT_SUBNET),
+    ] = None,
+    disk_size: Annotated[
+        str | None, typer.Option("--disk-size", help="Size of each blank data disk.", show_default="12G")
+    ] = None,
     check: Check = False,
 ) -> None:
     """Bring up a lab, or whatever is missing of one, and wait until every node answers."""
     require()
     folder = folder_of(name)
-    asked = lay_out(
-        name=name, subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size), base=image_of(user_cache())
-    )
+    asked = lab.Asked(subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size) if disk_size else None)
     with lab.locked(folder):
-        wanted = lab.wanted_lab(asked, load(folder))
+        wanted = lab.wanted_lab(name, asked, existing=load(folder), base=image_of(user_cache()))
         if check:
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return

@@ -32,8 +32,9 @@ ansible_ssh_private_key_file: {lab.ssh_key}
 ansible_ssh_common_args: >-
   -o IdentitiesOnly=yes -o StrictHostKeyChecking=yes
   -o UserKnownHostsFile={lab.known_hosts}
+ansible_control_path_dir: {lab.folder}/connections
 
-# What the roles keep for this cluster goes with the lab.
+# What the roles keep for this cluster goes with the lab, as the connections above do.
 ssh_trust_secrets_path: {lab.folder}/secrets
 
 # The nodes have no route out: they install from this machine, as behind an air gap.

@@ -11,7 +11,16 @@ from provision.edges import process
 from provision.errors import BadInput
 from provision.lab import apply, observe, plan, record
 from provision.lab.cgroups import remove_cgroups
-from provision.lab.layout import Lab, LabNode, bridge_of
+from provision.lab.layout import (
+    DEFAULT_DISK_BYTES,
+    DEFAULT_NODES,
+    DEFAULT_SUBNET,
+    STATE_ROOT,
+    Lab,
+    LabNode,
+    bridge_of,
+    lay_out,
+)
 from provision.lab.lock import hold
 from provision.lab.observe import Observed, State
 from provision.lab.shape import Direction, Shape, bits_per_second
@@ -41,22 +50,43 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def wanted_lab(asked: Lab, existing: Lab | None) -> Lab:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a person says about a lab; None leaves it to the lab that exists, or to the default."""
+
+    subnet: str | None = None
+    count: int | None = None
+    disk_bytes: int | None = None
+
+
+def wanted_lab(name: str, asked: Asked, *, existing: Lab | None, base: Path, root: Path = STATE_ROOT) -> Lab:
     """The lab to bring up: what was asked, unless one exists; that one may only grow.
 
+    Args:
+        base: the image that a new lab starts from; an existing one keeps its own.
+
     Raises:
-        BadInput: the existing lab is another one.
+        BadInput: it cannot be, or the existing lab is another one.
     """
-    if existing is None:
-        return asked
-    grown = replace(existing, count=max(asked.count, existing.count))
-    if (asked.subnet, asked.disk_bytes) != (existing.subnet, existing.disk_bytes):
+    wanted = lay_out(
+        name=name,
+        subnet=asked.subnet or (str(existing.subnet) if existing else DEFAULT_SUBNET),
+        count=asked.count if asked.count is not None else existing.count if existing else DEFAULT_NODES,
+        disk_bytes=asked.disk_bytes or (existing.disk_bytes if existing else DEFAULT_DISK_BYTES),
+        base=existing.base if existing else base,
+        root=root,
+    )
+    if existing and (replace(wanted, count=existing.count) != existing or wanted.count < existing.count):
         raise BadInput(
-            f"bring up lab {asked.name} on {asked.subnet} with disks of {asked.disk_bytes} bytes",
-            found=f"it exists on {existing.subnet} with disks of {existing.disk_bytes} bytes",
-            fix=f"Take it down first: provision lab down --name {asked.name}",
+            f"bring up lab {name} with {_in_words(wanted)}",
+            found=f"it exists with {_in_words(existing)}; it can only get more nodes",
+            fix=f"Take it down first: provision lab down --name {name}",
         )
-    return grown
+    return wanted
+
+
+def _in_words(lab: Lab) -> str:
+    return f"{lab.count} nodes on {lab.subnet} and disks of {lab.disk_bytes / 2**30:g} GiB"
 
 
 def plan_for_up(lab: Lab) -> list[plan.Step]:

@@ -12,6 +12,9 @@ from provision.errors import BadInput
 
 STATE_ROOT = Path("/var/lib/clusterwright/labs")
 MIRROR_PORT = 8080
+DEFAULT_SUBNET = "10.77.0.0/24"
+DEFAULT_NODES = 4
+DEFAULT_DISK_BYTES = 12 << 30
 # Node te1 has address .11 and the kernel allows 15 characters in the name of a link ("cw" + name + "-te64").
 _FIRST_NODE = 10
 _MAX_NODES = 64

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def keepers_among(found: Mapping[int, tuple[str, ...]]) -> dict[str, int]:
 
 
 def _processes(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The lab's processes: their command line names one of our modules and the lab's folder."""
+    """The lab's processes, with their command lines."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -92,10 +93,11 @@ def _processes(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def belongs(words: tuple[str, ...], folder: Path) -> bool:
-    """Whether a command line is one that the lab in `folder` starts."""
-    ours = argv.KEEPER in words or argv.FILE_SERVER in words
-    inside = any(word == str(folder) or word.startswith(f"{folder}/") for word in words)
-    return ours and inside
+    """Whether a command line is one of the lab in `folder`, or a connection that Ansible keeps to its nodes."""
+    if words and words[0].startswith(f"ssh: {folder}/"):
+        return True
+    ours = any(pair in (("-m", argv.KEEPER), ("-m", argv.FILE_SERVER)) for pair in pairwise(words))
+    return ours and any(word == str(folder) or word.startswith(f"{folder}/") for word in words)
 
 
 def _links(bridge: str) -> dict[str, bool]:

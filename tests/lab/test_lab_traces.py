@@ -44,7 +44,7 @@ def processes() -> Iterator[str]:
             continue
         if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
             continue
-        if "clusterwright" in groups or "provision.lab." in words:
+        if any(mark in groups + words for mark in ("clusterwright", "provision.lab.", f"/{NAME}/")):
             yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
 
 
@@ -174,6 +174,18 @@ def is_alive_in(trace: str, node: str) -> bool:
     return trace.startswith(("process", "link", "loop device", "mount")) and node in trace
 
 
+def test_connections_that_ansible_keeps_open_end_with_the_lab(before: set[str]) -> None:
+    provision(*UP)
+    ansible = Path(sys.executable).parent / "ansible"
+    shown(str(ansible), "cluster", "-i", str(FOLDER / "inventory"), "-m", "ansible.builtin.ping")
+    kept = [trace for trace in traces() - before if "[mux]" in trace]
+
+    provision(*DOWN)
+
+    assert len(kept) == 2
+    assert traces() - before == set()
+
+
 def test_down_without_a_lab_is_no_error(before: set[str]) -> None:
     provision(*DOWN)
 
@@ -187,7 +199,7 @@ def test_up_of_a_running_lab_restarts_nothing_and_starts_what_is_missing(before:
     second = keepers_in(FOLDER)
     provision("lab", "power", "off", "te2", "--name", NAME)
 
-    provision(*UP[:-1], "3")
+    provision("lab", "up", "--name", NAME, "--nodes", "3")
     third = keepers_in(FOLDER)
 
     assert second == first
@@ -216,6 +228,19 @@ def test_of_two_ups_at_once_none_harms_the_other(before: set[str]) -> None:
 
     assert 0 in codes
     assert codes <= {0, 5}
+    assert states() == ["running", "running"]
+
+
+def test_an_existing_lab_is_not_made_into_another_one(before: set[str]) -> None:
+    provision(*UP)
+
+    refused = [
+        provision("lab", "up", "--name", NAME, *words, check=False)
+        for words in (["--nodes", "1"], ["--subnet", "10.77.208.0/24"], ["--disk-size", "1G"])
+    ]
+
+    assert [each.returncode for each in refused] == [2, 2, 2]
+    assert all(f"provision lab down --name {NAME}" in each.stderr for each in refused)
     assert states() == ["running", "running"]
 
 

@@ -18,6 +18,7 @@ LAB = lay_out(name="lab", subnet="10.77.0.0/24", count=2, disk_bytes=1 << 30, ba
         argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False),
         argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=True),
         argv.file_server(LAB, python="/p", served=Path("/m")),
+        (f"ssh: {FOLDER}/connections/0123456789 [mux]", ""),
     ],
 )
 def test_every_process_that_a_lab_starts_is_recognised(words: tuple[str, ...]) -> None:
@@ -31,7 +32,10 @@ def test_every_process_that_a_lab_starts_is_recognised(words: tuple[str, ...]) -
         ("bash",),
         ("vim", f"{FOLDER}/nodes/te1/console.log"),
         ("/p", "-m", "provision.lab.keeper", "--folder", "/var/lib/clusterwright/labs/lab2/nodes/te1"),
-        ("grep", "provision.lab.keeper"),
+        ("grep", "provision.lab.keeper", f"{FOLDER}/nodes/te1/console.log"),
+        ("ssh: /root/.ansible/cp/0123456789 [mux]",),
+        (f"ssh: {FOLDER}2/connections/0123456789 [mux]",),
+        ("ssh", "-i", f"{FOLDER}/ssh_key", "root@10.77.0.11"),
     ],
 )
 def test_a_process_of_another_lab_or_of_a_person_is_left_alone(words: tuple[str, ...]) -> None:

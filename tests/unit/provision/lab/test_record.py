@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.errors import BadInput
-from provision.lab.lab import nodes_called, wanted_lab
 from provision.lab.layout import Lab, lay_out
 from provision.lab.record import load, load_shape, save, save_shape
 from provision.lab.shape import Shape
@@ -43,24 +41,3 @@ def test_limits_of_a_cable_are_kept(lab: Lab) -> None:
 
     assert load_shape(node) == Shape(ingress="5mbit")
     assert load_shape(lab.nodes[0]) == Shape()
-
-
-def test_an_existing_lab_grows_but_never_shrinks(lab: Lab) -> None:
-    assert wanted_lab(replace(lab, count=5), lab).count == 5
-    assert wanted_lab(replace(lab, count=1), lab).count == 3
-
-
-def test_an_existing_lab_keeps_the_image_that_it_was_made_from(lab: Lab) -> None:
-    assert wanted_lab(replace(lab, base=Path("/newer")), lab).base == lab.base
-
-
-def test_another_disk_size_for_an_existing_lab_is_refused(lab: Lab) -> None:
-    with pytest.raises(BadInput, match="provision lab down --name lab"):
-        wanted_lab(replace(lab, disk_bytes=2 << 30), lab)
-
-
-def test_no_names_mean_all_nodes_and_an_unknown_name_is_refused(lab: Lab) -> None:
-    assert [node.name for node in nodes_called(lab, [])] == ["te1", "te2", "te3"]
-    assert [node.name for node in nodes_called(lab, ["te3", "te1"])] == ["te3", "te1"]
-    with pytest.raises(BadInput, match="te1 to te3"):
-        nodes_called(lab, ["te9"])
