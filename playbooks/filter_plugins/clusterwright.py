@@ -96,6 +96,12 @@ def collective_interface(ip_address_json: str, address: str, wanted: str) -> dic
     return {"problem": "", "name": name}
 
 
+def lacks_peer_access(files: Mapping[str, Mapping[str, str] | None]) -> bool:
+    """From the observed /proc/driver/nvidia/gpus/*/information, whose first line is the card's model."""
+    texts = (file["text"] for path, file in files.items() if file and path.endswith("/information"))
+    return gpu_driver.lacks_peer_access(text.splitlines()[0] for text in texts if text)
+
+
 def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping[str, str]) -> dict[str, Any]:
     smi = observed["commands"]["nvidia_smi"]
     files = {path: file["text"] for path, file in observed["files"].items() if file}
@@ -121,6 +127,7 @@ class FilterModule:
             "host_keys_read": host_keys_read,
             "hosts_file_with": hosts_file_with,
             "known_hosts_text": known_hosts_text,
+            "lacks_peer_access": lacks_peer_access,
             "ledger_plan": ledger_plan,
             "live_problems": live_problems_of,
             "refused_connections": refused_connections,

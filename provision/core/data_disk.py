@@ -9,6 +9,7 @@ from typing import Any, Literal
 from provision.errors import ProvisionError
 
 Action = Literal["keep", "mount", "format"]
+_LABEL_BYTES = 16  # s_volume_name, docs.kernel.org/filesystems/ext4/super.html
 _WIPE = "If nothing on it is needed, clear it yourself: wipefs --all {path}; blkdiscard -z {path}"
 _ATTACH = "Attach a blank disk, or clear one that nobody needs: wipefs --all DISK; blkdiscard -z DISK"
 
@@ -68,6 +69,7 @@ def plan_data_disk(
     Raises:
         ProvisionError: no disk, several, or one that holds something; `found` says what each holds.
     """
+    _refuse_long_label(wanted.label)
     disks = [Disk(**device) for device in reported]
     disk = _chosen(disks, wanted)
     if is_ours(disk, wanted):
@@ -81,6 +83,16 @@ def plan_data_disk(
     _refuse_used_folder(wanted, mounted, entries)
     reason = f"{disk.path} ({_gib(disk)}) is blank: no signature, no partition, zeros at both ends"
     return DiskPlan(action="format", path=disk.path, uuid="", reason=reason)
+
+
+def _refuse_long_label(label: str) -> None:
+    """mkfs.ext4 cuts a longer one off, and the next run would not know its own disk again."""
+    if not 0 < len(label.encode()) <= _LABEL_BYTES:
+        raise ProvisionError(
+            f"mark the data disk with the label '{label}'",
+            found=f"it has {len(label.encode())} bytes, ext4 takes 1 to {_LABEL_BYTES}",
+            fix="Shorten data_disk_label.",
+        )
 
 
 def is_ours(disk: Disk, wanted: Wanted) -> bool:

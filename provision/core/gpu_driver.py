@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _NVIDIA = "0x10de"
@@ -27,6 +27,11 @@ def gpus_on_bus(files: Mapping[str, str]) -> list[str]:
         and text.strip() == _NVIDIA
         and files.get(path.removesuffix("vendor") + "class", "").startswith(_DISPLAY_CLASS)
     )
+
+
+def lacks_peer_access(models: Iterable[str]) -> bool:
+    """Whether one of these cards is a GeForce of the 40 series, where NCCL hangs on peer access."""
+    return any("GeForce RTX 40" in model for model in models)
 
 
 def judge(

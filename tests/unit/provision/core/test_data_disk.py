@@ -59,6 +59,14 @@ def test_anything_else_is_refused_and_named(name: str) -> None:
         assert words in str(refusal.value)
 
 
+@pytest.mark.parametrize("label", ["", "seventeen-letters"])
+def test_a_label_that_ext4_would_cut_off_is_refused(label: str) -> None:
+    wanted = Wanted(device="", serial="", label=label, mount_path="/data")
+
+    with pytest.raises(ProvisionError, match="Shorten data_disk_label"):
+        plan_data_disk([{**BLANK, "path": "/dev/vdb"}], wanted, mounted=[], entries=0)
+
+
 def test_every_property_that_speaks_against_formatting_has_a_case() -> None:
     """A new field of a device must be thought about here."""
     fields = {name for case in CASES.values() for device in case["devices"] for name in device}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.gpu_driver import judge
+from provision.core.gpu_driver import judge, lacks_peer_access
 
 MINIMUM = {"11.8": "450", "12.6": "525", "13.0": "580"}
 GPU = {
@@ -53,3 +53,20 @@ def test_versions_are_compared_as_numbers() -> None:
     verdict = judge(GPU, smi_rc=0, smi_output="1000.1, X", cuda="12.6", minimum_drivers=MINIMUM)
 
     assert verdict.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("models", "lacks"),
+    [
+        ([], False),
+        (["Model: NVIDIA A10"], False),
+        (["Model: NVIDIA GeForce RTX 3090", "Model: NVIDIA GeForce RTX 4090"], True),
+        (["Model: NVIDIA GeForce RTX 4060 Laptop GPU"], True),
+        (["Model: NVIDIA RTX 4000 SFF Ada Generation"], False),
+        (["Model: NVIDIA GeForce RTX 5090"], False),
+    ],
+)
+def test_peer_access_is_turned_off_for_geforce_cards_of_the_40_series_only(
+    models: list[str], lacks: bool
+) -> None:
+    assert lacks_peer_access(models) is lacks
