@@ -24,7 +24,11 @@ ROLE_LINE = re.compile(r"^(?P<role>[a-z_.]+) -+ (?P<seconds>[\d.]+)s$")
 def command(*words: str | Path, env: dict[str, str] | None = None) -> str:
     """Runs to the end, shows its progress on stderr, returns its standard output."""
     process = subprocess.Popen(
-        [str(word) for word in words], cwd=ROOT, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, text=True
+        [str(word) for word in words],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     lines = []
@@ -46,9 +50,8 @@ def site(inventory: Path) -> dict[str, float]:
         inventory,
         env={"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_roles", "ANSIBLE_NOCOLOR": "1"},
     )
-    rows = {
-        found["role"]: float(found["seconds"]) for line in printed.splitlines() if (found := ROLE_LINE.match(line))
-    }
+    matches = [found for line in printed.splitlines() if (found := ROLE_LINE.match(line))]
+    rows = {found["role"]: float(found["seconds"]) for found in matches}
     return {**rows, "whole run": time.monotonic() - started}
 
 
@@ -64,7 +67,8 @@ def by_hand(lab: str, subnet: str, nodes: int) -> dict[str, float]:
         *[f"te{i}={prefix}.{10 + i}" for i in range(1, nodes + 1)],
     )
     rows = dict(line.split("\t") for line in printed.splitlines() if "\t" in line)
-    return {**{name: float(seconds) for name, seconds in rows.items()}, "whole run": time.monotonic() - started}
+    steps = {name: float(seconds) for name, seconds in rows.items()}
+    return {**steps, "whole run": time.monotonic() - started}
 
 
 def main() -> None:
