@@ -8,6 +8,7 @@ set -euo pipefail
 state=$1 mirror=$2 envs=$3
 shift 3
 nodes=("$@")
+host=${mirror#http://} host=${host%%:*}
 
 on() { # on NODE COMMAND: as root, over ssh
   ssh -n -i "$state/ssh_key" -o UserKnownHostsFile="$state/known_hosts" -o StrictHostKeyChecking=yes \
@@ -60,7 +61,7 @@ conda_env() {
   for node in "${nodes[@]}"; do
     to "$node" "$envs/llm/wheels-cpu.lock" /data/
     on "$node" "/data/miniconda3/bin/conda create -y -q -n llm --override-channels -c $mirror/conda python=3.11 pip &&
-      /data/miniconda3/envs/llm/bin/pip install -q --index-url $mirror/wheels/simple --trusted-host 10.77.0.1 \
+      /data/miniconda3/envs/llm/bin/pip install -q --index-url $mirror/wheels/simple --trusted-host $host \
         -r /data/wheels-cpu.lock && echo 'conda activate llm' >>~/.bashrc"
   done
 }
