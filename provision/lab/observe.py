@@ -93,7 +93,7 @@ def _processes(folder: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
 
 
 def belongs(words: tuple[str, ...], folder: Path) -> bool:
-    """Whether a command line is one of the lab in `folder`, or a connection that Ansible keeps to its nodes."""
+    """Whether a command line is one of the lab in `folder`, or a connection that Ansible keeps to a node."""
     if words and words[0].startswith(f"ssh: {folder}/"):
         return True
     ours = any(pair in (("-m", argv.KEEPER), ("-m", argv.FILE_SERVER)) for pair in pairwise(words))

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from provision.commands.folders import user_cache
 from provision.lab.cgroups import hierarchies
+from provision.lab.image.build import image_of
 from provision.lab.layout import STATE_ROOT, bridge_of, folder_of
 from provision.lab.lock import hold
 from provision.lab.observe import keepers_in, observe
@@ -257,12 +259,15 @@ def test_a_network_that_is_in_use_is_refused_before_anything_is_made(before: set
 def test_a_firewall_between_the_nodes_is_named(before: set[str]) -> None:
     rule = "add table bridge trace; add chain bridge trace f { type filter hook forward priority 0; };"
     rule += ' add rule bridge trace f iifname "cwtrace-te1" tcp dport 22 drop'
-    subprocess.run(["nft", rule], check=True)
+    nft = ["chroot", str(image_of(user_cache())), "nft"]  # this machine may have none
+    provision(*UP)
+    provision(*DOWN)
+    subprocess.run([*nft, rule], check=True)
 
     try:
         refused = provision(*UP, check=False)
     finally:
-        subprocess.run(["nft", "delete table bridge trace"], check=True)
+        subprocess.run([*nft, "delete table bridge trace"], check=True)
 
     assert refused.returncode == 1
     assert "cannot reach 10.77.207.12:22 from te1" in refused.stderr
