@@ -97,7 +97,7 @@ PYTHONPATH=$modules PYTHONNOUSERSITE=1 PYTHONDONTWRITEBYTECODE=1 \
     CONDA_PKGS_DIRS=$prefix/pkgs CONDA_SOLVER=classic CONDA_ROOT_PREFIX=$prefix CONDA_REGISTER_ENVS=false \
     "$prefix"/pkgs/python-*/bin/"$python" -m conda install --offline --yes --quiet \
     --prefix "$prefix" --file "$prefix/pkgs/explicit.txt"
-[ -x "$prefix/bin/conda" ] || fail "conda did not appear in $prefix/bin"
-echo "Installed $("$prefix/bin/conda" --version) in $prefix."
+version=$("$prefix/bin/conda" --version) || fail "$prefix/bin/conda does not run"
+echo "Installed $version in $prefix."
 exit 0
 @@END_HEADER@@

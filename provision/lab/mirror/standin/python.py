@@ -21,7 +21,7 @@ _LDD_LINE = re.compile(r"^\s*(\S+) => (/\S+|not found)", re.MULTILINE)
 _LEFT_OUT_FOLDERS = frozenset(
     {
         *("site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "idlelib"),
-        *("tkinter", "turtledemo", "ensurepip", "lib2to3"),
+        *("tkinter", "turtledemo", "lib2to3"),
     }
 )
 _LEFT_OUT_FILES = re.compile(
@@ -29,12 +29,23 @@ _LEFT_OUT_FILES = re.compile(
     r"|(_tkinter|nis|_test.*|_ctypes_test|xx.*)\..*so$"
 )
 
+# Debian's own Python looks for packages in dist-packages unless it runs in a virtual environment, and has the
+# module `site` compiled into the interpreter.
+_DEBIAN_SITE = "dist-packages"
+_DEBIAN_SCHEME = 'if sys.base_prefix != sys.prefix or hasattr(sys, "real_prefix"):\n        # virtual'
+_SITE_CUSTOMIZE = """\
+import site
+import sys
+
+site.addsitedir(f"{sys.prefix}/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
+"""
+
 
 def build_python(work: Path, patchelf: Path) -> Tree:
     """Lays out the interpreter that runs this, with its standard library and the libraries that both need.
 
     Raises:
-        MissingRequirement: a library of the interpreter cannot be found, or it is one that Debian has split.
+        MissingRequirement: a library of the interpreter cannot be found.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     index = CondaIndex(name="python", version=version, depends=(), license="PSF-2.0", build="standin_cpython")
@@ -61,7 +72,12 @@ def _copy_interpreter(folder: Path) -> None:
 
 def _copy_standard_library(folder: Path) -> None:
     source = Path(sysconfig.get_path("stdlib"))
-    shutil.copytree(source, folder / "lib" / PYTHON, ignore=_left_out, symlinks=False)
+    target = folder / "lib" / PYTHON
+    shutil.copytree(source, target, ignore=_left_out, symlinks=False)
+    if _DEBIAN_SITE in (target / "site.py").read_text():
+        scheme = target / "sysconfig.py"
+        scheme.write_text(scheme.read_text().replace(_DEBIAN_SCHEME, "if True:\n        # virtual"))
+        (target / "sitecustomize.py").write_text(_SITE_CUSTOMIZE)
 
 
 def _left_out(_folder: str, names: list[str]) -> set[str]:
