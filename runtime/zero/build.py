@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.utils.data import Dataset
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.zero.blocks import find_blocks
+from runtime.zero.collectives import broadcast_from_first
 from runtime.zero.config import Config
 from runtime.zero.data import Collate, ShardedLoader
 from runtime.zero.engine import Engine, LearningRates
@@ -83,9 +83,7 @@ def prepare(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
             wanted = torch.float32 if parameter.requires_grad else dtype
             parameter.data = parameter.data.to(device, wanted)
     model.to(device)
-    with torch.no_grad():
-        for tensor in (*model.parameters(), *model.buffers()):
-            dist.broadcast(tensor.data, src=0)
+    broadcast_from_first([tensor.data for tensor in (*model.parameters(), *model.buffers())])
 
 
 def _plan(config: Config, group: Group) -> ShardPlan:

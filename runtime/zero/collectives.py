@@ -1,14 +1,38 @@
-"""Collectives that FSDP2 uses in place of gloo's own, where those are slow."""
+"""Collectives over many tensors at once, and those that FSDP2 uses in place of gloo's slow ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+BUCKET_BYTES = 64 * 1024 * 1024
 SMALLEST_GROUP = 3  # with two ranks, gloo's own reduce-scatter moves the same bytes
+
+
+def broadcast_from_first(tensors: Sequence[torch.Tensor]) -> None:
+    """Gives every rank rank 0's values, in place; many small tensors travel as one."""
+    for bucket in _buckets(tensors):
+        flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+        dist.broadcast(flat, src=0)
+        parts = torch.split(flat, [tensor.numel() for tensor in bucket])
+        for tensor, part in zip(bucket, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+def _buckets(tensors: Sequence[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """Tensors of one type, up to BUCKET_BYTES or one larger tensor; in an order that all ranks share."""
+    bucket: list[torch.Tensor] = []
+    for tensor in sorted(tensors, key=lambda t: str(t.dtype)):
+        size = sum(t.nbytes for t in bucket) + tensor.nbytes
+        if bucket and (size > BUCKET_BYTES or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 class AllToAllReduceScatter:

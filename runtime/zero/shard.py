@@ -68,13 +68,16 @@ def plan_shards(
 
 
 def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> None:
-    """Shards the model in place: each block as a unit, then what is left with the root."""
+    """Shards the model in place: each block as a unit, then what is left with the root.
+
+    The root's parameters stay gathered after the forward, since the backward begins with them.
+    """
     _check_tied(model, blocks)
     for module in (*blocks, model):
         fully_shard(
             module,
             mesh=plan.mesh,
-            reshard_after_forward=plan.reshard_after_forward,
+            reshard_after_forward=False if module is model else plan.reshard_after_forward,
             mp_policy=plan.precision,
             offload_policy=plan.offload,
         )
