@@ -58,7 +58,7 @@ def apply_down(folder: Path, steps: Iterable[Step], *, report: Report) -> None:
     actions: Mapping[Action, Callable[[str], None]] = {
         Action.stop_processes: lambda pids: kill([int(pid) for pid in pids.split()]),
         Action.unmount: lambda place: _run_all([("umount", "--lazy", place)]),
-        Action.detach_disk: _detach,
+        Action.detach_disk: lambda device: _detach(folder, device),
         Action.delete_link: _delete_link,
         Action.remove_groups: lambda _: remove_cgroups(folder.name),
         Action.delete_files: lambda _: _delete_files(folder),
@@ -219,9 +219,12 @@ def reshape(node: LabNode, *, pid: int, wanted: shape.Shape) -> None:
     _run_all(shape.limit(node, pid=pid, shape=wanted))
 
 
-def _detach(device: str) -> None:
-    with suppress(CommandFailed):  # its last user may have taken it away meanwhile
-        process.run(("losetup", "--detach", device), timeout_seconds=10)
+def _detach(folder: Path, device: str) -> None:
+    """Frees a loop device, unless it went with its last user and is another lab's by now."""
+    if device in observe.loops_in(folder):
+        with suppress(CommandFailed):
+            process.run(("losetup", "--detach", device), timeout_seconds=10)
+    _wait(lambda: device not in observe.loops_in(folder), what=f"{device} to be released")
 
 
 def _delete_link(link: str) -> None:

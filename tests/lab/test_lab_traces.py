@@ -130,7 +130,7 @@ def test_down_after_a_killed_up_leaves_nothing(before: set[str], step: str) -> N
     assert traces() - before == set()
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", STEPS[::2])
 def test_up_after_a_killed_up_works(before: set[str], step: str) -> None:
     killed_up(step)
 
@@ -287,7 +287,7 @@ def test_a_killed_build_of_the_image_leaves_no_process_and_no_image(before: set[
     cache = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=cache) as command:
         assert command.stderr is not None
-        next(line for line in command.stderr if "installing essential packages" in line)
+        next(line for line in command.stderr if "extracting archives" in line)
         command.kill()
     deadline = time.monotonic() + 10
 
