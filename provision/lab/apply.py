@@ -212,6 +212,11 @@ def delete_node(node: LabNode) -> None:
         shutil.rmtree(doomed)
 
 
+def forget_trust(lab: Lab) -> None:
+    """Removes what site.yml pinned (the cluster's key, the ledger of host keys): the lab vouches for new keys."""
+    shutil.rmtree(lab.folder / "secrets", ignore_errors=True)
+
+
 def reshape(node: LabNode, *, pid: int, wanted: shape.Shape) -> None:
     """Replaces the limits of a connected cable; a direction without one loses what it had."""
     for words in shape.unlimit(node, pid=pid):

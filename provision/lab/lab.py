@@ -193,6 +193,7 @@ def reset(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -
     power_off(lab, nodes)
     for node in nodes:
         apply.delete_node(node)
+    apply.forget_trust(lab)
     up(lab, mirror=mirror, report=report)
 
 

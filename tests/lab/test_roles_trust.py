@@ -1,0 +1,89 @@
+"""Every node reaches every node by name and by address, with keys only, and refuses a swapped host key."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from tests.lab.conftest import Finished, LabUnderTest, changed, playbook
+
+SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5"
+# A connection that is already open outlives its host key, so that the open ones are ended as well.
+SWAP_HOST_KEYS = (
+    "rm /etc/ssh/ssh_host_*_key* && ssh-keygen -A && systemctl restart ssh && "
+    "systemd-run --quiet --on-active=0.5 pkill -f '^sshd: root@notty'"
+)
+
+
+def test_each_node_reaches_each_node_by_name_and_by_address(converged_lab: LabUnderTest) -> None:
+    targets = [*converged_lab.nodes, *map(converged_lab.address, converged_lab.nodes)]
+    ask = "; ".join(f"{SSH} {target} hostname" for target in targets)
+
+    for node in converged_lab.nodes:
+        assert converged_lab.out(node, ask).split() == [*converged_lab.nodes, *converged_lab.nodes], node
+
+
+def test_a_password_is_not_even_asked_for(converged_lab: LabUnderTest) -> None:
+    words = ["ssh", "-o", "PubkeyAuthentication=no", "-o", "StrictHostKeyChecking=yes"]
+    known_hosts = f"UserKnownHostsFile={converged_lab.lab.known_hosts}"
+
+    refused = subprocess.run(
+        [*words, "-o", known_hosts, f"root@{converged_lab.address('te2')}", "true"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+    assert refused.returncode == 255
+    assert "Permission denied (publickey)" in refused.stderr
+
+
+def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTest) -> None:
+    assert converged_lab.out("te3", "stat -c '%a %U' /root/.ssh/clusterwright_ed25519") == "600 root"
+    assert (converged_lab.lab.folder / "secrets" / "cluster_key").stat().st_mode & 0o777 == 0o600
+
+
+def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
+    answers = converged_lab.out("te1", "pdsh -S -w te[1-4] hostname")
+
+    assert sorted(answers.splitlines()) == [f"{node}: {node}" for node in converged_lab.nodes]
+
+
+def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
+    mirror: None, spare_lab: LabUnderTest
+) -> None:
+    spare_lab.reset()
+    converge(spare_lab)
+    spare_lab.run("te2", SWAP_HOST_KEYS)
+    time.sleep(2)
+    from_te1 = spare_lab.run("te1", f"{SSH} te2 hostname", check=False)
+    by_ssh = converge(spare_lab, check=False)
+    accept(spare_lab, "te2")
+    by_ledger = converge(spare_lab, check=False)
+    converge(spare_lab, "-e", '{"ssh_trust_replaced_nodes": ["te2"]}')
+
+    assert from_te1.returncode == 255
+    assert "HOST IDENTIFICATION HAS CHANGED" in from_te1.stderr
+    assert "te2: its host key is not the known one" in by_ssh.stdout + by_ssh.stderr
+    assert "Observe names" not in by_ssh.stdout
+    assert "te2: its ssh-ed25519 host key is" in by_ledger.stdout + by_ledger.stderr
+    assert not any(changed(by_ledger).values())
+    assert spare_lab.out("te1", f"{SSH} te2 hostname") == "te2"
+
+
+def converge(lab: LabUnderTest, *flags: str, check: bool = True) -> Finished:
+    return playbook(lab, "--tags", "node_access,host_names,ssh_trust", *flags, check=check)
+
+
+def accept(lab: LabUnderTest, node: str) -> None:
+    """Corrects the node's line in the controller's known_hosts, as a person does who replaced the machine."""
+    address = lab.address(node)
+    scanned = subprocess.run(
+        ["ssh-keyscan", "-t", "ed25519", address], capture_output=True, text=True, timeout=20, check=True
+    )
+    known_hosts: Path = lab.lab.known_hosts
+    kept = [line for line in known_hosts.read_text().splitlines() if not line.startswith(address)]
+    known_hosts.write_text("\n".join([*kept, *scanned.stdout.splitlines()]) + "\n")
