@@ -213,7 +213,7 @@ def delete_node(node: LabNode) -> None:
 
 
 def forget_trust(lab: Lab) -> None:
-    """Removes what site.yml pinned (the cluster's key, the ledger of host keys): the lab vouches for new keys."""
+    """Removes the key and the ledger of host keys that site.yml keeps: the lab vouches for the new ones."""
     shutil.rmtree(lab.folder / "secrets", ignore_errors=True)
 
 
