@@ -108,7 +108,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done_and_the_other_node_finish
 ) -> None:
     fill(without_environment, leave_mib=500)
 
-    finished = playbook(without_environment, *TAGS, "-e", "conda_env_space_gib=0.1", check=False)
+    finished = playbook(without_environment, *TAGS, "-e", '{"conda_env_space_gib": 0.1}', check=False)
 
     said = " ".join(finished.stdout.split())
     assert finished.returncode != 0
