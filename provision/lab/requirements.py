@@ -13,6 +13,7 @@ from provision.errors import CommandFailed, MissingRequirement
 # program -> the Debian and Ubuntu package that carries it
 _PACKAGES = {
     "apt-get": "apt",
+    "gpg": "gnupg",
     "ip": "iproute2",
     "losetup": "mount",
     "mmdebstrap": "mmdebstrap",

@@ -8,11 +8,6 @@ import time
 from tests.lab.conftest import FirstRun, LabUnderTest, changed, playbook, recap
 
 SMOKE = "/data/miniconda3/envs/llm/bin/python -P -m runtime smoke --max-bytes 65536 --json /tmp/smoke.json"
-# What a role could have written, but for what changes by itself while a node runs.
-FINGERPRINT = (
-    "find / -xdev -not -path '/proc/*' -not -path '/run/*' -not -path '/tmp/*' -not -path '/var/log/*'"
-    " -not -path '/var/lib/systemd/*' -not -path '/root/.ansible*' -type f -printf '%p %s %T@\\n' | sort"
-)
 
 
 def test_the_first_run_ends_with_a_proven_cluster(converged_lab: LabUnderTest, first_run: FirstRun) -> None:

@@ -28,7 +28,7 @@ def test_explain_says_where_each_value_came_from() -> None:
 
     lines = {line.split()[0]: line.split(maxsplit=2)[1:] for line in out.splitlines()}
     assert code == 0
-    assert lines["train_micro_batch_size_per_gpu"] == ["2", "solved: total = micro x steps x 4 ranks"]
+    assert lines["train_micro_batch_size_per_gpu"] == ["4", "solved: total = micro x steps x 4 ranks"]
     assert lines["zero_optimization.stage"] == ["3", "written"]
     assert lines["zero_optimization.reduce_bucket_size"][1].startswith("written; no effect here: FSDP2")
 
