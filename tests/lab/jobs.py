@@ -25,12 +25,13 @@ def python(lab: LabUnderTest) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoke:
-    """A smoke test that ended: status, what it printed, its JSON, and how long it took."""
+    """A smoke test that ended; `written_at` is when it had its result, in seconds of the nodes' clock."""
 
     returncode: int
     printed: str
     result: dict[str, Any]
     seconds: float
+    written_at: float
 
     def told(self) -> str:
         """All findings in one text."""
@@ -44,9 +45,16 @@ def smoke(lab: LabUnderTest, *words: str, timeout_seconds: float = 120) -> Smoke
     finished = lab.run("te1", f"{command} {shlex.join(words)}", timeout_seconds=timeout_seconds, check=False)
     seconds = time.monotonic() - started
     printed = finished.stdout + finished.stderr
-    written = lab.run("te1", "cat /tmp/smoke.json", check=False).stdout
+    written = lab.run("te1", "stat -c %.9Y /tmp/smoke.json && cat /tmp/smoke.json", check=False).stdout
     assert written, printed
-    return Smoke(returncode=finished.returncode, printed=printed, result=json.loads(written), seconds=seconds)
+    written_at, _, result = written.partition("\n")
+    return Smoke(
+        returncode=finished.returncode,
+        printed=printed,
+        result=json.loads(result),
+        seconds=seconds,
+        written_at=float(written_at),
+    )
 
 
 def start(lab: LabUnderTest, command: str) -> int:
@@ -86,3 +94,20 @@ def firewall(lab: LabUnderTest, node: str, *rules: str) -> Iterator[None]:
 
 
 ALL_BUT_SSH = ("iif lo accept", "tcp dport 22 accept", "tcp sport 22 accept", "drop")
+
+
+def cut_off(lab: LabUnderTest, node: str, seconds: int) -> None:
+    """Drops everything that reaches the node or leaves it, ssh too, for that time."""
+    policy = "'{{ type filter hook {way} priority 0; policy drop; }}'"
+    chains = [f"nft add chain inet cut {way} {policy.format(way=way)}" for way in ("input", "output")]
+    script = "; ".join(["nft add table inet cut", *chains, f"sleep {seconds}", "nft delete table inet cut"])
+    lab.run(node, f"systemd-run --quiet bash -c {shlex.quote(f'sleep 0.5; {script}')}")
+    time.sleep(1)
+
+
+def wait_for_ssh(lab: LabUnderTest, node: str, timeout_seconds: float = 120) -> None:
+    """Until the node answers again."""
+    deadline = time.monotonic() + timeout_seconds
+    while lab.run(node, "true", check=False).returncode != 0:
+        assert time.monotonic() < deadline, f"{node} does not answer"
+        time.sleep(0.5)

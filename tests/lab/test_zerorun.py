@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.conftest import LabUnderTest
-from tests.lab.jobs import nothing_left, start, wait_until
+from tests.lab.jobs import cut_off, nothing_left, start, wait_for_ssh, wait_until
 
 HOSTILE = ["a b", "it's", '"q"', "$(touch /gone)", "$$", "${local_rank}", "; reboot", "*"]
 SHOW = """
@@ -139,3 +139,20 @@ def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None
 
     assert status == 1
     assert "te9 (rank 4): its host key was refused" in err
+
+
+def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnderTest) -> None:
+    """Neither side is told: the launcher's ssh gives the node up, and the node its silent launcher."""
+    start(cluster, "cd cw_test; zerorun --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
+    counting = "i=0; while pgrep -x -f 'sleep 314' >/dev/null; do sleep 1; i=$((i+1)); done; echo $i"
+    cluster.run("te3", f"bash -c {shlex.quote(counting)} >/tmp/gone 2>&1 </dev/null &")
+
+    cut_off(cluster, "te3", 80)
+    wait_until(cluster, "te1", "grep -q '^status' /tmp/out", 50)
+    wait_for_ssh(cluster, "te3")
+    wait_until(cluster, "te3", "test -s /tmp/gone", 60)
+
+    assert "te3 was lost" in cluster.out("te1", "cat /tmp/out")
+    assert 40 < int(cluster.out("te3", "cat /tmp/gone")) < 75
+    assert nothing_left(cluster)
