@@ -69,11 +69,11 @@ def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) ->
         pattern = Pattern(elements=elements, world_size=topology.world_size, device=group.device)
         for operation in plan:
             voice.say("begin", operation=operation.number)
-            voice.say("done", operation=operation.number, **_Trial(group, pattern, voice, operation).run())
+            voice.say("done", operation=operation.number, **Trial(group, pattern, voice, operation).run())
     voice.close()
 
 
-class _Trial:
+class Trial:
     """One operation on this rank, repeated."""
 
     def __init__(self, group: Group, pattern: Pattern, voice: Voice, operation: Operation) -> None:
