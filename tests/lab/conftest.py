@@ -236,7 +236,7 @@ def first_run(mirror: None, site_lab: LabUnderTest) -> FirstRun:
     return FirstRun(finished=finished, seconds=time.monotonic() - started)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def converged_lab(site_lab: LabUnderTest, first_run: FirstRun) -> LabUnderTest:
     """Four nodes after site.yml. A test that breaks a node mends it, or runs site.yml again."""
     return site_lab
