@@ -18,6 +18,7 @@ import pytest
 
 from provision.lab import argv, record
 from provision.lab.layout import Lab, folder_of
+from provision.lab.lock import hold
 from provision.lab.requirements import missing
 
 NAME = "test"
@@ -144,13 +145,14 @@ def lab_machine() -> None:
 
 
 def made(name: str, subnet: str, nodes: int) -> Iterator[LabUnderTest]:
-    """A fresh lab, taken down at the end."""
-    provision("lab", "down", "--name", name)
-    provision("lab", "up", "--name", name, "--subnet", subnet, "--nodes", str(nodes), timeout_seconds=900)
-    found = record.load(folder_of(name))
-    assert found is not None
-    yield LabUnderTest(lab=found)
-    provision("lab", "down", "--name", name)
+    """A fresh lab, taken down at the end; another session of tests that has it is waited for."""
+    with hold(f"the tests on lab {name}", wait_seconds=500):
+        provision("lab", "down", "--name", name)
+        provision("lab", "up", "--name", name, "--subnet", subnet, "--nodes", str(nodes), timeout_seconds=900)
+        found = record.load(folder_of(name))
+        assert found is not None
+        yield LabUnderTest(lab=found)
+        provision("lab", "down", "--name", name)
 
 
 @pytest.fixture(scope="session")

@@ -88,9 +88,10 @@ def killed_up(until: str) -> None:
 @pytest.fixture
 def before(lab_machine: None) -> Iterator[set[str]]:
     """What was there before; the lab is gone again after the test."""
-    provision(*DOWN)
-    yield traces()
-    provision(*DOWN)
+    with hold(f"the tests on lab {NAME}", wait_seconds=500):
+        provision(*DOWN)
+        yield traces()
+        provision(*DOWN)
 
 
 def states() -> list[str]:
