@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test lint unit distributed lab gpu lock clean
+.PHONY: help demo demo-down controller development test lint unit distributed lab lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -39,9 +39,6 @@ distributed: development ## Tests with two to four gloo ranks on this machine
 lab: development ## Tests on real nodes (root; installs the lab's Debian packages)
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) tests/lab
-
-gpu: development ## Tests that need an NVIDIA GPU
-	REQUIRE_GPU=1 $(PYTEST) tests/gpu
 
 lock: development ## Solve constraints/ anew from pyproject.toml
 	$(BIN)/python -m pip install --quiet uv
