@@ -46,9 +46,13 @@ ExecStart=/{_FOLDER}/block-devices
 WantedBy=sysinit.target
 """
 _WATCH_UNIT = """\
-# As udev does: look again when somebody who could write to the disk closes it.
+# As udev does: look again when somebody who could write to the disk closes it. Without the default
+# dependencies: they put it after sysinit.target, and what it starts before, a cycle that systemd breaks somewhere.
 [Unit]
 Description=Stand-in for udev: the data disk has been written to
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
 [Path]
 PathChanged=/dev/vdb
 Unit=lab-block-devices.service
