@@ -16,7 +16,7 @@ from provision.errors import CommandFailed
 from provision.lab import argv, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.image.build import ensure_image
-from provision.lab.layout import MIRROR_PORT, Lab, LabNode
+from provision.lab.layout import MIRROR_PORT, Lab, LabNode, cores_of
 from provision.lab.limits import raise_inotify_instances
 from provision.lab.plan import Action, Step
 
@@ -124,7 +124,8 @@ def make_files(lab: Lab, node: LabNode) -> None:
 def _start(lab: Lab, node: LabNode) -> None:
     wait_for_disk(node)
     systemd = Path("/run/systemd/system").exists()  # sd_booted(3)
-    words = argv.keeper(lab, node, python=sys.executable, systemd=systemd)
+    cores = cores_of(lab, node, os.sched_getaffinity(0))
+    words = argv.keeper(lab, node, python=sys.executable, systemd=systemd, cores=cores)
     process.start_detached(words, log=node.console, env=_KEEPER_PATH)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode
@@ -12,13 +12,15 @@ KEEPER = "provision.lab.keeper"
 FILE_SERVER = "provision.lab.file_server"
 
 
-def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool) -> Argv:
+def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool, cores: Iterable[int]) -> Argv:
     """Starts a node's keeper in namespaces of its own: when it ends, the kernel takes the whole node away.
 
     Args:
+        cores: the processors that the node may run on.
         systemd: whether it is this machine's process 1; then the node's control group is one of its scopes.
     """
     words: Argv = (
+        *("taskset", "--cpu-list", ",".join(map(str, cores))),
         *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *(python, "-m", KEEPER, "--folder", str(node.folder)),
         *("--base", str(lab.base), "--serial", node.serial),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
 from pathlib import Path
@@ -97,6 +98,18 @@ class Lab:
     @property
     def inventory(self) -> Path:
         return self.folder / "inventory"
+
+
+def cores_of(lab: Lab, node: LabNode, available: Iterable[int]) -> tuple[int, ...]:
+    """The processors of this machine that a node has: its equal share, or one that several take turns on.
+
+    Without it every node takes all of them for its own, and the threads of N ranks spin on the same cores.
+    """
+    cores, index = sorted(available), lab.nodes.index(node)
+    each = len(cores) // lab.count
+    if each == 0:
+        return (cores[index % len(cores)],)
+    return tuple(cores[index * each : (index + 1) * each])
 
 
 def _node(lab: Lab, index: int) -> LabNode:

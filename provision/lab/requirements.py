@@ -23,6 +23,7 @@ _PACKAGES = {
     "ssh-keygen": "openssh-client",
     "systemd-nspawn": "systemd-container",
     "tc": "iproute2",
+    "taskset": "util-linux",
     "unshare": "util-linux",
 }
 _APT_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from tests.lab.conftest import LabUnderTest, provision
 
 
@@ -65,6 +67,13 @@ def test_a_host_key_that_is_not_the_nodes_own_is_refused(lab: LabUnderTest) -> N
 
 def test_a_node_cannot_set_this_machines_clock(lab: LabUnderTest) -> None:
     assert "not permitted" in lab.run("te1", "date --set 2020-01-01", check=False).stderr
+
+
+def test_a_node_has_processors_of_its_own_while_there_are_enough(lab: LabUnderTest) -> None:
+    """As many threads on each node as this machine has cores would wait for each other most of the time."""
+    ours = len(os.sched_getaffinity(0))
+
+    assert lab.out_of_all("nproc") == [str(max(1, ours // 4))] * 4
 
 
 def test_a_node_has_a_firewall_and_its_networks_parameters_to_itself(lab: LabUnderTest) -> None:

@@ -47,7 +47,8 @@ WantedBy=sysinit.target
 """
 _WATCH_UNIT = """\
 # As udev does: look again when somebody who could write to the disk closes it. Without the default
-# dependencies: they put it after sysinit.target, and what it starts before, a cycle that systemd breaks somewhere.
+# dependencies: they would put it after sysinit.target, which waits for what it starts; systemd breaks
+# such a cycle by leaving a unit out.
 [Unit]
 Description=Stand-in for udev: the data disk has been written to
 DefaultDependencies=no

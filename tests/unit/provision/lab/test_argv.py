@@ -12,7 +12,8 @@ FOLDER = "/var/lib/clusterwright/labs/lab"
 
 
 def test_a_keeper_runs_in_namespaces_that_die_with_it() -> None:
-    assert argv.keeper(LAB, NODE, python="/venv/python", systemd=False) == (
+    assert argv.keeper(LAB, NODE, python="/venv/python", systemd=False, cores=[0, 2]) == (
+        *("taskset", "--cpu-list", "0,2"),
         *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *("/venv/python", "-m", "provision.lab.keeper", "--folder", f"{FOLDER}/nodes/te2"),
         *("--base", "/c/a b/root", "--serial", NODE.serial, "--own-cgroup"),
@@ -20,9 +21,10 @@ def test_a_keeper_runs_in_namespaces_that_die_with_it() -> None:
 
 
 def test_under_systemd_a_keeper_runs_in_a_delegated_scope() -> None:
-    assert argv.keeper(LAB, NODE, python="/venv/python", systemd=True) == (
+    assert argv.keeper(LAB, NODE, python="/venv/python", systemd=True, cores=[1]) == (
         *("systemd-run", "--scope", "--quiet", "--collect", "--unit=clusterwright-lab-te2"),
         *("--slice=machine.slice", "--property=Delegate=yes", "--"),
+        *("taskset", "--cpu-list", "1"),
         *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *("/venv/python", "-m", "provision.lab.keeper", "--folder", f"{FOLDER}/nodes/te2"),
         *("--base", "/c/a b/root", "--serial", NODE.serial),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import BadInput
-from provision.lab.layout import Lab, folder_of, lay_out
+from provision.lab.layout import Lab, cores_of, folder_of, lay_out
 
 
 def lab(name: str = "lab", subnet: str = "10.77.0.0/24", count: int = 4, disk_bytes: int = 1 << 30) -> Lab:
@@ -74,3 +74,20 @@ def test_a_lab_that_cannot_be_is_refused_with_the_reason(asked: dict[str, object
 
 def test_the_smallest_network_holds_exactly_the_nodes_that_fit() -> None:
     assert lab(subnet="10.77.0.0/28", count=4).nodes[-1].address == "10.77.0.14"
+
+
+@pytest.mark.parametrize(
+    ("count", "available", "expected"),
+    [
+        (4, [0, 1], [(0,), (1,), (0,), (1,)]),
+        (2, [0, 1, 2, 3, 4], [(0, 1), (2, 3)]),
+        (2, [7, 5], [(5,), (7,)]),
+        (3, [3], [(3,), (3,), (3,)]),
+    ],
+)
+def test_nodes_share_the_processors_without_taking_each_others(
+    count: int, available: list[int], expected: list[tuple[int, ...]]
+) -> None:
+    found = lab(count=count)
+
+    assert [cores_of(found, node, available) for node in found.nodes] == expected

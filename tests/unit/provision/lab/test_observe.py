@@ -15,8 +15,8 @@ LAB = lay_out(name="lab", subnet="10.77.0.0/24", count=2, disk_bytes=1 << 30, ba
 @pytest.mark.parametrize(
     "words",
     [
-        argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False),
-        argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=True),
+        argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False, cores=[0]),
+        argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=True, cores=[1]),
         argv.file_server(LAB, python="/p", served=Path("/m")),
         (f"ssh: {FOLDER}/connections/0123456789 [mux]", ""),
     ],
@@ -56,11 +56,12 @@ def test_mounts_in_a_folder_come_deepest_first_and_without_its_neighbours() -> N
 
 
 def test_the_keeper_is_the_process_that_holds_the_namespaces_however_it_was_started() -> None:
-    by_us = argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False)
-    by_systemd = argv.keeper(LAB, LAB.nodes[1], python="/p", systemd=True)
+    by_us = argv.keeper(LAB, LAB.nodes[0], python="/p", systemd=False, cores=[0])
+    by_systemd = argv.keeper(LAB, LAB.nodes[1], python="/p", systemd=True, cores=[1])
+    pinned = by_us[by_us.index("unshare") :]
     replaced = ("/usr/bin/unshare", *by_systemd[by_systemd.index("unshare") + 1 :])
     inside = by_us[by_us.index("/p") :]
 
-    found = keepers_among({1: by_us, 2: inside, 3: by_systemd, 4: replaced})
+    found = keepers_among({1: pinned, 2: inside, 3: by_systemd, 4: replaced, 5: by_us})
 
     assert found == {"te1": 1, "te2": 4}
