@@ -26,6 +26,7 @@ from provision.model import Machine
 _CHECKOUT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
 _JOB = PurePosixPath("/data/jobs/demo")
+_SITE = ("ansible-playbook", "playbooks/site.yml", "-i", "inventory/lab")
 _PYTHON = "/data/miniconda3/envs/llm/bin/python"
 
 Act = Callable[[Callable[[str], None]], None]
@@ -116,20 +117,8 @@ def steps_of(lab: Lab) -> list[Step]:
         _here("host packages", "provision", "lab", "requirements", "--install", timeout_seconds=600),
         _here("mirror", "provision", "lab", "mirror", timeout_seconds=900),
         _here("lab", "provision", "lab", "up", timeout_seconds=600),
-        _here(
-            "site.yml", "ansible-playbook", "playbooks/site.yml", "-i", "inventory/lab", timeout_seconds=1200
-        ),
-        _there(
-            "smoke test",
-            first,
-            _PYTHON,
-            "-m",
-            "runtime",
-            "smoke",
-            "--max-bytes",
-            "1048576",
-            timeout_seconds=120,
-        ),
+        _here("site.yml", *_SITE, "--skip-tags", "smoke_test", timeout_seconds=1200),
+        _here("smoke test", *_SITE, "--tags", "smoke_test", timeout_seconds=300),
         _deliver("example", machines),
         _there(
             "ZeRO-3 job",

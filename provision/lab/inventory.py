@@ -64,6 +64,9 @@ host_tuning_sysctl:
   net.ipv4.tcp_rmem: 4096 131072 134217728
   net.ipv4.tcp_wmem: 4096 131072 134217728
 nvidia_gpu_enabled: false
+
+# All nodes share this machine's memory bandwidth: larger messages would only measure it longer.
+smoke_test_max_bytes: 1048576
 """
 
 
