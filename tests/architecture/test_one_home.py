@@ -15,6 +15,7 @@ CLIS = (
     "provision.cli",
     "provision.commands",
     "runtime.cli",
+    "runtime.commands",
     "runtime.api",  # the door of `import runtime`: a launcher tells a script its rank through the environment
     "runtime.launch.cli",
     "runtime.launch.node",

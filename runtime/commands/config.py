@@ -11,10 +11,10 @@ import typer
 from runtime.zero.config import ConfigError, Resolved, Situation, read_config
 from runtime.zero.config.explain import in_json, json_schema, rows
 
-config_app = typer.Typer(help="Explain and check a ds_config.json.", no_args_is_help=True)
+app = typer.Typer(help="Explain and check a ds_config.json.", no_args_is_help=True)
 
 
-@config_app.command()
+@app.command()
 def explain(
     path: Path = typer.Argument(help="A ds_config.json."),
     world_size: int = typer.Option(1, min=1, help="Ranks of the job."),
@@ -38,7 +38,7 @@ def explain(
         _show(resolved, every=every, as_json=as_json)
 
 
-@config_app.command()
+@app.command()
 def schema() -> None:
     """Print a JSON Schema of ds_config.json, for editors."""
     typer.echo(json.dumps(json_schema(), indent=2))

@@ -13,7 +13,7 @@ from runtime.zero.checkpoint.folder import entries
 from runtime.zero.config import ConfigError
 from tests.unit.runtime.zero.checkpoint.written import write_checkpoint
 
-EXAMPLE = Path(__file__).parents[5] / "examples" / "gpt" / "ds_config.json"
+EXAMPLE = Path(__file__).parents[4] / "examples" / "gpt" / "ds_config.json"
 
 
 def run(*words: str | Path) -> tuple[int, str]:

@@ -18,7 +18,7 @@ from runtime.zero.checkpoint.offline import Verdict, find, plan_prune
 from runtime.zero.checkpoint.offline import prune as prune_entries
 from runtime.zero.checkpoint.offline import verify as verify_entries
 
-checkpoint_app = typer.Typer(help="Look after checkpoints, without a job.", no_args_is_help=True)
+app = typer.Typer(help="Look after checkpoints, without a job.", no_args_is_help=True)
 _FOLDER = typer.Argument(help="The folder that was passed to save_checkpoint, or one checkpoint in it.")
 _JSON = typer.Option(False, "--json", help="As JSON.")
 
@@ -31,7 +31,7 @@ class Type(StrEnum):
     fp16 = "fp16"
 
 
-@checkpoint_app.command()
+@app.command()
 def verify(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
     """Read every byte and compare it with the manifests; exit 1 when a checkpoint is damaged."""
     found = find(folder)
@@ -45,13 +45,13 @@ def verify(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
     raise typer.Exit(1 if any(verdict.faults for verdict in verdicts) else 0)
 
 
-@checkpoint_app.command("list")
+@app.command("list")
 def list_(folder: Path = _FOLDER, as_json: bool = _JSON) -> None:
     """List checkpoints, newest first, without reading their contents."""
     _show(list(verify_entries(find(folder), read=False)), as_json=as_json, verb="listed")
 
 
-@checkpoint_app.command()
+@app.command()
 def prune(
     folder: Path = _FOLDER,
     keep_last: int = typer.Option(..., min=1, help="Newest checkpoints that stay."),
@@ -66,7 +66,7 @@ def prune(
         prune_entries(going)
 
 
-@checkpoint_app.command()
+@app.command()
 def export(
     folder: Path = _FOLDER,
     target: Path = typer.Argument(help="A new folder."),
