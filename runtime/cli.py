@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from runtime.commands import checkpoint, config, smoke
+from runtime.commands import bench, checkpoint, config, smoke
 from runtime.errors import RuntimeFault
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("smoke")(smoke.smoke)
+app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")
 

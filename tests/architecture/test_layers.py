@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.zero",
     ),
     "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics"),
+    "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.commands": ("runtime",),
     "runtime.cli": ("runtime",),
     "runtime": ("runtime.zero", "runtime.comm", "runtime.topology", "runtime.errors"),

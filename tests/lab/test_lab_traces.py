@@ -46,7 +46,7 @@ def processes() -> Iterator[str]:
             continue
         if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
             continue
-        if any(mark in groups + words for mark in ("clusterwright", "provision.lab.", f"/{NAME}/")):
+        if "clusterwright" in groups or "provision.lab." in words or f"/{NAME}/" in words:
             yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
 
 
