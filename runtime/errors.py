@@ -5,6 +5,7 @@ RuntimeFault (exit 1)
 ├── NodesNotReady (exit 1) a node cannot take part: unreachable, other versions, a port taken
 ├── JobFailed (exit 1)     a job started and did not end well; the first cause is named
 ├── GroupFailed (exit 1)   the process group could not be formed
+├── OffloadFailed (exit 1)  states could not be kept on a disk, or not be read from it
 └── CheckpointFailed (exit 1) a checkpoint could not be saved whole, or none could be loaded
 """
 
@@ -45,6 +46,10 @@ class JobFailed(RuntimeFault):
 
 class GroupFailed(RuntimeFault):
     """The ranks could not form a process group."""
+
+
+class OffloadFailed(RuntimeFault):
+    """A disk that holds optimizer states is full, or cannot be read or written."""
 
 
 class CheckpointFailed(RuntimeFault):

@@ -17,6 +17,7 @@ from runtime.zero.config import Config
 from runtime.zero.data import Collate, ShardedLoader
 from runtime.zero.engine import Engine, LearningRates
 from runtime.zero.mesh import build_mesh
+from runtime.zero.offload.start import optimizer_on_disk
 from runtime.zero.optim import (
     MakeOptimizer,
     Parameters,
@@ -62,7 +63,10 @@ def build_engine(
     units = [] if blocks is not None and not blocks else find_blocks(model, blocks or ())
     recompute_blocks(units, config.activation_checkpointing, group.device)
     shard(model, units, plan)
-    chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
+    if config.zero_optimization.offload_optimizer.device == "nvme":
+        chosen = optimizer_on_disk(model, config, group, optimizer, parameter_groups(model, named))
+    else:
+        chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
     if made:
         attach(made, model, named)
     return Engine(
@@ -94,7 +98,7 @@ def _plan(config: Config, group: Group) -> ShardPlan:
         precision=mixed_precision(config),
         hpz_size=zero.zero_hpz_partition_size,
         offload_to_cpu=zero.offload_param.device != "none" or zero.offload_optimizer.device != "none",
-        pin_memory=group.device.type != "cpu" and zero.offload_optimizer.pin_memory,
+        pin_memory=group.device.type != "cpu" and zero.pins_host_memory,
     )
 
 

@@ -39,16 +39,36 @@ def _offload(config: Config) -> Iterator[Problem]:
             found="stage 0 shards nothing that could be offloaded",
             fix="Write stage 1, 2 or 3.",
         )
-    for name, offload in (
-        ("offload_optimizer", zero.offload_optimizer),
-        ("offload_param", zero.offload_param),
-    ):
-        if offload.device == "nvme":
-            yield Problem(
-                where=f"zero_optimization.{name}.device",
-                found="offload to nvme is not implemented yet",
-                fix='Write "cpu": it takes 16 bytes of host memory a parameter, divided by the ranks.',
-            )
+    yield from _nvme(config)
+
+
+def _nvme(config: Config) -> Iterator[Problem]:
+    zero = config.zero_optimization
+    parameters, states = zero.offload_param, zero.offload_optimizer
+    if states.device == "nvme" and not states.nvme_path:
+        yield Problem(
+            where="zero_optimization.offload_optimizer.nvme_path",
+            found="it is missing, and device is nvme",
+            fix="Write the path of a folder on each node's local disk.",
+        )
+    if parameters.device == "nvme" and states.device != "nvme":
+        yield Problem(
+            where="zero_optimization.offload_param.device",
+            found="nvme, while the optimizer's states are not there; a parameter's master is the parameter",
+            fix="Write nvme for offload_optimizer too, or leave that block out.",
+        )
+    if parameters.nvme_path and states.nvme_path and parameters.nvme_path != states.nvme_path:
+        yield Problem(
+            where="zero_optimization.offload_param.nvme_path",
+            found="another folder than offload_optimizer's",
+            fix="Write one folder for both.",
+        )
+    if states.device == "nvme" and config.optimizer is not None and not isinstance(config.optimizer, Adam):
+        yield Problem(
+            where="zero_optimization.offload_optimizer.device",
+            found=f"nvme with {config.optimizer.type}; only Adam and AdamW are updated from files",
+            fix="Write AdamW, or device cpu.",
+        )
 
 
 def _stage(config: Config) -> Iterator[Problem]:

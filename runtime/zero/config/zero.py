@@ -18,7 +18,7 @@ class OffloadOptimizer(Block):
     device: Literal["none", "cpu", "nvme"] = key("none", "where optimizer states live")
     nvme_path: str | None = key(None, "folder on the disk that holds them when device is nvme")
     pin_memory: bool = key(True, "page-locked host memory; without a GPU there is nothing to lock it for")
-    buffer_count: Whole = key(4, "sub-groups in flight between disk and memory", ge=1)
+    buffer_count: Whole = key(4, "sub-groups of moments in memory at a time", ge=1)
     pipeline_read: bool = key(False, "read ahead", idle="reads are always ahead of the update")
     pipeline_write: bool = key(False, "write behind", idle="writes are always behind the update")
     fast_init: bool = key(False, "initialise quickly", idle="states are created at the first step")
@@ -44,13 +44,16 @@ class Zero(Block):
     stage: Literal[0, 1, 2, 3] = key(0, "0 nothing, 1 optimizer states, 2 and gradients, 3 and parameters")
     offload_optimizer: OffloadOptimizer = key(
         OffloadOptimizer(),
-        "masters, gradient shards and states in host memory; shards are copied up to be gathered",
+        "cpu: masters, gradient shards and states in host memory; nvme: masters and states in files, "
+        "gradient shards in host memory; shards are copied up to be gathered",
     )
     offload_param: OffloadParam = key(OffloadParam(), "parameters outside the device; stage 3")
     zero_hpz_partition_size: Whole = key(
         1, "ranks that share a second copy of the parameters between forward and backward; stage 3", ge=1
     )
-    sub_group_size: Whole = key(1_000_000_000, "elements updated at a time when states are on nvme", ge=1)
+    sub_group_size: Whole = key(
+        1_000_000_000, "elements updated at a time when states are on nvme; 16777216 at most are", ge=1
+    )
     reduce_bucket_size: Whole = key(500_000_000, "elements reduced at a time", gt=0, idle=_BY_BLOCK)
     allgather_bucket_size: Whole = key(500_000_000, "elements gathered at a time", ge=0, idle=_BY_BLOCK)
     overlap_comm: bool | None = key(
@@ -95,3 +98,8 @@ class Zero(Block):
     save_muon_momentum_buffer_in_memory: bool = key(False, "Muon's momentum", idle="Muon is not built in")
     zenflow: None = key(None, "asynchronous offloaded updates", only="ZenFlow is not implemented here")
     leaf_module: dict[str, Any] = key({}, "modules fetched whole", idle=_BY_BLOCK)
+
+    @property
+    def pins_host_memory(self) -> bool:
+        """Whether shards in host memory are page-locked; those that are mapped from a file cannot be."""
+        return self.offload_optimizer.pin_memory and self.offload_optimizer.device != "nvme"
