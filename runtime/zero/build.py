@@ -17,6 +17,7 @@ from runtime.zero.config import Config
 from runtime.zero.data import Collate, ShardedLoader
 from runtime.zero.engine import Engine, LearningRates
 from runtime.zero.mesh import build_mesh
+from runtime.zero.offload.allocator import return_freed_memory
 from runtime.zero.offload.start import optimizer_on_disk
 from runtime.zero.optim import (
     MakeOptimizer,
@@ -56,6 +57,9 @@ def build_engine(
         blocks: classes of the modules that travel as one; found from the model where None, the whole model
             as one where empty.
     """
+    on_disk = config.zero_optimization.offload_optimizer.device == "nvme"
+    if on_disk:
+        return_freed_memory()
     made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
     named = detach(made, model) if made else name_groups(model, model_parameters)
     prepare(model, compute_dtype(config), group.device)
@@ -63,7 +67,7 @@ def build_engine(
     units = [] if blocks is not None and not blocks else find_blocks(model, blocks or ())
     recompute_blocks(units, config.activation_checkpointing, group.device)
     shard(model, units, plan)
-    if config.zero_optimization.offload_optimizer.device == "nvme":
+    if on_disk:
         chosen = optimizer_on_disk(model, config, group, optimizer, parameter_groups(model, named))
     else:
         chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))

@@ -46,3 +46,100 @@ def test_losses_are_those_without_offload(ranks: Ranks, tmp_path: Path) -> None:
     for without, with_ in zip(histories[::2], histories[1::2], strict=True):
         assert with_.losses == pytest.approx(without.losses, rel=1e-6)
     assert list(tmp_path.iterdir()) == []
+
+
+def save_then_go_on(topology: Topology, config: Mapping[str, Any], folder: str) -> list[float]:
+    group = runtime.init_distributed()
+    torch.manual_seed(SEED)
+    engine, *_ = runtime.initialize(model=Model(), training_data=Samples(), config=config)
+    for _ in range(3):
+        engine.train_batch()
+    engine.save_checkpoint(folder)
+    losses = [engine.train_batch().item() for _ in range(3)]
+    shutdown(group)
+    return losses
+
+
+def resume(topology: Topology, configs: Sequence[Mapping[str, Any]], folder: str) -> list[list[float]]:
+    group = runtime.init_distributed()
+    losses = []
+    for config in configs:
+        engine, *_ = runtime.initialize(model=Model(), training_data=Samples(), config=config)
+        engine.load_checkpoint(folder)
+        losses.append([engine.train_batch().item() for _ in range(3)])
+    shutdown(group)
+    return losses
+
+
+def test_states_go_into_checkpoints_and_come_from_them(ranks: Ranks, tmp_path: Path) -> None:
+    disk, saved, saved_plain = tmp_path / "disk", str(tmp_path / "saved"), str(tmp_path / "plain")
+    uninterrupted = ranks(save_then_go_on, 2, on_nvme(3, disk), saved, timeout_seconds=120)[0]
+    plain = ranks(save_then_go_on, 2, config_for(2), saved_plain, timeout_seconds=120)[0]
+
+    configs = [on_nvme(3, disk), on_nvme(2, disk), config_for(3)]
+    resumed = ranks(resume, 2, configs, saved, timeout_seconds=120)
+    from_plain = ranks(resume, 2, [on_nvme(3, disk)], saved_plain, timeout_seconds=120)
+
+    for losses in (*resumed[0], *from_plain[0], plain):
+        assert losses == pytest.approx(uninterrupted, rel=1e-6)
+
+
+def start_with_a_small_disk(topology: Topology, folder: str, small_rank: int) -> tuple[str, str, str]:
+    """Mounts a file system of 64 KiB over the folder, for this process alone, on one of the ranks."""
+    group = runtime.init_distributed()
+    if topology.rank == small_rank:
+        _mount_tmpfs(folder, size="64k")
+    try:
+        runtime.initialize(model=Model(), training_data=Samples(), config=on_nvme(3, Path(folder)))
+    except OffloadFailed as e:
+        return e.asked, e.found, e.fix
+    finally:
+        shutdown(group)
+    return "", "", ""
+
+
+def _mount_tmpfs(folder: str, *, size: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    for result in (
+        libc.unshare(CLONE_NEWNS),
+        libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None),
+        libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, f"size={size}".encode()),
+    ):
+        if result != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_on_one_rank_ends_every_rank_with_the_reason(ranks: Ranks, tmp_path: Path) -> None:
+    answers = ranks(start_with_a_small_disk, 2, str(tmp_path), 1, timeout_seconds=60)
+
+    assert answers[0] == answers[1]
+    asked, found, fix = answers[0]
+    assert asked.endswith(f"bytes of states in {tmp_path}")
+    assert found.startswith("rank 1 on ")
+    assert found.endswith(": No space left on device")
+    assert fix.startswith("Free space there, choose another nvme_path")
+
+
+def cut_the_file(topology: Topology, folder: str) -> tuple[str, str]:
+    group = runtime.init_distributed()
+    engine, optimizer, *_ = runtime.initialize(
+        model=Model(), training_data=Samples(), config=on_nvme(3, Path(folder))
+    )
+    assert isinstance(optimizer, DiskAdam)
+    engine.train_batch()
+    optimizer.state.files["exp_avg"].truncate(4096)
+    try:
+        engine.train_batch()
+    except OffloadFailed as e:
+        return e.asked, e.found
+    finally:
+        shutdown(group)
+    return "", ""
+
+
+def test_states_that_cannot_be_read_end_the_step(ranks: Ranks, tmp_path: Path) -> None:
+    [(asked, found)] = ranks(cut_the_file, 1, str(tmp_path), timeout_seconds=60)
+
+    assert asked == f"read states from {tmp_path}"
+    assert found.startswith("the file ends before byte ")

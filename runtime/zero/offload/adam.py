@@ -107,8 +107,8 @@ class DiskAdam(torch.optim.Adam):
         size = self._layout.largest * ELEMENT_BYTES
         self._buffers = [{kind: page_aligned(size) for kind in MOMENTS} for _ in range(count)]
 
-    @property
-    def state(self) -> DiskStates:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def state(self) -> DiskStates:
         """Step counts and moments, from the files."""
         return self._disk
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,26 +62,21 @@ def lay_out(sizes: Sequence[int], sub_group_size: int) -> Layout:
         offsets.append(total)
         total += whole_pages(size, PAGE_ELEMENTS)
     step = max(PAGE_ELEMENTS, min(sub_group_size, LARGEST_GROUP) // PAGE_ELEMENTS * PAGE_ELEMENTS)
-    groups = []
-    first = 0
-    for start in range(0, total, step):
-        stop = min(start + step, total)
-        while first < len(sizes) and offsets[first] + sizes[first] <= start:
-            first += 1
-        groups.append(SubGroup(start=start, length=stop - start, parts=_parts(offsets, sizes, first, start, stop)))
-    return Layout(offsets=tuple(offsets), sizes=tuple(sizes), total=total, groups=tuple(groups))
+    return Layout(
+        offsets=tuple(offsets),
+        sizes=tuple(sizes),
+        total=total,
+        groups=tuple(
+            _group(offsets, sizes, start, min(start + step, total)) for start in range(0, total, step)
+        ),
+    )
 
 
-def _parts(
-    offsets: Sequence[int], sizes: Sequence[int], first: int, start: int, stop: int
-) -> tuple[Part, ...]:
+def _group(offsets: Sequence[int], sizes: Sequence[int], start: int, stop: int) -> SubGroup:
+    """The sub-group of the elements from `start` to `stop`."""
     parts = []
-    for index in range(first, len(sizes)):
-        if offsets[index] >= stop:
-            break
+    for index in range(max(0, bisect_right(offsets, start) - 1), bisect_left(offsets, stop)):
         low, high = max(offsets[index], start), min(offsets[index] + sizes[index], stop)
         if low < high:
-            parts.append(
-                Part(index=index, start=low - offsets[index], place=low - start, length=high - low)
-            )
-    return tuple(parts)
+            parts.append(Part(index=index, start=low - offsets[index], place=low - start, length=high - low))
+    return SubGroup(start=start, length=stop - start, parts=tuple(parts))

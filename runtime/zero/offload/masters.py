@@ -49,7 +49,8 @@ def keep_in_file(model: nn.Module, folder: Path, *, frozen: bool) -> Kept:
         target = whole[place : place + shard.nbytes].view(shard.dtype).view(shard.shape)
         return like(tensor, target.copy_(shard))
 
-    model._apply(move)  # the door of Module.to: FSDP2 follows what changes there
+    # The door of Module.to: FSDP2 follows what changes there.
+    model._apply(move)  # type: ignore[no-untyped-call]
     low, high = whole.data_ptr(), whole.data_ptr() + len(whole)
     moved = sum(local(p).nbytes for p in chosen if low <= local(p).data_ptr() < high)
     return Kept(in_file=moved, in_memory=sum(local(p).nbytes for p in chosen) - moved)

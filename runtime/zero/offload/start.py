@@ -1,4 +1,4 @@
-"""Puts a sharded model's states on disk on every rank, or on none: all ranks learn of one rank's full disk."""
+"""Puts a sharded model's states on disk on every rank, or on none: all learn of one rank's full disk."""
 
 from __future__ import annotations
 
