@@ -6,17 +6,18 @@ import sys
 
 import typer
 
-from runtime.commands import bench, checkpoint, config, smoke
+from runtime.commands import bench, checkpoint, config, estimate, smoke
 from runtime.errors import RuntimeFault
 
 app = typer.Typer(
     name="runtime",
-    help="Tools of a node: prove the cluster, explain a configuration, look after checkpoints.",
+    help="Tools of a node: prove the cluster, explain a configuration, estimate memory, keep checkpoints.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("smoke")(smoke.smoke)
+app.command("estimate")(estimate.estimate)
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")
