@@ -5,9 +5,9 @@ token of a sample, with c bytes in the compute type:
 
   llama, mistral, qwen2   c (4 hidden + 3 queries + 2 keys + 4 intermediate) + 8 hidden + 4 heads, a block
   gpt2                    c (9 hidden + 5 intermediate) + 2 hidden + 4 heads, a block
-  outside of blocks       (c + 8) vocabulary + 2 c hidden + 4 hidden
+  outside of blocks       8 vocabulary + 2 c hidden, and 4 hidden more but for gpt2
 
-The 8 hidden are what two RMSNorms keep in fp32, 8 vocabulary the logits and their log-softmax in fp32.
+The 8 hidden are what two RMSNorms keep in fp32, 8 vocabulary the log-softmax of the logits and its gradient.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def _llama(fields: Mapping[str, Any], name: str, seq_length: int) -> Model:
         for c in _COMPUTE_BYTES
     }
     root = tables * vocabulary * hidden + hidden
-    return _model(name, fields["num_hidden_layers"], block, root, hidden, vocabulary, kept, seq_length)
+    ends = {c: 8 * vocabulary + 2 * c * hidden + 4 * hidden for c in _COMPUTE_BYTES}
+    return _model(name, fields["num_hidden_layers"], block, root, hidden, kept, ends, seq_length)
 
 
 def _gpt2(fields: Mapping[str, Any], name: str, seq_length: int) -> Model:
@@ -81,7 +82,8 @@ def _gpt2(fields: Mapping[str, Any], name: str, seq_length: int) -> Model:
     tables = 1 if fields.get("tie_word_embeddings", True) else 2
     kept = {c: c * (9 * hidden + 5 * middle) + 2 * hidden + 4 * fields["n_head"] for c in _COMPUTE_BYTES}
     root = (tables * vocabulary + fields["n_positions"]) * hidden + 2 * hidden
-    return _model(name, fields["n_layer"], block, root, hidden, vocabulary, kept, seq_length)
+    ends = {c: 8 * vocabulary + 2 * c * hidden for c in _COMPUTE_BYTES}
+    return _model(name, fields["n_layer"], block, root, hidden, kept, ends, seq_length)
 
 
 def _model(
@@ -90,8 +92,8 @@ def _model(
     block: int,
     root: int,
     hidden: int,
-    vocabulary: int,
     kept: Mapping[int, int],
+    ends: Mapping[int, int],
     seq_length: int,
 ) -> Model:
     return Model(
@@ -107,7 +109,7 @@ def _model(
             c: Activations(
                 block=seq_length * kept[c],
                 block_input=seq_length * c * hidden,
-                outside=seq_length * ((c + 8) * vocabulary + 2 * c * hidden + 4 * hidden),
+                outside=seq_length * ends[c],
             )
             for c in _COMPUTE_BYTES
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -88,27 +88,26 @@ def as_json(found: Report) -> str:
 
 
 def lines(found: Report) -> Iterator[str]:
-    """The report, in GB of 10^9 bytes."""
+    """The report, for people."""
     model = found.model
     yield f"{model.name}: {model.parameters:,} parameters, {model.trained:,} of them trained"
     yield f"activations from {model.activations_from}"
     yield ""
-    yield f"{'GB a rank':14}{'device':>9}{'host':>9}{'disk':>9}"
+    yield f"{'bytes a rank':14}{'device':>10}{'host':>10}{'disk':>10}"
     for part in PARTS:
-        yield _row(part, *(getattr(where, part) for where in _places(found.estimate)))
-    yield _row("total", *(where.total for where in _places(found.estimate)))
-    yield f"host memory of a node: {_gb(found.estimate.host.total * found.ranks_per_node)} GB"
+        yield f"{part:14}{_row(getattr(where, part) for where in _places(found.estimate))}"
+    yield f"{'total':14}{_row(where.total for where in _places(found.estimate))}"
+    yield f"host memory of a node: {readable(found.estimate.host.total * found.ranks_per_node)}"
     yield ""
-    yield f"{'stage':>5}  {'optimizer on':14}{'device':>9}{'host':>9}{'disk':>9}"
+    yield f"stage  optimizer on  {'device':>8}{'host':>10}{'disk':>10}"
     for stage, place, one, fitting in found.variants:
-        sizes = "".join(f"{_gb(where.total):>9}" for where in _places(one))
-        yield f"{stage:>5}  {place:14}{sizes}  {'fits' if fitting else 'too large'}"
+        sizes = _row(where.total for where in _places(one))
+        yield f"{stage:>5}  {place:12}{sizes}  {'fits' if fitting else 'too large'}"
     yield ""
-    usable = found.device_bytes * (1 - RESERVE)
     yield (
-        f"{'fits' if found.fits else 'DOES NOT FIT'}: {_gb(found.estimate.device.total)} GB of "
-        f"{_gb(usable)} GB, which are {_gb(found.device_bytes)} GB less {RESERVE:.0%} for the driver, "
-        "NCCL and fragments"
+        f"{'fits' if found.fits else 'DOES NOT FIT'}: {readable(found.estimate.device.total)} of "
+        f"{readable(found.device_bytes * (1 - RESERVE))}, which are {readable(found.device_bytes)} less "
+        f"{RESERVE:.0%} for the driver, NCCL and fragments"
     )
     yield from _advice(found)
 
@@ -120,7 +119,7 @@ def _advice(found: Report) -> Iterator[str]:
         yield "no configuration makes it fit; more ranks, shorter sequences or a larger device would"
         return
     then = estimate(found.model, found.advice.settings)
-    yield f"smallest change ({_gb(then.device.total)} GB, and {_gb(then.host.total)} GB in host memory):"
+    yield f"smallest change ({readable(then.device.total)}, and {readable(then.host.total)} in host memory):"
     yield json.dumps(found.advice.keys)
 
 
@@ -147,9 +146,12 @@ def _totals(found: Estimate) -> dict[str, dict[str, int]]:
     }
 
 
-def _row(name: str, *sizes: int) -> str:
-    return f"{name:14}" + "".join(f"{_gb(size):>9}" for size in sizes)
+def _row(sizes: Iterable[int]) -> str:
+    return "".join(f"{readable(size):>10}" for size in sizes)
 
 
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f}"
+def readable(size: float) -> str:
+    """In GB of 10^9 bytes, or MB of 10^6 where it is less than one."""
+    if size == 0:
+        return "-"
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"

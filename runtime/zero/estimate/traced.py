@@ -75,23 +75,30 @@ def trace(name: str, build: Build, seq_length: int) -> Model:
 
 
 def _activations(model: nn.Module, blocks: list[nn.Module], inputs: Any) -> Activations:
-    """What autograd saves, once for each storage; parameters and buffers are counted elsewhere."""
+    """What autograd saves, once for each storage; parameters and buffers are counted elsewhere.
+
+    The largest one outside of blocks (the logits, as a rule) counts twice: its gradient is as large.
+    """
     seen = {_storage(t) for t in (*model.parameters(), *model.buffers())}
     alive: list[torch.Tensor] = []  # a freed storage's identity would be given to the next
+    largest = 0
     kept, inputs_of = [0] * (len(blocks) + 1), [0] * len(blocks)
     place = [len(blocks)]
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
         if _storage(tensor) not in seen:
             seen.add(_storage(tensor))
             alive.append(tensor)
-            kept[place[0]] += tensor.untyped_storage().nbytes()
+            size = tensor.untyped_storage().nbytes()
+            kept[place[0]] += size
+            largest = max(largest, size) if place[0] == len(blocks) else largest
         return tensor
 
     with _watched(blocks, place, inputs_of), saved_tensors_hooks(keep, lambda tensor: tensor):
         model(**inputs) if isinstance(inputs, Mapping) else model(*inputs)
     return Activations(
-        block=max(kept[:-1], default=0), block_input=max(inputs_of, default=0), outside=kept[-1]
+        block=max(kept[:-1], default=0), block_input=max(inputs_of, default=0), outside=kept[-1] + largest
     )
 
 
