@@ -1,6 +1,7 @@
 """Bandwidth of the optimizer's files as a ratio of dd's in one folder: `python -m tests.bench.bench_nvme`.
 
-Both move the same bytes past the page cache (oflag=direct, iflag=direct), in turns, and medians are compared.
+Both move the same bytes past the page cache (oflag=direct, iflag=direct), in turns, and medians are compared;
+"step" is a whole step of AdamW against the time in which dd would read its moments and write them again.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
+from runtime.zero.config.training import Adam
+from runtime.zero.offload.adam import DiskAdam
 from runtime.zero.offload.files import StateFile, page_aligned
 from runtime.zero.offload.transfers import Transfer, Transfers
 
@@ -37,7 +42,7 @@ def main() -> None:
         print(json.dumps(found, indent=2))
         return
     print(f"{'':8}{'dd MB/s':>10}{'ours MB/s':>11}{'ratio':>7}")
-    for name in ("write", "read"):
+    for name in ("write", "read", "step"):
         dd, ours = found[f"dd {name}"], found[f"ours {name}"]
         print(f"{name:8}{dd / 1e6:10.0f}{ours / 1e6:11.0f}{ours / dd:7.2f}")
 
@@ -56,6 +61,8 @@ def measure(folder: Path, size: int, rounds: int, threads: int, block_bytes: int
         "dd read": lambda: dd(f"if={dd_file}", "of=/dev/null", "iflag=direct", *blocks),
         "ours read": lambda: stream(transfers.read, file, buffers, size),
     }
+    optimizer = adam(folder, size, threads, block_bytes)
+    runs["ours step"] = lambda: step(optimizer)
     if not file.direct:
         print("the file system refuses O_DIRECT: ours goes through the page cache", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -70,7 +77,29 @@ def measure(folder: Path, size: int, rounds: int, threads: int, block_bytes: int
     finally:
         dd_file.unlink(missing_ok=True)
         transfers.close()
-    return {name: size / statistics.median(measured) for name, measured in seconds.items()}
+    found = {name: size / statistics.median(measured) for name, measured in seconds.items()}
+    # A step reads everything and writes it again; dd would do one after the other.
+    found["ours step"] *= 2
+    found["dd step"] = 2 / (1 / found["dd read"] + 1 / found["dd write"])
+    return found
+
+
+def adam(folder: Path, size: int, threads: int, block_bytes: int) -> DiskAdam:
+    """An optimizer with two moments of `size` bytes together; masters and gradients are in memory."""
+    parameter = torch.nn.Parameter(torch.zeros(size // 8))
+    parameter.grad = torch.ones_like(parameter)
+    return DiskAdam(
+        [{"params": [parameter]}],
+        Adam(type="AdamW"),
+        folder=folder,
+        sub_group_size=GROUP_BYTES // 4,
+        buffer_count=4,
+        transfers=Transfers(threads=threads, block_bytes=block_bytes),
+    )
+
+
+def step(optimizer: DiskAdam) -> None:
+    optimizer.step()
 
 
 def stream(start: Callable[..., Transfer], file: StateFile, buffers: list[memoryview], size: int) -> None:

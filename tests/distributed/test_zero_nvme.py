@@ -13,7 +13,7 @@ import torch
 
 import runtime
 from runtime.comm.group import shutdown
-from runtime.errors import OffloadFailed
+from runtime.errors import BadInput, OffloadFailed
 from runtime.topology import Topology
 from runtime.zero.offload.adam import DiskAdam
 from tests.distributed.conftest import Ranks
@@ -121,6 +121,47 @@ def test_a_full_disk_on_one_rank_ends_every_rank_with_the_reason(ranks: Ranks, t
     assert fix.startswith("Free space there, choose another nvme_path")
 
 
+def pass_an_optimizer(topology: Topology, folder: str) -> str:
+    group = runtime.init_distributed()
+    model = Model()
+    made = torch.optim.AdamW(model.parameters())
+    try:
+        runtime.initialize(model=model, optimizer=made, config=on_nvme(3, Path(folder)))
+    except BadInput as e:
+        return e.found
+    finally:
+        shutdown(group)
+    return ""
+
+
+def test_an_optimizer_that_the_script_made_is_refused(ranks: Ranks, tmp_path: Path) -> None:
+    assert ranks(pass_an_optimizer, 1, str(tmp_path)) == ["an optimizer that the script made"]
+
+
+def train_a_part(topology: Topology, config: Mapping[str, Any]) -> tuple[bool, bool]:
+    """LoRA's shape: all but one layer frozen, and the frozen weights in files as well."""
+    group = runtime.init_distributed()
+    torch.manual_seed(SEED)
+    model = Model()
+    model.requires_grad_(False)
+    model.layers[1].requires_grad_(True)
+    engine, *_ = runtime.initialize(model=model, training_data=Samples(), config=config)
+    before = {name: p.full_tensor().clone() for name, p in model.named_parameters()}
+    for _ in range(3):
+        engine.train_batch()
+    after = {name: p.full_tensor() for name, p in model.named_parameters()}
+    shutdown(group)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    return changed == trained, len(trained) == 4
+
+
+def test_frozen_weights_are_in_files_too_and_stay(ranks: Ranks, tmp_path: Path) -> None:
+    config = on_nvme(3, tmp_path, parameters=True, bf16={"enabled": True})
+
+    assert ranks(train_a_part, 2, config, timeout_seconds=120) == [(True, True)] * 2
+
+
 def cut_the_file(topology: Topology, folder: str) -> tuple[str, str]:
     group = runtime.init_distributed()
     engine, optimizer, *_ = runtime.initialize(
@@ -128,7 +169,7 @@ def cut_the_file(topology: Topology, folder: str) -> tuple[str, str]:
     )
     assert isinstance(optimizer, DiskAdam)
     engine.train_batch()
-    optimizer.state.files["exp_avg"].truncate(4096)
+    os.ftruncate(optimizer.state.files["exp_avg"]._descriptor, 4096)
     try:
         engine.train_batch()
     except OffloadFailed as e:

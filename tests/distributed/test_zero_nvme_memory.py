@@ -16,12 +16,12 @@ from runtime.topology import Topology
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed
-WIDTH, LAYERS = 2048, 72
+WIDTH, LAYERS = 2048, 56
 STATE_BYTES = 12 * LAYERS * WIDTH * WIDTH  # fp32 masters and two moments
 
 
 class Wide(nn.Module):
-    """302 million parameters."""
+    """235 million parameters."""
 
     def __init__(self) -> None:
         super().__init__()

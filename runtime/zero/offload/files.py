@@ -72,10 +72,6 @@ class StateFile:
             return torch.empty(0, dtype=torch.uint8)
         return torch.frombuffer(mmap.mmap(self._descriptor, self.size), dtype=torch.uint8)
 
-    def truncate(self, size: int) -> None:
-        """Cuts the file; a mapping of what is cut off must not be touched any more."""
-        os.ftruncate(self._descriptor, size)
-
     def close(self) -> None:
         """Gives the space back, unless a mapping still holds it."""
         if not self._closed:
