@@ -16,12 +16,12 @@ from runtime.topology import Topology
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed
-WIDTH, LAYERS = 2048, 56
+WIDTH, LAYERS = 2048, 72
 STATE_BYTES = 12 * LAYERS * WIDTH * WIDTH  # fp32 masters and two moments
 
 
 class Wide(nn.Module):
-    """235 million parameters."""
+    """302 million parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +42,7 @@ def train(topology: Topology, offload: dict[str, Any]) -> tuple[list[float], int
     config = {
         "train_batch_size": 4,
         "optimizer": {"type": "AdamW", "params": {"lr": 1e-4}},
+        "aio": {"queue_depth": 2},  # a thread's stack counts 8 MiB
         "zero_optimization": {
             "stage": 3,
             "sub_group_size": 1 << 20,
