@@ -13,15 +13,11 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def like(parameter: torch.Tensor, shard: torch.Tensor) -> torch.Tensor:
-    """A shard as a tensor that is sharded as the parameter is."""
+    """A shard as a tensor that is sharded as the parameter is, on whatever device the shard is.
+
+    Made as FSDP2 makes its own: DTensor.from_local would copy a shard in host memory to the mesh's GPU.
+    """
     shard = shard.view(local(parameter).shape)
     if not isinstance(parameter, DTensor):
         return shard
-    return DTensor.from_local(
-        shard,
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.size(),
-        stride=parameter.stride(),
-    )
+    return DTensor(shard, parameter._spec, requires_grad=False)  # type: ignore[no-untyped-call]
