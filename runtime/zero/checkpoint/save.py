@@ -114,7 +114,7 @@ def write(
     if write_latest:
         this.leaders_do(f"point latest at {final.name}", lambda: disk.write_latest(root, final.name))
     watch("prune")
-    this.leaders_do("remove old checkpoints", lambda: _prune(this))
+    this.leaders_do("remove old checkpoints", lambda: _prune(this, final.name))
     return final
 
 
@@ -216,10 +216,15 @@ def _commit(this: _Save, records: Mapping[str, Record]) -> Path:
     return this.root / name
 
 
-def _prune(this: _Save) -> None:
+def _prune(this: _Save, saved: str) -> None:
     settings = this.engine.config.checkpoint
-    found = disk.entries(this.root)
-    for entry in disk.to_prune(found, keep_last=settings.keep_last, keep_every=settings.keep_every):
+    going = disk.to_prune(
+        disk.entries(this.root),
+        keep_last=settings.keep_last,
+        keep_every=settings.keep_every,
+        spare=[saved, disk.read_latest(this.root)],
+    )
+    for entry in going:
         disk.remove(entry.path)
 
 
