@@ -54,6 +54,7 @@ def main() -> None:
         )
         if arguments.checkpoints and step % arguments.save_every == 0:
             engine.save_checkpoint(arguments.checkpoints)
+    engine.wait_for_checkpoint()
     dist.destroy_process_group()
 
 

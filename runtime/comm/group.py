@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from runtime.comm.settle import settle_at_exit
 from runtime.errors import BadInput, GroupFailed
 from runtime.topology import Topology
 
@@ -47,6 +48,7 @@ def initialize(
     """
     import torch.distributed as dist
 
+    settle_at_exit()
     chosen = backend or default_backend()
     device = _bind(topology, chosen)
     if dist.is_initialized():

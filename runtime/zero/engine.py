@@ -15,8 +15,8 @@ from torch import nn
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput
+from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.load import load
-from runtime.zero.checkpoint.save import save
 from runtime.zero.checkpoint.together import from_first
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
@@ -83,6 +83,7 @@ class Engine:
         self._data_at_boundary = self._data_now()
         self.session = from_first(secrets.token_hex(4))
         self.run = self.session
+        self._saves = Saves()
 
     # -- a micro-step -------------------------------------------------------------------------------------
 
@@ -200,8 +201,11 @@ class Engine:
 
         The tag is global_step<N> where None; a tag that exists is not overwritten but numbered. Micro-steps
         since the last optimizer step are not saved; a resumed run takes them again.
+
+        With `checkpoint.async_save` it returns once the state is copied, and the rest is done beside the
+        training; `wait_for_checkpoint` waits for that, and the next save or load does.
         """
-        return save(
+        return self._saves.save(
             self,
             Path(save_dir),
             tag or f"global_step{self.global_steps}",
@@ -209,6 +213,14 @@ class Engine:
             frozen=not exclude_frozen_parameters,
             write_latest=save_latest,
         )
+
+    def wait_for_checkpoint(self) -> None:
+        """Waits until the last save is committed; call it before the process group is destroyed.
+
+        Raises:
+            CheckpointFailed: it could not be written; the checkpoint before it is untouched.
+        """
+        self._saves.wait()
 
     def load_checkpoint(
         self,
@@ -222,6 +234,7 @@ class Engine:
 
         Returns its folder and the script's own state; None and {} where there is no checkpoint.
         """
+        self.wait_for_checkpoint()
         loaded = load(
             self,
             Path(load_dir),

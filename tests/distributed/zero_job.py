@@ -86,18 +86,18 @@ def config_for(stage: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def plain_loop() -> History:
+def plain_loop(batch: int = BATCH) -> History:
     """What a person would write for one process, without any of our parts but the order of the data."""
     torch.manual_seed(SEED)
     model, samples = Model(), Samples()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    order = [index for epoch in range(2) for index in epoch_order(SAMPLES, SEED, epoch)]
+    order = [index for epoch in range(3) for index in epoch_order(SAMPLES, SEED, epoch)]
     history = History(losses=[], norms=[], rates=[])
     for step in range(STEPS):
         rate = warm_up_then_decay(step - 1)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        picked = [samples[index] for index in order[step * BATCH : (step + 1) * BATCH]]
+        picked = [samples[index] for index in order[step * batch : (step + 1) * batch]]
         loss = model(torch.stack([x for x, _ in picked]), torch.stack([y for _, y in picked]))
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 0.5)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,15 +134,22 @@ def remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def to_prune(found: Sequence[Entry], *, keep_last: int | None, keep_every: int | None) -> list[Entry]:
-    """What may go: all but the newest `keep_last`, and those of steps divisible by `keep_every`.
+def to_prune(
+    found: Sequence[Entry],
+    *,
+    keep_last: int | None,
+    keep_every: int | None,
+    spare: Collection[str | None] = (),
+) -> list[Entry]:
+    """What may go: all but the newest `keep_last`, those of steps divisible by `keep_every`, and `spare`.
 
+    Tags are spared because someone who turned `latest` back saves earlier steps than those that are there.
     Damaged entries are neither counted nor removed: they may be all that is left of something.
     """
     if keep_last is None:
         return []
     good = [entry for entry in found if entry.manifest is not None]
-    return [entry for entry in good[keep_last:] if not _is_kept(entry, keep_every)]
+    return [e for e in good[keep_last:] if e.tag not in spare and not _is_kept(e, keep_every)]
 
 
 def _is_kept(entry: Entry, every: int | None) -> bool:

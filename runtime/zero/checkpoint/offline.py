@@ -60,9 +60,7 @@ def verify(found: Sequence[Entry], *, read: bool = True) -> Iterator[Verdict]:
 
 def plan_prune(root: Path, *, keep_last: int, keep_every: int | None) -> list[Entry]:
     """What `prune` would remove: never the one that `latest` names, never a damaged one."""
-    latest = read_latest(root)
-    going = to_prune(find(root), keep_last=keep_last, keep_every=keep_every)
-    return [entry for entry in going if entry.tag != latest]
+    return to_prune(find(root), keep_last=keep_last, keep_every=keep_every, spare=[read_latest(root)])
 
 
 def prune(going: Sequence[Entry]) -> None:

@@ -15,6 +15,7 @@ from runtime.errors import CheckpointFailed
 from runtime.topology import Topology
 
 T = TypeVar("T")
+Peers = dist.ProcessGroup | None  # all ranks; the training's own group where None
 CHUNK_BYTES = 16 * 1024 * 1024
 
 
@@ -40,28 +41,28 @@ class Disks:
         return [rank for rank, leader in enumerate(self.leaders) if leader == self.leaders[self.rank]]
 
 
-def gather(value: T) -> list[T]:
+def gather(value: T, peers: Peers = None) -> list[T]:
     """Every rank's value, on every rank."""
     values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=peers)
     return values
 
 
-def from_first(value: T) -> T:
+def from_first(value: T, peers: Peers = None) -> T:
     """Rank 0's value, on every rank."""
     values = [value]
-    dist.broadcast_object_list(values, src=0)
+    dist.broadcast_object_list(values, src=0, group=peers)
     return values[0]
 
 
-def all_do(asked: str, act: Callable[[], T], *, fix: str, topology: Topology) -> T:
+def all_do(asked: str, act: Callable[[], T], *, fix: str, topology: Topology, peers: Peers = None) -> T:
     """Runs `act` on every rank; when it fails on one, every rank raises and names it.
 
     Raises:
         CheckpointFailed: with each failing rank, its host and its error.
     """
     result, fault = _attempt(act)
-    faults = gather(f"rank {topology.rank} on {topology.hostname}: {fault}" if fault else "")
+    faults = gather(f"rank {topology.rank} on {topology.hostname}: {fault}" if fault else "", peers)
     found = "; ".join(dict.fromkeys(fault for fault in faults if fault))
     if found:
         raise CheckpointFailed(asked, found=found, fix=fix)
@@ -76,7 +77,7 @@ def _attempt(act: Callable[[], T]) -> tuple[tuple[T] | None, str]:
         return None, (e.strerror or str(e)) if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
 
 
-def find_disks(root: Path, session: str, topology: Topology) -> Disks:
+def find_disks(root: Path, session: str, topology: Topology, peers: Peers = None) -> Disks:
     """Which ranks share a disk: each leaves a mark in the folder and reads the others'.
 
     Raises:
@@ -90,17 +91,17 @@ def find_disks(root: Path, session: str, topology: Topology) -> Disks:
 
     fix = "Choose a folder that every rank can write to."
     try:
-        all_do(f"save to {root}", leave, fix=fix, topology=topology)
+        all_do(f"save to {root}", leave, fix=fix, topology=topology, peers=peers)
         os.listdir(root)  # a network file system looks names up afresh after the folder was read
         seen = min(r for r in range(topology.world_size) if (root / f".{session}.{r}.mark").exists())
-        leaders = gather(seen)
+        leaders = gather(seen, peers)
     finally:
         mark.unlink(missing_ok=True)
     return Disks(leaders=tuple(leaders), rank=topology.rank)
 
 
 def send_file(
-    source: Path, target: Path, *, sender: int, receiver: int, rank: int, size: int
+    source: Path, target: Path, *, sender: int, receiver: int, rank: int, size: int, peers: Peers = None
 ) -> OSError | None:
     """Copies a file from one rank's disk to another's; the others do nothing.
 
@@ -108,8 +109,8 @@ def send_file(
     is returned after the last chunk.
     """
     if rank == sender:
-        return _send(source, receiver, size)
-    return _receive(target, sender, size) if rank == receiver else None
+        return _send(source, receiver, size, peers)
+    return _receive(target, sender, size, peers) if rank == receiver else None
 
 
 def raise_first(faults: Iterable[OSError | None]) -> None:
@@ -119,7 +120,7 @@ def raise_first(faults: Iterable[OSError | None]) -> None:
         raise fault
 
 
-def _send(source: Path, receiver: int, size: int) -> OSError | None:
+def _send(source: Path, receiver: int, size: int, peers: Peers) -> OSError | None:
     fault: OSError | None = None
     offset = 0
     while offset < size:
@@ -130,18 +131,18 @@ def _send(source: Path, receiver: int, size: int) -> OSError | None:
                 file.readinto(chunk.numpy().data)
         except OSError as e:
             fault = fault or e
-        dist.send(chunk, dst=receiver)
+        dist.send(chunk, dst=receiver, group=peers)
         offset += len(chunk)
     return fault
 
 
-def _receive(target: Path, sender: int, size: int) -> OSError | None:
+def _receive(target: Path, sender: int, size: int, peers: Peers) -> OSError | None:
     fault: OSError | None = None
     target.unlink(missing_ok=True)
     offset = 0
     while offset < size:
         chunk = torch.empty(min(CHUNK_BYTES, size - offset), dtype=torch.uint8)
-        dist.recv(chunk, src=sender)
+        dist.recv(chunk, src=sender, group=peers)
         try:
             with target.open("ab") as file:
                 file.write(chunk.numpy().data)

@@ -74,6 +74,9 @@ class Checkpoint(Block):
     keep_every: Whole | None = key(
         None, "checkpoints of steps divisible by this are always kept (a key of ours)", ge=1
     )
+    async_save: bool = key(
+        False, "copy the state at the step and write it beside the training (a key of ours)"
+    )
     buddy: bool = key(
         True, "where nodes do not share a disk, each keeps a copy of its neighbour's files (a key of ours)"
     )

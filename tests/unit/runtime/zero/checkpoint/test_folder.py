@@ -137,3 +137,12 @@ def test_a_half_removed_checkpoint_is_not_taken_for_whole(
 def test_a_tag_that_cannot_name_a_folder_is_refused(tag: str) -> None:
     with pytest.raises(BadInput, match="a tag is the name of a folder"):
         check_tag(tag)
+
+
+def test_what_was_saved_after_going_back_is_spared_though_later_steps_are_there(tmp_path: Path) -> None:
+    for step in (1, 2, 8, 9):
+        write_checkpoint(tmp_path, step)
+
+    going = to_prune(entries(tmp_path), keep_last=1, keep_every=None, spare=["global_step2", None])
+
+    assert [entry.tag for entry in going] == ["global_step8", "global_step1"]
