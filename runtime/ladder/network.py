@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from runtime.launch.stream import PairResult
@@ -35,8 +36,11 @@ Results = Mapping[Pair, PairResult]
 
 
 def best_of(old: PairResult, new: PairResult) -> PairResult:
-    """The better of two measurements of one pair: load slows a pair, and never speeds it up."""
-    return max(old, new, key=lambda result: (not result.error, result.bytes_per_s or 0.0))
+    """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
+    faster = max(old, new, key=lambda result: (not result.error, result.bytes_per_s or 0.0))
+    timed = [result for result in (old, new) if result.rtt_p50_s is not None]
+    sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
+    return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
 
 
 def rates_of(results: Results) -> dict[Pair, float]:

@@ -43,7 +43,7 @@ def path_mtu(own_address: str, where: tuple[str, int]) -> int:
 
 
 def largest_passing(largest: int, passes: Callable[[int], bool]) -> int:
-    """The largest size of the ladder, or `largest` itself, that passes; 0 where even the smallest does not."""
+    """The largest size of the ladder, or `largest` itself, that passes; 0 where none does."""
     if passes(largest):
         return largest
     smaller = [size for size in _LADDER if size < largest]

@@ -50,7 +50,7 @@ def reach(
     timeout_seconds: float = mesh.CONNECT_SECONDS,
     hosts: Collection[str] | None = None,
 ) -> tuple[Reach, ...]:
-    """Connects each of the hosts (default: all) to every other on fresh ports; the result of each ordered pair."""
+    """Connects each of the hosts (default: all) to every other on fresh ports; a result for each pair."""
     session.broadcast("listen", hosts=hosts)
     ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [

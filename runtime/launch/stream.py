@@ -1,6 +1,6 @@
-"""One direction of one pair of nodes over plain sockets: latency, checked bandwidth, path MTU; no torch, no root.
+"""One direction of one pair of nodes over plain sockets: latency, checked bandwidth, path MTU.
 
-The source drives: it connects, says in one line what it will do, exchanges small messages, then sends a stream
+The source drives: it connects, says in one line what it will do, exchanges small messages, sends a stream
 whose every byte the target knows. The target's clock and count give the bandwidth: what was delivered, not
 what was handed to a buffer.
 """
@@ -22,7 +22,8 @@ from runtime.launch.addresses import family_of
 from runtime.launch.mtu import path_mtu
 
 MESSAGE_BYTES = 64
-_MOST_MESSAGES = 500
+# A median of fewer would be a matter of luck on a busy machine.
+_FEWEST_MESSAGES = 10
 _CHUNK_BYTES = 1 << 18
 # Prime, so that a chunk that is lost, doubled or swapped never leaves the same bytes in place.
 _PERIOD = 1_048_573
@@ -55,8 +56,8 @@ class Bounds:
 class PairResult:
     """One ordered pair. Times in seconds, None where it did not come to them; `bytes_per_s` as delivered.
 
-    `retransmits` are the source's TCP segments sent again; `path_mtu` the largest packet in bytes that arrived
-    whole with fragmentation forbidden, 0 where none did.
+    `retransmits` are the source's TCP segments sent again; `path_mtu` the largest packet in bytes that
+    arrived whole with fragmentation forbidden, 0 where none did.
     """
 
     source: str
@@ -94,7 +95,7 @@ class _Contents:
 
 
 class Target:
-    """Answers measurements on a TCP port that the kernel picks, and packets on the UDP port of that number."""
+    """Answers measurements on a TCP port that the kernel picks, packets on the UDP port of that number."""
 
     def __init__(self, address: str) -> None:
         self._tcp, self._udp = _same_port(address)
@@ -115,6 +116,8 @@ class Target:
         while True:
             try:
                 data, sender = self._udp.recvfrom(1 << 16)
+                if sender is None:
+                    return
                 self._udp.sendto(struct.pack("!I", len(data)), sender)
             except OSError:
                 if self._udp.fileno() < 0:
@@ -164,10 +167,13 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> dict[str, Any]:
-    """Receives and checks the stream until its end or its time is over."""
+    """Receives and checks the stream until its end or its time is over.
+
+    After a wrong byte it reads on: a connection closed over unread data is reset, and the source learns nothing.
+    """
     buffer = bytearray(_CHUNK_BYTES)
-    began = time.monotonic()
-    marked_at, marked, last_at, total = 0.0, 0, began, 0
+    began = last_at = time.monotonic()
+    marked_at, marked, total, right = 0.0, 0, 0, -1
     while (left := began + seconds + _DRAIN_SECONDS - time.monotonic()) > 0:
         connection.settimeout(left)
         try:
@@ -176,14 +182,14 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
             break
         if not count:
             break
-        if not buffer.startswith(contents.at(total, count)):
-            return {"bytes": total, "bytes_per_s": None, "wrong": True}
+        if right < 0 and not buffer.startswith(contents.at(total, count)):
+            right = total
         total, last_at = total + count, time.monotonic()
         if not marked_at and last_at - began >= _WARM_UP * seconds:
             marked_at, marked = last_at, total
     after = last_at - marked_at
     rate = (total - marked) / after if marked_at and after > 0 else total / max(seconds, last_at - began)
-    return {"bytes": total, "bytes_per_s": rate, "wrong": False}
+    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right}
 
 
 def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
@@ -211,7 +217,7 @@ def _latency(connection: socket.socket, source: str, target: str, bounds: Bounds
     connection.sendall(f"{json.dumps(request)}\n".encode())
     seconds: list[float] = []
     deadline = time.perf_counter() + bounds.latency_seconds
-    while len(seconds) < 2 or (time.perf_counter() < deadline and len(seconds) < _MOST_MESSAGES):
+    while len(seconds) <= _FEWEST_MESSAGES or time.perf_counter() < deadline:
         _round_trip(connection, (len(seconds) + 1).to_bytes(MESSAGE_BYTES, "big"), seconds)
     _round_trip(connection, bytes(MESSAGE_BYTES), seconds)
     counted = sorted(seconds[1:])
@@ -244,7 +250,7 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
     if delivered.get("wrong"):
-        return {"error": f"other bytes arrived than were sent, after {delivered['bytes']} right ones"}
+        return {"error": f"other bytes arrived than were sent, after {delivered['right']} right ones"}
     if not delivered.get("bytes"):
         return {"bytes_per_s": 0.0, "error": "small messages pass, but nothing of a stream arrives"}
     return {"bytes_per_s": float(delivered["bytes_per_s"])}

@@ -61,7 +61,9 @@ def _groups(rates: Mapping[Pair, float], slow: Collection[Pair]) -> Iterator[Sus
     for source, target in rates:
         if (source, target) not in slow:
             normal[source].append(target)
-    groups = sorted((group for group in components(normal) if len(group) > 1), key=len)
+    groups = sorted(
+        (group for group in components(normal) if len(group) > 1), key=lambda group: (len(group), group)
+    )
     if len(groups) == 2:
         groups_named, everyone = groups[:1], groups
     else:
@@ -99,7 +101,7 @@ def components(graph: Mapping[str, Sequence[str]]) -> list[list[str]]:
 
 
 def _walks(graph: Mapping[str, Sequence[str]], starts: Sequence[str]) -> list[list[str]]:
-    """Depth first from each start that is still unseen; each tree's nodes in the order in which they are left."""
+    """Depth first from each start that is still unseen; a tree's nodes in the order of leaving them."""
     seen: set[str] = set()
     trees = []
     for start in starts:

@@ -133,7 +133,7 @@ def _single(left: frozenset[Pair]) -> Iterator[Verdict]:
 
 
 def to_confirm(found: Sequence[Verdict], nodes: int) -> tuple[Pair, ...]:
-    """The pairs to measure again before anyone is blamed: load and luck slow a pair, and never speed it up."""
+    """The pairs to measure again before anyone is blamed: load slows a pair, and never speeds it up."""
     wanted: dict[Pair, None] = {}
     for verdict in found:
         single = verdict.kind in (LINK, DIRECTION)

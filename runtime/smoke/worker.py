@@ -54,7 +54,7 @@ class Voice:
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """A rank as `python -m runtime smoke` starts it: the options that it was given, its place from `environ`."""
+    """A rank as `python -m runtime smoke` starts it: its options, and its place from `environ`."""
     parser = argparse.ArgumentParser(prog="python -m runtime smoke")
     parser.add_argument("--sizes", required=True)
     parser.add_argument("--timeout", type=float, required=True)

@@ -96,7 +96,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     print(
-        "| faults put in | nodes | clusters | named | falsely blamed | unclear | two-pass: named | falsely blamed |"
+        "| faults put in | nodes | clusters | named | falsely blamed | unclear "
+        "| two-pass: named | falsely blamed |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for kinds in (*((kind,) for kind in SINGLE), *SEVERAL):
