@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -22,6 +23,9 @@ from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.selection import Chosen
 from runtime.launch.session import open_session
 from runtime.launch.spec import HOSTFILE, Job
+from runtime.smoke.formats.junit import junit
+from runtime.smoke.formats.page import page
+from runtime.smoke.formats.prometheus import prometheus
 from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, summary, to_json
 
@@ -38,6 +42,11 @@ def smoke(
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     quick: bool = typer.Option(False, "--quick", help="Hosts and sockets only: no torch, no collectives."),
     json_file: Path = typer.Option(None, "--json", help="Write the result there as well."),
+    junit_file: Path = typer.Option(None, "--junit", help="Write the checks as JUnit XML, for a CI system."),
+    prometheus_file: Path = typer.Option(
+        None, "--prometheus", help="Write gauges in Prometheus' text format."
+    ),
+    html_file: Path = typer.Option(None, "--html", help="Write one page with heat maps that loads nothing."),
 ) -> None:
     """Prove that the nodes, their network and collectives over them work, or name who breaks them.
 
@@ -51,8 +60,16 @@ def smoke(
         on_signals(session.interrupt)
         with _progress(0 if quick else len(operations(job.world_size, swept))) as show:
             report = climb(session, plan, show)
+        document = to_json(report)
+        result = json.loads(document)
         if json_file is not None:
-            _write(json_file, to_json(report))
+            _write(json_file, document)
+        if junit_file is not None:
+            _write(junit_file, junit(result))
+        if prometheus_file is not None:
+            _write(prometheus_file, prometheus(result))
+        if html_file is not None:
+            _write(html_file, page(result))
         _show(report, timeout)
     raise typer.Exit(report.exit_code)
 

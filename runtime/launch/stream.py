@@ -169,7 +169,7 @@ def _answer(connection: socket.socket) -> None:
 def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> dict[str, Any]:
     """Receives and checks the stream until its end or its time is over.
 
-    After a wrong byte it reads on: a connection closed over unread data is reset, and the source learns nothing.
+    After a wrong byte it reads on: closing over unread data is a reset, and the source learns nothing.
     """
     buffer = bytearray(_CHUNK_BYTES)
     began = last_at = time.monotonic()
