@@ -8,28 +8,23 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from runtime.ladder import host, network, sockets, survey
-from runtime.ladder.host import Said
+from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
 from runtime.ladder.survey import Surveyed
 from runtime.launch import stream
 from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
 from runtime.launch.follow import run
-from runtime.launch.judge import Problem, ranks_of
-from runtime.launch.outcome import Outcome, first_cause
-from runtime.launch.preflight import preflight, reach, reach_problems, silence_problems
+from runtime.launch.judge import ranks_of
+from runtime.launch.preflight import preflight, reach, reach_problems
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
-from runtime.smoke import marks
 from runtime.smoke.checks import CATALOGUE, Check, checks
-from runtime.smoke.localize import SILENT_SECONDS, Finding
+from runtime.smoke.localize import Finding
 from runtime.smoke.places import Places
 from runtime.smoke.plan import operations
 from runtime.smoke.report import Report, conclude
 from runtime.smoke.schedule import Pair
 from runtime.smoke.watch import Watch
-
-# How long the sockets of a cluster in which a step hung may take to answer.
-_AFTERMATH_SECONDS = 0.7
 
 
 class Show(Protocol):
@@ -85,21 +80,24 @@ class _Climb:
     def hosts(self) -> Surveyed:
         """First rung: what each node is, by itself and against the others."""
         self.show("asking the nodes", 0)
-        self.findings += [_finding(problem) for problem in preflight(self.session)]
+        self.findings += [of_problem(problem) for problem in preflight(self.session)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
         asked = survey.ask(self.session)
         said = (*host.judge_hosts(asked.surveys, asked.clocks), *host.slow_processors(asked.compute))
         known = {(finding.check, finding.hosts) for finding in self.findings}
-        self.findings += [_said(self.session, one) for one in said if (one.check, (one.host,)) not in known]
+        self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
+        self.findings += [
+            unheard(self.session, name) for name in self.session.facts if name not in asked.compute
+        ]
         self._note_hosts(asked)
         self.watch.lap("nodes")
         return asked
 
     def _note_hosts(self, asked: Surveyed) -> None:
         seen = f"{len(self.session.facts)} of {len(self.session.lines)} nodes answered"
-        self.done |= {name: seen for name in CATALOGUE if name.startswith("host.")}
         facts = next(iter(self.session.facts.values()), None)
         if facts is not None:
+            self.done |= {f"host.{name}": seen for name in ("answers", "folders", "route", "meeting-point")}
             self.done |= {
                 "host.torch": f"torch {facts.torch} on all nodes",
                 "host.python": f"Python {facts.python}",
@@ -121,7 +119,7 @@ class _Climb:
         self.show("connecting every node to every other", 0)
         self.reached = reach(self.session, hosts=hosts)
         unreached = reach_problems(self.session, self.reached, hosts=hosts)
-        self.findings += [_finding(problem) for problem in unreached]
+        self.findings += [of_problem(problem) for problem in unreached]
         open_pairs = [(one.source, one.target) for one in self.reached if one.ok]
         self.done["sockets.connect"] = (
             f"{len(open_pairs)} of {len(hosts) * (len(hosts) - 1)} directions connect"
@@ -146,7 +144,7 @@ class _Climb:
         if missing:
             named = ", ".join(" -> ".join(pair) for pair in missing[:5])
             self.findings.append(
-                _everyone(self.session, f"{len(missing)} pairs gave no result: {named}", "bandwidth")
+                everyone(self.session, f"{len(missing)} pairs gave no result: {named}", "bandwidth")
             )
 
     def collectives(self) -> None:
@@ -160,9 +158,13 @@ class _Climb:
         )
         outcome = run(self.session, watch)
         self.watch.add(self.places.phases(self.watch.at))
-        self.findings += _findings_of(self.session, watch, outcome)
-        done = f"{self.places.done_operations} of {len(self.places.plan)} operations done"
-        self.done |= {"collectives.progress": done, "collectives.contents": f"every element right; {done}"}
+        self.findings += of_ranks(self.session, watch, outcome)
+        if self.places.finished:
+            done = f"{len(self.places.plan)} operations done by every rank"
+            self.done |= {
+                "collectives.progress": done,
+                "collectives.contents": f"every element right; {done}",
+            }
 
     def report(self, started: str) -> Report:
         """What came of it."""
@@ -198,7 +200,7 @@ def climb(session: Session, plan: Plan, show: Show) -> Report:
         if not state.findings and not plan.quick:
             state.collectives()
     except Interrupted:
-        state.findings.append(_interrupted(session))
+        state.findings.append(interrupted(session))
     return state.report(started)
 
 
@@ -218,58 +220,6 @@ def _pair_values(reached: Sequence[Reach], measured: Mapping[Pair, PairResult]) 
     ]
     found = sorted((*measured.values(), *unmeasured), key=lambda pair: (pair.source, pair.target))
     return [stream.to_json(pair) for pair in found]
-
-
-def _findings_of(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
-    """What stopped the ranks, and, after a hang, which sockets still connect."""
-    if session.interrupts:
-        return [_interrupted(session)]
-    if watch.hang is not None:
-        reached = reach(session, timeout_seconds=_AFTERMATH_SECONDS) if len(session.lines) > 1 else ()
-        problems = (
-            *silence_problems(session, longer_than_seconds=SILENT_SECONDS),
-            *reach_problems(session, reached),
-        )
-        return [watch.hang, *(_finding(problem) for problem in problems)]
-    if outcome.ok:
-        return []
-    cause = first_cause(outcome)
-    if cause is None:
-        return [_everyone(session, "the job ended and no rank or node said why")]
-    ranks = ranks_of(session.job)[cause.host] if cause.rank is None else (cause.rank,)
-    fix = f"Read {session.job.job_path}/logs there."
-    words = str(replace(cause, said="") if marks.decode(cause.said) else cause)
-    return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=words, fix=fix)]
-
-
-def _interrupted(session: Session) -> Finding:
-    return _everyone(session, f"signal {session.interrupts[0]} ended the test")
-
-
-def _everyone(session: Session, found: str, check: str = "job") -> Finding:
-    return Finding(
-        check=check,
-        hosts=tuple(session.lines),
-        ranks=tuple(range(session.job.world_size)),
-        found=found,
-        fix="Run the test again.",
-        conclusive=False,
-    )
-
-
-def _finding(problem: Problem) -> Finding:
-    return Finding(
-        check=problem.check,
-        hosts=(problem.host,),
-        ranks=problem.ranks,
-        found=f"{problem.where}: {problem.found}",
-        fix=problem.fix,
-    )
-
-
-def _said(session: Session, said: Said) -> Finding:
-    ranks = ranks_of(session.job)[said.host]
-    return _finding(Problem(check=said.check, host=said.host, ranks=ranks, found=said.found, fix=said.fix))
 
 
 def _node_values(name: str, ranks: Sequence[int], session: Session) -> dict[str, Any]:

@@ -16,7 +16,7 @@ QUICK = Bounds(connect_seconds=2.0, latency_seconds=0.02, stream_seconds=0.1)
 _SERVE_SECONDS = 3.0
 # A pair that looks slow is measured so often again; what that shows may raise a suspicion of another one.
 _CONFIRMATIONS = 2
-_MOST_LOOKS = 4
+_MOST_LOOKS = 10
 
 Progress = Callable[[str], None]
 
@@ -63,6 +63,8 @@ def _confirm(
     times: Counter[Pair] = Counter()
     for _ in range(_MOST_LOOKS):
         again = [pair for pair in suspicious(results, compute) if times[pair] < _CONFIRMATIONS]
+        if not again:
+            break
         for half in packed(again):
             progress(f"measuring {len(again)} slow pairs again: {' -> '.join(half[0])}")
             for pair, result in _measure(session, half, places, bounds).items():

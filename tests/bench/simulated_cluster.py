@@ -14,7 +14,7 @@ TYPICAL = 1e9
 # Spread of a healthy pair, and the share of measurements that something else on the machine spoils.
 NOISE = 0.05
 SPOILT = 0.01
-CONFIRMATIONS, LOOKS = 2, 4
+CONFIRMATIONS, LOOKS = 2, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +108,11 @@ def localized(cluster: Cluster) -> tuple[Verdict, ...]:
     compute = cluster.compute()
     times: Counter[Pair] = Counter()
     for _ in range(LOOKS):
-        again = to_confirm(verdicts(rates, compute=compute, ceiling=TYPICAL), len(cluster.nodes))
-        for pair in (pair for pair in again if times[pair] < CONFIRMATIONS):
+        suspicious = to_confirm(verdicts(rates, compute=compute, ceiling=TYPICAL), len(cluster.nodes))
+        again = [pair for pair in suspicious if times[pair] < CONFIRMATIONS]
+        if not again:
+            break
+        for pair in again:
             rates[pair] = max(rates[pair], cluster.measure(pair))
             times[pair] += 1
     return verdicts(rates, compute=compute, ceiling=TYPICAL)
