@@ -14,7 +14,7 @@ TYPICAL = 1e9
 # Spread of a healthy pair, and the share of measurements that something else on the machine spoils.
 NOISE = 0.05
 SPOILT = 0.01
-CONFIRMATIONS, LOOKS = 2, 10
+CONFIRMATIONS, LOOKS = 3, 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
