@@ -128,10 +128,12 @@ class _Climb:
         self.watch.lap("sockets")
 
     def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
+        # A test that fails anyway should say so soon; who is slow besides shows in short streams as well.
+        brief = self.plan.quick or bool(self.findings)
         self.pairs = sockets.measure_pairs(
             self.session,
             pairs,
-            bounds=sockets.QUICK if self.plan.quick else sockets.NORMAL,
+            bounds=sockets.QUICK if brief else sockets.NORMAL,
             compute=asked.compute,
             progress=lambda words: self.show(words, 0),
         )

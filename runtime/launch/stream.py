@@ -31,6 +31,7 @@ _PERIOD = 1_048_573
 _WARM_UP = 0.2
 # The target waits this long beyond the stream's time for what is still on its way.
 _DRAIN_SECONDS = 0.8
+_FIRST_BYTE_SECONDS = 2.0
 # Keeps what waits in the sender's own buffer small, so that a slow link is not drained for seconds (tcp(7)).
 _UNSENT_BYTES = 1 << 17
 _NOTSENT_LOWAT = 25
@@ -167,28 +168,30 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> dict[str, Any]:
-    """Receives and checks the stream until its end or its time is over.
+    """Receives and checks the stream until its end or its time is over; the clock runs from the first byte.
 
-    After a wrong byte it reads on: closing over unread data is a reset, and the source learns nothing.
+    The time of a stall counts: what loss holds back comes at once when the hole is filled. After a wrong byte
+    it reads on: closing over unread data is a reset, and the source learns nothing.
     """
     buffer = bytearray(_CHUNK_BYTES)
-    began = last_at = time.monotonic()
-    marked_at, marked, total, right = 0.0, 0, 0, -1
-    while (left := began + seconds + _DRAIN_SECONDS - time.monotonic()) > 0:
-        connection.settimeout(left)
+    total, counted, right = 0, 0, -1
+    began = warm_at = ended = 0.0
+    while not began or ended - began < seconds + _DRAIN_SECONDS:
+        connection.settimeout(began + seconds + _DRAIN_SECONDS - ended if began else _FIRST_BYTE_SECONDS)
         try:
             count = connection.recv_into(buffer)
         except TimeoutError:
-            break
+            count = 0
+        ended = time.monotonic()
         if not count:
             break
+        if not began:
+            began, warm_at = ended, ended + _WARM_UP * seconds
         if right < 0 and not buffer.startswith(contents.at(total, count)):
             right = total
-        total, last_at = total + count, time.monotonic()
-        if not marked_at and last_at - began >= _WARM_UP * seconds:
-            marked_at, marked = last_at, total
-    after = last_at - marked_at
-    rate = (total - marked) / after if marked_at and after > 0 else total / max(seconds, last_at - began)
+        total += count
+        counted += count if ended > warm_at else 0
+    rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
     return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right}
 
 
@@ -200,8 +203,8 @@ def measure(source: str, own_address: str, target: str, where: tuple[str, int], 
             where, timeout=bounds.connect_seconds, source_address=(own_address, 0)
         ) as connection:
             known["connected"] = True
-            known |= _latency(connection, source, target, bounds)
             known |= {"path_mtu": path_mtu(own_address, where)}
+            known |= _latency(connection, source, target, bounds)
             known |= _bandwidth(connection, _Contents(source, target), bounds)
     except TimeoutError:
         known["error"] = "small messages are not answered" if known["connected"] else "no answer in time"

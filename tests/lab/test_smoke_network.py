@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -22,16 +22,19 @@ def failed(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 @contextmanager
-def shaped(lab: LabUnderTest, node: str, *, towards: str = "") -> Iterator[None]:
-    """What a node sends, to everyone or to one address, at 200 Mbit/s."""
-    lab.run(node, "tc qdisc add dev eth0 root handle 1: prio bands 3 priomap 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1")
-    match = f"match ip dst {lab.address(towards)}/32" if towards else "match u32 0 0"
+def slow_sender(lab: LabUnderTest, node: str) -> Iterator[None]:
+    """What a node sends, to everyone, at 200 Mbit/s."""
+    lab.run(node, "tc qdisc add dev eth0 root tbf rate 200mbit burst 128kb latency 50ms")
     try:
-        lab.run(node, "tc qdisc add dev eth0 parent 1:3 tbf rate 200mbit burst 128kb latency 50ms")
-        lab.run(node, f"tc filter add dev eth0 parent 1: protocol ip prio 1 u32 {match} flowid 1:3")
         yield
     finally:
         lab.run(node, "tc qdisc del dev eth0 root")
+
+
+def slow_direction(lab: LabUnderTest, source: str, target: str) -> AbstractContextManager[None]:
+    """What one node receives of another at 20 MB/s, by dropping the rest, as a provider's policer does."""
+    limit = "limit rate over 20 mbytes/second burst 256 kbytes drop"
+    return firewall(lab, target, f"ip saddr {lab.address(source)} {limit}")
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -45,7 +48,7 @@ def test_healthy_nodes_pass_quickly(converged_lab: LabUnderTest, number: int) ->
 
 
 def test_a_slow_sender_is_named_and_its_rate_is_right(converged_lab: LabUnderTest) -> None:
-    with shaped(converged_lab, "te3"):
+    with slow_sender(converged_lab, "te3"):
         found = smoke(converged_lab, "--quick")
 
     assert found.returncode == 1, found.printed
@@ -55,7 +58,7 @@ def test_a_slow_sender_is_named_and_its_rate_is_right(converged_lab: LabUnderTes
 
 
 def test_one_slow_direction_is_named_and_the_other_is_not(converged_lab: LabUnderTest) -> None:
-    with shaped(converged_lab, "te1", towards="te4"):
+    with slow_direction(converged_lab, "te1", "te4"):
         found = smoke(converged_lab, "--quick")
 
     assert found.returncode == 1, found.printed
@@ -63,9 +66,9 @@ def test_one_slow_direction_is_named_and_the_other_is_not(converged_lab: LabUnde
 
 
 def test_a_slow_direction_and_a_wrong_name_are_both_named(converged_lab: LabUnderTest) -> None:
-    converged_lab.run("te2", "cp /etc/hosts /etc/hosts.kept; sed -i '1i 10.255.0.9 te3' /etc/hosts")
+    converged_lab.run("te2", "cp /etc/hosts /etc/hosts.kept; sed -i 's/^.* te3$/10.255.0.9 te3/' /etc/hosts")
     try:
-        with shaped(converged_lab, "te1", towards="te4"):
+        with slow_direction(converged_lab, "te1", "te4"):
             found = smoke(converged_lab, "--quick")
     finally:
         converged_lab.run("te2", "cat /etc/hosts.kept > /etc/hosts; rm /etc/hosts.kept")
@@ -77,7 +80,8 @@ def test_a_slow_direction_and_a_wrong_name_are_both_named(converged_lab: LabUnde
 def test_packets_that_do_not_pass_whole_are_named_where_the_stream_stalls(
     converged_lab: LabUnderTest,
 ) -> None:
-    with firewall(converged_lab, "te2", f"ip saddr {converged_lab.address('te1')} meta length gt 1200 drop"):
+    large = f"ip saddr {converged_lab.address('te1')} meta length gt 1200"
+    with firewall(converged_lab, "te2", f"{large} tcp dport gt 1023 drop", f"{large} udp dport gt 1023 drop"):
         found = smoke(converged_lab, "--quick")
 
     assert found.returncode == 1, found.printed
@@ -86,7 +90,7 @@ def test_packets_that_do_not_pass_whole_are_named_where_the_stream_stalls(
 
 
 def test_a_lossy_direction_is_named_with_what_was_sent_again(converged_lab: LabUnderTest) -> None:
-    loses = f"ip saddr {converged_lab.address('te4')} numgen random mod 100 < 10 drop"
+    loses = f"ip saddr {converged_lab.address('te4')} numgen random mod 100 lt 10 drop"
     with firewall(converged_lab, "te2", loses):
         found = smoke(converged_lab, "--quick")
 
