@@ -32,20 +32,31 @@ _LATENCY_SECONDS = 2e-3
 # One stream of plain sockets is not expected to fill a faster network than this.
 _STREAM_CEILING = 1e9
 
+# However long the processors were busy with other things, no more than this is held in a pair's favour.
+_MOST_WAITED = 0.75
+
 Results = Mapping[Pair, PairResult]
 
 
 def best_of(old: PairResult, new: PairResult) -> PairResult:
     """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
-    faster = max(old, new, key=lambda result: (not result.error, result.bytes_per_s or 0.0))
+    faster = max(old, new, key=lambda result: (not result.error, _running_rate(result)))
     timed = [result for result in (old, new) if result.rtt_p50_s is not None]
     sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
     return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
 
 
 def rates_of(results: Results) -> dict[Pair, float]:
-    """Bytes in a second of each measured pair; nothing arrived is 0, wrong bytes are another check's."""
-    return {pair: result.bytes_per_s or 0.0 for pair, result in results.items() if not _wrong(result)}
+    """Bytes in a second of the time that both ends could run, of each measured pair.
+
+    Nothing arrived is 0; wrong bytes are another check's.
+    """
+    return {pair: _running_rate(result) for pair, result in results.items() if not _wrong(result)}
+
+
+def _running_rate(result: PairResult) -> float:
+    waited = min(_MOST_WAITED, result.waited_share or 0.0)
+    return (result.bytes_per_s or 0.0) / (1 - waited)
 
 
 def _wrong(result: PairResult) -> bool:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from runtime.launch.addresses import family_of
@@ -58,7 +59,8 @@ class PairResult:
     """One ordered pair. Times in seconds, None where it did not come to them; `bytes_per_s` as delivered.
 
     `retransmits` are the source's TCP segments sent again; `path_mtu` the largest packet in bytes that
-    arrived whole with fragmentation forbidden, 0 where none did.
+    arrived whole with fragmentation forbidden, 0 where none did; `waited_share` the part of the stream's time
+    that the end with the busier processors waited for one (/proc/PID/schedstat): no fault of the network.
     """
 
     source: str
@@ -69,6 +71,7 @@ class PairResult:
     bytes_per_s: float | None = None
     retransmits: int | None = None
     path_mtu: int | None = None
+    waited_share: float | None = None
     error: str = ""
 
 
@@ -175,6 +178,7 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
     """
     buffer = bytearray(_CHUNK_BYTES)
     total, counted, right = 0, 0, -1
+    waited = _waited_seconds()
     began = warm_at = ended = 0.0
     while not began or ended - began < seconds + _DRAIN_SECONDS:
         connection.settimeout(began + seconds + _DRAIN_SECONDS - ended if began else _FIRST_BYTE_SECONDS)
@@ -192,7 +196,8 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
         total += count
         counted += count if ended > warm_at else 0
     rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
-    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right}
+    waited = _waited_seconds() - waited
+    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "waited": waited}
 
 
 def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
@@ -239,7 +244,9 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
     """Sends for the stream's time, then asks the target what arrived."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
+    waited = _waited_seconds()
     _send_for(connection, contents, bounds.stream_seconds)
+    waited = _waited_seconds() - waited
     connection.shutdown(socket.SHUT_WR)
     retransmits = _retransmits(connection)
     connection.settimeout(2 * _DRAIN_SECONDS)
@@ -248,7 +255,8 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
             delivered = json.loads(lines.readline(4096) or b"{}")
     except TimeoutError:
         delivered = {}
-    return {"retransmits": retransmits, **_judged(delivered)}
+    share = min(1.0, max(waited, delivered.get("waited", 0.0)) / bounds.stream_seconds)
+    return {"retransmits": retransmits, "waited_share": share, **_judged(delivered)}
 
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
@@ -268,6 +276,14 @@ def _send_for(connection: socket.socket, contents: _Contents, seconds: float) ->
             total += connection.send(contents.at(total, _CHUNK_BYTES))
         except TimeoutError:
             return
+
+
+def _waited_seconds() -> float:
+    """How long this thread has been ready to run while others ran; 0 where the kernel does not count it."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _retransmits(connection: socket.socket) -> int | None:

@@ -9,7 +9,7 @@ from statistics import median, median_high
 from runtime.smoke.schedule import Pair
 
 # Below this share of what is typical a pair may be slow; the spread of the peers can only lower it.
-_SLOW_SHARE = 0.75
+_SLOW_SHARE = 0.65
 # However wide the peers scatter, less than this share is never normal.
 _NEVER_NORMAL_SHARE = 0.3
 _SPREADS = 3.0
