@@ -117,7 +117,8 @@ def _versions(surveys: Mapping[str, Survey]) -> Iterator[Said]:
     votes: dict[str, tuple[str, Callable[[Survey], str]]] = {
         "environment": ("has the environment", lambda seen: seen.environment[:12]),
         "kernel": ("runs Linux", lambda seen: ".".join(seen.kernel.split(".")[:2])),
-        "mtu": ("sends packets of", lambda seen: str(seen.mtu or "")),
+        # Where a wrong name leads a node to its loopback, the name is the fault, not the loopback's MTU.
+        "mtu": ("sends packets of", lambda seen: str(seen.mtu or "") if seen.interface != "lo" else ""),
     }
     for check, (says, value_of) in votes.items():
         values = {host: value for host, seen in surveys.items() if (value := value_of(seen))}

@@ -80,6 +80,7 @@ def test_the_odd_node_is_named(changes: dict[str, Any], check: str, words: str) 
         {"kernel": "6.1.0-43-amd64"},
         {"memory_bytes": 63 << 30},
         {"open_files": -1},
+        {"interface": "lo", "mtu": 65536},
         {"rdma": True, "locked_bytes": -1},
         {"free_files": {}},
         {"environment": ""},
