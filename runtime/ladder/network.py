@@ -170,7 +170,7 @@ def _of_verdict(verdict: Verdict, rates: Mapping[Pair, float], results: Results)
     if verdict.kind == EVERYTHING:
         found = f"every pair is slow: {usual}, far below what the interfaces have negotiated"
     else:
-        shown = _range([rates[pair] for pair in verdict.pairs])
+        shown = _range([results[pair].bytes_per_s or 0.0 for pair in verdict.pairs])
         found = (
             f"{_WORDS[verdict.kind].format(place=place)} {shown}, usual is {usual}{_extra(verdict, results)}"
         )
