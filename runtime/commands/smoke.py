@@ -56,8 +56,12 @@ def smoke(
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
     job = _job(nodes, _worker_words(swept, timeout), master_port=master_port, interface=interface)
     plan = Plan(sizes=swept, timeout_seconds=timeout, quick=quick)
+    early: list[int] = []
+    on_signals(early.append)
     with open_session(job, ssh_config=ssh_config) as session:
         on_signals(session.interrupt)
+        for number in early:
+            session.interrupt(number)
         with _progress(0 if quick else len(operations(job.world_size, swept))) as show:
             report = climb(session, plan, show)
         document = to_json(report)
