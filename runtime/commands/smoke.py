@@ -1,17 +1,15 @@
-"""`python -m runtime smoke`: prove that collectives work over all nodes, or name who breaks them."""
+"""`python -m runtime smoke`: prove nodes, network and collectives, or name who breaks them."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import typer
 from rich.console import Console
@@ -19,24 +17,17 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from runtime.errors import BadInput
+from runtime.ladder.climb import Plan, climb
 from runtime.launch.cli import on_signals, read_nodes
 from runtime.launch.environment import FORWARDED, matching
-from runtime.launch.follow import run
-from runtime.launch.judge import Problem, ranks_of
-from runtime.launch.outcome import Outcome, first_cause
-from runtime.launch.preflight import preflight, reach, reach_problems, silence_problems
-from runtime.launch.session import Interrupted, Session, open_session
+from runtime.launch.selection import Chosen
+from runtime.launch.session import open_session
 from runtime.launch.spec import HOSTFILE, Job
-from runtime.smoke import marks, worker
-from runtime.smoke.localize import SILENT_SECONDS, Finding
-from runtime.smoke.places import Places
+from runtime.smoke.formats.junit import junit
+from runtime.smoke.formats.page import page
+from runtime.smoke.formats.prometheus import prometheus
 from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
-from runtime.smoke.report import Report, cells, conclude, summary, to_json
-from runtime.smoke.watch import Watch
-from runtime.topology import Topology
-
-# How long the sockets of a cluster in which a step hung may take to answer.
-_AFTERMATH_SECONDS = 0.7
+from runtime.smoke.report import Report, cells, summary, to_json
 
 
 def smoke(
@@ -49,23 +40,51 @@ def smoke(
     master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point."),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
+    quick: bool = typer.Option(False, "--quick", help="Hosts and sockets only: no torch, no collectives."),
     json_file: Path = typer.Option(None, "--json", help="Write the result there as well."),
+    junit_file: Path = typer.Option(None, "--junit", help="Write the checks as JUnit XML, for a CI system."),
+    prometheus_file: Path = typer.Option(
+        None, "--prometheus", help="Write gauges in Prometheus' text format."
+    ),
+    html_file: Path = typer.Option(None, "--html", help="Write one page with heat maps that loads nothing."),
 ) -> None:
-    """Prove that collectives work over all nodes, or name who breaks them.
+    """Prove that the nodes, their network and collectives over them work, or name who breaks them.
 
     Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive.
     """
     swept = _sizes(sizes, max_bytes)
-    if "RANK" in os.environ:
-        worker.work(Topology.from_environment(os.environ), sizes=swept, timeout_seconds=timeout)
-        return
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
+    job = _job(nodes, _worker_words(swept, timeout), master_port=master_port, interface=interface)
+    plan = Plan(sizes=swept, timeout_seconds=timeout, quick=quick)
+    early: list[int] = []
+    on_signals(early.append)
+    with open_session(job, ssh_config=ssh_config) as session:
+        on_signals(session.interrupt)
+        for number in early:
+            session.interrupt(number)
+        with _progress(0 if quick else len(operations(job.world_size, swept))) as show:
+            report = climb(session, plan, show)
+        document = to_json(report)
+        result = json.loads(document)
+        if json_file is not None:
+            _write(json_file, document)
+        if junit_file is not None:
+            _write(junit_file, junit(result))
+        if prometheus_file is not None:
+            _write(prometheus_file, prometheus(result))
+        if html_file is not None:
+            _write(html_file, page(result))
+        _show(report, timeout)
+    raise typer.Exit(report.exit_code)
+
+
+def _job(nodes: tuple[Chosen, ...], words: tuple[str, ...], *, master_port: int, interface: str) -> Job:
     identity = f"smoke-{secrets.token_hex(8)}"
-    job = Job(
+    return Job(
         job_id=identity,
         nodes=nodes,
         kind="program",
-        words=_worker_words(swept, timeout),
+        words=words,
         cwd="/",
         python=sys.executable,
         job_path=str(Path(tempfile.gettempdir()) / f"clusterwright-{identity}"),
@@ -75,13 +94,6 @@ def smoke(
         shown_ranks=None,
         keep_logs=False,
     )
-    with open_session(job, ssh_config=ssh_config) as session:
-        on_signals(session.interrupt)
-        report = _test(session, swept, timeout)
-        if json_file is not None:
-            _write(json_file, to_json(report))
-        _show(report, timeout)
-    raise typer.Exit(report.exit_code)
 
 
 def _sizes(text: str, max_bytes: int) -> tuple[int, ...]:
@@ -99,119 +111,6 @@ def _worker_words(sizes: Sequence[int], timeout: float) -> tuple[str, ...]:
     listed = ",".join(map(str, sizes))
     own = ("-P", "-u", "-m", "runtime", "smoke")
     return (sys.executable, *own, "--sizes", listed, "--timeout", str(timeout))
-
-
-def _test(session: Session, sizes: Sequence[int], timeout: float) -> Report:
-    """The ladder: nodes, sockets, collectives; the first rung that fails is the verdict."""
-    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, sizes))
-    stopwatch = _Stopwatch()
-    with _progress(len(places.plan)) as show:
-        try:
-            findings = _climb(session, places, timeout, show, stopwatch)
-        except Interrupted:
-            findings = [_interrupted(session)]
-    stopwatch.lap("end")
-    held = ranks_of(session.job)
-    return conclude(
-        places,
-        findings=findings,
-        nodes=[_node_values(name, ranks, session.facts) for name, ranks in held.items()],
-        started=started,
-        phases=stopwatch.laps,
-    )
-
-
-def _climb(
-    session: Session, places: Places, timeout: float, show: _Show, stopwatch: _Stopwatch
-) -> list[Finding]:
-    show("asking the nodes", 0)
-    problems = preflight(session)
-    stopwatch.lap("nodes")
-    if not problems and len(session.lines) > 1:
-        show("connecting every node to every other", 0)
-        problems = reach_problems(session, reach(session))
-        stopwatch.lap("sockets")
-    if problems:
-        return [_finding(problem) for problem in problems]
-    show("starting the ranks", 0)
-    watch = Watch(
-        places,
-        timeout_seconds=timeout,
-        on_progress=lambda seen: show(*_progress_words(seen)),
-        on_hang=lambda finding: show.say(str(finding)),
-    )
-    outcome = run(session, watch)
-    stopwatch.add(places.phases(stopwatch.at))
-    return _findings_of(session, watch, outcome)
-
-
-class _Stopwatch:
-    """Seconds of each part of the test, one after the other."""
-
-    def __init__(self) -> None:
-        self.at = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """The part that ends now."""
-        self.add({name: time.monotonic() - self.at})
-
-    def add(self, laps: Mapping[str, float]) -> None:
-        """Parts that followed each other."""
-        self.laps |= laps
-        self.at += sum(laps.values())
-
-
-def _findings_of(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
-    """What stopped the ranks, and, after a hang, which sockets still connect."""
-    if session.interrupts:
-        return [_interrupted(session)]
-    if watch.hang is not None:
-        reached = reach(session, timeout_seconds=_AFTERMATH_SECONDS) if len(session.lines) > 1 else ()
-        problems = (
-            *silence_problems(session, longer_than_seconds=SILENT_SECONDS),
-            *reach_problems(session, reached),
-        )
-        return [watch.hang, *(_finding(problem) for problem in problems)]
-    if outcome.ok:
-        return []
-    cause = first_cause(outcome)
-    if cause is None:
-        return [_everyone(session, "the job ended and no rank or node said why")]
-    ranks = ranks_of(session.job)[cause.host] if cause.rank is None else (cause.rank,)
-    fix = f"Read {session.job.job_path}/logs there."
-    words = str(replace(cause, said="") if marks.decode(cause.said) else cause)
-    return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=words, fix=fix)]
-
-
-def _interrupted(session: Session) -> Finding:
-    return _everyone(session, f"signal {session.interrupts[0]} ended the test")
-
-
-def _everyone(session: Session, found: str) -> Finding:
-    return Finding(
-        check="job",
-        hosts=tuple(session.lines),
-        ranks=tuple(range(session.job.world_size)),
-        found=found,
-        fix="Run the test again.",
-        conclusive=False,
-    )
-
-
-def _finding(problem: Problem) -> Finding:
-    return Finding(
-        check=problem.check,
-        hosts=(problem.host,),
-        ranks=problem.ranks,
-        found=f"{problem.where}: {problem.found}",
-        fix=problem.fix,
-    )
-
-
-def _node_values(name: str, ranks: Sequence[int], facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "ranks": list(ranks), **(asdict(facts[name]) if name in facts else {})}
 
 
 class _Show:
@@ -239,11 +138,6 @@ def _progress(total: int) -> Iterator[_Show]:
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Show(progress, total)
-
-
-def _progress_words(places: Places) -> tuple[str, int]:
-    slowest = min(places.ranks, key=lambda place: place.stage)
-    return f"rank {slowest.rank} on {slowest.host} {places.words(slowest)}", places.done_operations
 
 
 def _show(report: Report, timeout: float) -> None:

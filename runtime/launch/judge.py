@@ -108,13 +108,13 @@ def master_name(job: Job) -> str:
 
 def _together(job: Job, facts: Mapping[str, Facts]) -> Iterator[tuple[str, str, str, str]]:
     """The odd node out by majority, and names that mean different machines: check, host, finding, fix."""
-    yield from _odd("torch", "has torch", {h: f.torch for h, f in facts.items() if f.torch})
-    yield from _odd("clusterwright", "has clusterwright", {h: f.clusterwright for h, f in facts.items()})
-    yield from _odd("python", "has Python", {h: _minor(f.python) for h, f in facts.items()})
+    yield from odd_ones("torch", "has torch", {h: f.torch for h, f in facts.items() if f.torch})
+    yield from odd_ones("clusterwright", "has clusterwright", {h: f.clusterwright for h, f in facts.items()})
+    yield from odd_ones("python", "has Python", {h: _minor(f.python) for h, f in facts.items()})
     digests = {h: f.program_digest[:12] for h, f in facts.items() if f.program_digest}
-    yield from _odd("program", f"has another {job.words[0]} (sha256", digests, close=")")
+    yield from odd_ones("program", f"has another {job.words[0]} (sha256", digests, close=")")
     resolved = {h: f.master_address for h, f in facts.items() if f.master_address}
-    yield from _odd("names", f"resolves {master_name(job)} to", resolved)
+    yield from odd_ones("names", f"resolves {master_name(job)} to", resolved)
     first = facts.get(job.nodes[0].host.name)
     for host, seen in facts.items():
         if first and seen.owns_master and seen.network != first.network:
@@ -130,7 +130,7 @@ def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _odd(
+def odd_ones(
     check: str, says: str, values: Mapping[str, str], close: str = ""
 ) -> Iterator[tuple[str, str, str, str]]:
     """Nodes whose value is not the majority's; where there is no majority, every node is named."""

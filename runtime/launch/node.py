@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 
 from runtime.errors import RuntimeFault
-from runtime.launch import frames, mesh, observe, spec
+from runtime.launch import frames, mesh, observe, spec, stream, survey
 from runtime.launch.frames import Frame
 from runtime.launch.supervisor import adopt_orphans
 from runtime.launch.work import Work
@@ -87,6 +87,7 @@ class Node:
         self._address = ""
         self._interface = ""
         self._listener: mesh.Listener | None = None
+        self._target: stream.Target | None = None
         self._work: Work | None = None
 
     def serve(self) -> None:
@@ -108,6 +109,11 @@ class Node:
             "hello": self._hello,
             "listen": self._listen,
             "connect": self._connect,
+            "survey": self._survey,
+            "clock": self._clock,
+            "compute": self._compute,
+            "serve": self._serve,
+            "measure": self._measure,
             "start": self._start,
             "stop": self._stop,
             "ping": self._ping,
@@ -129,6 +135,26 @@ class Node:
         peers = [mesh.peer_from_json(peer) for peer in frame["peers"]]
         reached = mesh.connect_all(self._host, self._address, peers, frame["timeout"])
         self._line.send(frames.encode("reached", reached=[mesh.to_json(reach) for reach in reached]))
+
+    def _survey(self, frame: Frame) -> None:
+        seen = survey.survey(frame["names"], own_address=self._address, config_path=frame["config"])
+        self._line.send(frames.encode("surveyed", survey=survey.to_json(seen)))
+
+    def _clock(self, _frame: Frame) -> None:
+        self._line.send(frames.encode("clock", now=time.time()))
+
+    def _compute(self, frame: Frame) -> None:
+        self._line.send(frames.encode("computed", rate=survey.compute_rate(frame["seconds"])))
+
+    def _serve(self, _frame: Frame) -> None:
+        if self._target is None:
+            self._target = stream.Target(self._address)
+        self._line.send(frames.encode("serving", address=self._address, port=self._target.port))
+
+    def _measure(self, frame: Frame) -> None:
+        where, bounds = (frame["address"], frame["port"]), stream.Bounds(**frame["bounds"])
+        result = stream.measure(self._host, self._address, frame["target"], where, bounds)
+        self._line.send(frames.encode("measured", result=stream.to_json(result)))
 
     def _start(self, frame: Frame) -> None:
         order = spec.from_json(frame["order"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from runtime.errors import NodesNotReady
 from runtime.launch import mesh, observe
@@ -44,10 +44,15 @@ def _silence(session: Session, line: Line) -> Problem:
     return Problem(check=check, host=line.host, ranks=ranks, found=found, fix=fix)
 
 
-def reach(session: Session, *, timeout_seconds: float = mesh.CONNECT_SECONDS) -> tuple[Reach, ...]:
-    """Connects every node that answers to every other on fresh ports; the result of each ordered pair."""
-    session.broadcast("listen")
-    ports = session.gather("listening", timeout_seconds)
+def reach(
+    session: Session,
+    *,
+    timeout_seconds: float = mesh.CONNECT_SECONDS,
+    hosts: Collection[str] | None = None,
+) -> tuple[Reach, ...]:
+    """Connects each of the hosts (default: all) to every other on fresh ports; a result for each pair."""
+    session.broadcast("listen", hosts=hosts)
+    ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [
         mesh.Peer(host=host, address=frame["address"], port=frame["port"]) for host, frame in ports.items()
     ]
@@ -58,12 +63,14 @@ def reach(session: Session, *, timeout_seconds: float = mesh.CONNECT_SECONDS) ->
     return tuple(reach_from_json(pair) for frame in answers.values() for pair in frame["reached"])
 
 
-def reach_problems(session: Session, reached: Sequence[Reach]) -> tuple[Problem, ...]:
-    """The nodes and pairs that explain what could not be reached."""
+def reach_problems(
+    session: Session, reached: Sequence[Reach], *, hosts: Collection[str] | None = None
+) -> tuple[Problem, ...]:
+    """The nodes and pairs that explain what could not be reached among the hosts (default: all)."""
     held = ranks_of(session.job)
     return tuple(
         Problem(check="sockets", host=b.host, ranks=held[b.host], found=b.found, fix=_socket_fix(session, b))
-        for b in blame(list(session.lines), reached)
+        for b in blame(list(session.lines if hosts is None else hosts), reached)
     )
 
 

@@ -97,10 +97,10 @@ class Session:
         """One frame to one node."""
         self.lines[host].channel.send(frames.encode(kind, **values))
 
-    def broadcast(self, kind: str, **values: Any) -> None:
-        """One frame to every node that still has a channel."""
-        for host, line in self.lines.items():
-            if line.status is None:
+    def broadcast(self, kind: str, *, hosts: Collection[str] | None = None, **values: Any) -> None:
+        """One frame to each of the hosts (default: all) that still has a channel."""
+        for host in self.lines if hosts is None else hosts:
+            if self.lines[host].status is None:
                 self.send(host, kind, **values)
 
     def ping(self) -> None:

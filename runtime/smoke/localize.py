@@ -15,7 +15,8 @@ SILENT_SECONDS = 2.5
 class Finding:
     """One thing that is wrong: which check saw it, at which nodes and ranks, what it is, what to do.
 
-    `conclusive` is False when the finding names everyone because nobody stands out.
+    `conclusive` is False when the finding names everyone because nobody stands out. `where` says more than
+    the hosts do, where there is more to say: `te3 transmit`, `te1 -> te2`.
     """
 
     check: str
@@ -24,6 +25,7 @@ class Finding:
     found: str
     fix: str
     conclusive: bool = True
+    where: str = ""
 
     def __str__(self) -> str:
         return f"{self.check}: {self.found}. {self.fix}"

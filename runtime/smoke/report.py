@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from runtime.smoke.checks import FAIL, INCONCLUSIVE, PASS, Check
 from runtime.smoke.figures import Figures, figures
 from runtime.smoke.localize import Finding
 from runtime.smoke.places import Measured, Places
 from runtime.smoke.plan import Operation, size_text
 
-PASS, FAIL, INCONCLUSIVE = "pass", "fail", "inconclusive"
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 
 
@@ -33,7 +33,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that a smoke test has to say; `nodes` are their facts, `phases` seconds of each part."""
+    """Everything that a smoke test has to say; `nodes` are their facts, `phases` seconds of each part.
+
+    `pairs` holds what each ordered pair of nodes carried; a `quick` test ran no collectives.
+    """
 
     verdict: str
     seconds: float
@@ -44,6 +47,9 @@ class Report:
     nodes: tuple[Mapping[str, Any], ...]
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
+    quick: bool = False
+    pairs: tuple[Mapping[str, Any], ...] = ()
+    checks: tuple[Check, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -102,12 +108,17 @@ def conclude(
     nodes: Sequence[Mapping[str, Any]],
     started: str,
     phases: Mapping[str, float],
+    quick: bool = False,
+    pairs: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """Fail when anything is named, pass only when every rank did everything, else inconclusive."""
+    """Fail when anything is named, pass only when every rank did everything, else inconclusive.
+
+    A quick test has no ranks; it passes when nothing was found.
+    """
     every = (*findings, *contents_findings(places))
     if any(finding.conclusive for finding in every):
         verdict = FAIL
-    elif places.finished and not every:
+    elif (quick or places.finished) and not every:
         verdict = PASS
     else:
         verdict = INCONCLUSIVE
@@ -121,6 +132,8 @@ def conclude(
         nodes=tuple(nodes),
         rows=rows_of(places),
         findings=every,
+        quick=quick,
+        pairs=tuple(pairs),
     )
 
 
@@ -137,6 +150,9 @@ def to_json(report: Report) -> str:
         "nodes": list(report.nodes),
         "findings": [asdict(finding) for finding in report.findings],
         "operations": [_row_values(row) for row in report.rows],
+        "quick": report.quick,
+        "pairs": list(report.pairs),
+        "checks": [asdict(check) for check in report.checks],
     }
     return json.dumps(values, indent=2) + "\n"
 
@@ -189,9 +205,16 @@ def summary(report: Report, *, timeout_seconds: float) -> str:
     """The last line."""
     over = f" over {report.backend}" if report.backend else ""
     nodes = f"{report.world_size} ranks on {len(report.nodes)} nodes{over}"
-    done = sum(row.done for row in report.rows)
     phases = ", ".join(f"{name} {seconds:.1f}" for name, seconds in report.phases.items())
     return (
-        f"{report.verdict.upper()}: {nodes}, {done} of {len(report.rows)} operations done in "
+        f"{report.verdict.upper()}: {nodes}, {_done_text(report)} in "
         f"{report.seconds:.1f} s ({phases}; limit for one step {timeout_seconds:g} s)"
     )
+
+
+def _done_text(report: Report) -> str:
+    measured = sum(pair["bytes_per_s"] is not None for pair in report.pairs)
+    pairs = f"{measured} of {len(report.pairs)} pairs measured"
+    if report.quick:
+        return f"{pairs}, collectives left out (--quick)"
+    return f"{sum(row.done for row in report.rows)} of {len(report.rows)} operations done, {pairs}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,16 @@ class Voice:
         """Ends the beats."""
         self._silence.set()
         self._thread.join()
+
+
+def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
+    """A rank as `python -m runtime smoke` starts it: its options, and its place from `environ`."""
+    parser = argparse.ArgumentParser(prog="python -m runtime smoke")
+    parser.add_argument("--sizes", required=True)
+    parser.add_argument("--timeout", type=float, required=True)
+    options = parser.parse_args(words)
+    sizes = tuple(int(size) for size in options.sizes.split(","))
+    work(Topology.from_environment(environ), sizes=sizes, timeout_seconds=options.timeout)
 
 
 def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) -> None:

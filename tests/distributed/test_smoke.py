@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -112,3 +113,58 @@ def test_an_interrupted_test_is_inconclusive(launch: Launch, tmp_path: Path) -> 
 @pytest.mark.parametrize("words", [["--sizes", "5"], ["--sizes", "big"], ["--hostfile", "absent"]])
 def test_bad_input_is_status_2(launch: Launch, tmp_path: Path, words: list[str]) -> None:
     assert smoke(launch, tmp_path, *words).wait(30).returncode == 2
+
+
+def verdicts(values: dict[str, Any]) -> dict[str, str]:
+    return {check["id"]: check["verdict"] for check in values["checks"]}
+
+
+def test_quick_measures_every_pair_without_torch_and_writes_each_format(
+    launch: Launch, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"smoke.{name}" for name in ("junit", "prometheus", "html")}
+    words = [word for name, path in files.items() for word in (f"--{name}", str(path))]
+
+    ended = smoke(launch, tmp_path, *nodes(tmp_path, 1, 1, 1), "--quick", *words).wait(60)
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    values = result(tmp_path)
+    assert (values["verdict"], values["quick"]) == ("pass", True)
+    assert {(pair["source"], pair["target"]) for pair in values["pairs"]} == {
+        (f"127.0.0.{a}", f"127.0.0.{b}") for a in (1, 2, 3) for b in (1, 2, 3) if a != b
+    }
+    assert all(pair["bytes_per_s"] > 0 and not pair["error"] for pair in values["pairs"])
+    assert verdicts(values)["collectives.progress"] == "skipped"
+    assert verdicts(values)["sockets.bandwidth"] == "pass"
+    assert "import" not in values["phases"]
+    assert ElementTree.parse(files["junit"]).getroot()[0].attrib["failures"] == "0"
+    assert 'clusterwright_smoke_verdict{verdict="pass"} 1.0\n' in files["prometheus"].read_text()
+    assert "Delivered, MB/s" in files["html"].read_text()
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_node_that_does_not_answer_fails_and_the_others_are_measured(
+    launch: Launch, tmp_path: Path
+) -> None:
+    options = nodes(tmp_path, 1, 1)
+    with (tmp_path / "hostfile").open("a") as hostfile:
+        hostfile.write("no-such-node.invalid slots=1\n")
+
+    ended = smoke(launch, tmp_path, *options, "--quick").wait(60)
+
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    values = result(tmp_path)
+    failed = [(check["id"], check["where"]) for check in values["checks"] if check["verdict"] == "fail"]
+    assert ("host.answers", "no-such-node.invalid") in failed
+    assert {pair["source"] for pair in values["pairs"]} == {"127.0.0.1", "127.0.0.2"}
+    assert all(check["fix"] for check in values["checks"] if check["verdict"] == "fail")
+
+
+def test_an_interrupted_quick_test_is_inconclusive(launch: Launch, tmp_path: Path) -> None:
+    launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1, 1), "--quick")
+    launcher.wait_for("runtime.launch.node", 1)
+
+    launcher.send(signal.SIGINT)
+
+    assert launcher.wait(30).returncode == 4
+    assert launcher.leaves_nothing()

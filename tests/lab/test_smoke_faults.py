@@ -71,7 +71,8 @@ def test_a_node_cut_off_entirely_is_named(converged_lab: LabUnderTest) -> None:
     wait_for_ssh(converged_lab, "te3")
     assert failed.returncode == 1, failed.printed
     assert "te3 (rank 2): unreachable" in failed.told()
-    assert failed.seconds < STEP_SECONDS + 2
+    # ssh gives up after 8 s; then the others are measured.
+    assert failed.seconds < STEP_SECONDS + 5
 
 
 def test_a_node_that_is_off_is_named(converged_lab: LabUnderTest) -> None:
@@ -83,7 +84,8 @@ def test_a_node_that_is_off_is_named(converged_lab: LabUnderTest) -> None:
 
     assert failed.returncode == 1, failed.printed
     assert "te4 (rank 3): unreachable" in failed.told()
-    assert failed.seconds < STEP_SECONDS + 2
+    # ssh gives up after 8 s; then the others are measured.
+    assert failed.seconds < STEP_SECONDS + 5
 
 
 def test_another_version_of_torch_is_named(converged_lab: LabUnderTest) -> None:

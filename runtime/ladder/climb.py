@@ -1,0 +1,234 @@
+"""The ladder: hosts, sockets, collectives. A rung that fails is the verdict; the next one is not climbed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from runtime.ladder import host, network, sockets, survey
+from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
+from runtime.ladder.survey import Surveyed
+from runtime.launch import stream
+from runtime.launch.addresses import is_loopback
+from runtime.launch.blame import Reach
+from runtime.launch.follow import run
+from runtime.launch.judge import ranks_of
+from runtime.launch.preflight import preflight, reach, reach_problems
+from runtime.launch.session import Interrupted, Session
+from runtime.launch.stream import PairResult
+from runtime.smoke.checks import CATALOGUE, Check, checks
+from runtime.smoke.localize import Finding
+from runtime.smoke.places import Places
+from runtime.smoke.plan import operations
+from runtime.smoke.report import Report, conclude
+from runtime.smoke.schedule import Pair
+from runtime.smoke.watch import Watch
+
+
+class Show(Protocol):
+    """Draws the progress of a test."""
+
+    def say(self, words: str) -> None:
+        """A line that stays."""
+
+    def __call__(self, words: str, done: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch."""
+
+    sizes: Sequence[int]
+    timeout_seconds: float
+    quick: bool
+
+
+class _Stopwatch:
+    """Seconds of each part of the test, one after the other."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The part that ends now."""
+        self.add({name: time.monotonic() - self.at})
+
+    def add(self, laps: Mapping[str, float]) -> None:
+        """Parts that followed each other."""
+        self.laps |= laps
+        self.at += sum(laps.values())
+
+
+@dataclass(slots=True, kw_only=True)
+class _Climb:
+    """What is known so far. `done` holds the evidence of each check that was carried out."""
+
+    session: Session
+    plan: Plan
+    places: Places
+    show: Show
+    watch: _Stopwatch = field(default_factory=_Stopwatch)
+    findings: list[Finding] = field(default_factory=list)
+    pairs: dict[Pair, PairResult] = field(default_factory=dict)
+    reached: tuple[Reach, ...] = ()
+    done: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def hosts(self) -> Surveyed:
+        """First rung: what each node is, by itself and against the others."""
+        self.show("asking the nodes", 0)
+        self.findings += [of_problem(problem) for problem in preflight(self.session)]
+        self.show("asking the nodes for names, clocks, limits, disks", 0)
+        asked = survey.ask(self.session)
+        said = (*host.judge_hosts(asked.surveys, asked.clocks), *host.slow_processors(asked.compute))
+        known = {(finding.check, finding.hosts) for finding in self.findings}
+        self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
+        self.findings += [
+            unheard(self.session, name) for name in self.session.facts if name not in asked.compute
+        ]
+        self._note_hosts(asked)
+        self.watch.lap("nodes")
+        return asked
+
+    def _note_hosts(self, asked: Surveyed) -> None:
+        seen = f"{len(self.session.facts)} of {len(self.session.lines)} nodes answered"
+        facts = next(iter(self.session.facts.values()), None)
+        if facts is not None:
+            self.done |= {f"host.{name}": seen for name in ("answers", "folders", "route", "meeting-point")}
+            self.done |= {
+                "host.torch": f"torch {facts.torch} on all nodes",
+                "host.python": f"Python {facts.python}",
+                "host.runtime": f"clusterwright {facts.clusterwright}",
+            }
+        self.done |= host.evidence(asked.surveys, asked.clocks)
+        if asked.compute:
+            slowest, fastest = min(asked.compute.values()), max(asked.compute.values())
+            self.done["host.compute"] = f"one thread hashes {slowest / 1e6:.0f} to {fastest / 1e6:.0f} MB/s"
+        self.skipped |= host.not_applicable(asked.surveys)
+
+    def sockets(self, asked: Surveyed) -> None:
+        """Second rung: every node to every other, connected, then measured."""
+        hosts = _addressed(self.session)
+        if len(hosts) < 2:
+            reason = "one node" if len(self.session.lines) == 1 else "fewer than two nodes can be measured"
+            self.skipped |= {name: reason for name in CATALOGUE if name.startswith("sockets.")}
+            return
+        self.show("connecting every node to every other", 0)
+        self.reached = reach(self.session, hosts=hosts)
+        unreached = reach_problems(self.session, self.reached, hosts=hosts)
+        self.findings += [of_problem(problem) for problem in unreached]
+        open_pairs = [(one.source, one.target) for one in self.reached if one.ok]
+        self.done["sockets.connect"] = (
+            f"{len(open_pairs)} of {len(hosts) * (len(hosts) - 1)} directions connect"
+        )
+        self._measure(open_pairs, asked, hosts)
+        self.watch.lap("sockets")
+
+    def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
+        # A test that fails anyway should say so soon; who is slow besides shows in short streams as well.
+        brief = self.plan.quick or bool(self.findings)
+        self.pairs = sockets.measure_pairs(
+            self.session,
+            pairs,
+            bounds=sockets.QUICK if brief else sockets.NORMAL,
+            compute=asked.compute,
+            progress=lambda words: self.show(words, 0),
+        )
+        held = ranks_of(self.session.job)
+        self.findings += network.judge_pairs(
+            self.pairs, surveys=asked.surveys, compute=asked.compute, ranks=held
+        )
+        self.done |= network.evidence(self.pairs, hosts, asked.surveys)
+        missing = [pair for pair in pairs if pair not in self.pairs]
+        if missing:
+            named = ", ".join(" -> ".join(pair) for pair in missing[:5])
+            self.findings.append(
+                everyone(self.session, f"{len(missing)} pairs gave no result: {named}", "bandwidth")
+            )
+
+    def collectives(self) -> None:
+        """Third rung: ranks on all nodes."""
+        self.show("starting the ranks", 0)
+        watch = Watch(
+            self.places,
+            timeout_seconds=self.plan.timeout_seconds,
+            on_progress=lambda seen: self.show(*_progress_words(seen)),
+            on_hang=lambda finding: self.show.say(str(finding)),
+        )
+        outcome = run(self.session, watch)
+        self.watch.add(self.places.phases(self.watch.at))
+        self.findings += of_ranks(self.session, watch, outcome)
+        if self.places.finished:
+            done = f"{len(self.places.plan)} operations done by every rank"
+            self.done |= {
+                "collectives.progress": done,
+                "collectives.contents": f"every element right; {done}",
+            }
+
+    def report(self, started: str) -> Report:
+        """What came of it."""
+        self.watch.lap("end")
+        report = conclude(
+            self.places,
+            findings=self.findings,
+            nodes=[
+                _node_values(name, ranks, self.session) for name, ranks in ranks_of(self.session.job).items()
+            ],
+            started=started,
+            phases=self.watch.laps,
+            quick=self.plan.quick,
+            pairs=_pair_values(self.reached, self.pairs),
+        )
+        return replace(report, checks=self._checks(report))
+
+    def _checks(self, report: Report) -> tuple[Check, ...]:
+        if self.plan.quick:
+            reason = "left out by --quick"
+            self.skipped |= {name: reason for name in CATALOGUE if name.startswith("collectives.")}
+        return checks(report.findings, done=self.done, skipped=self.skipped)
+
+
+def climb(session: Session, plan: Plan, show: Show) -> Report:
+    """Climbs the ladder as far as it holds."""
+    started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, plan.sizes))
+    state = _Climb(session=session, plan=plan, places=places, show=show)
+    try:
+        asked = state.hosts()
+        state.sockets(asked)
+        if not state.findings and not plan.quick:
+            state.collectives()
+    except Interrupted:
+        state.findings.append(interrupted(session))
+    return state.report(started)
+
+
+def _addressed(session: Session) -> list[str]:
+    """Nodes that others can be asked to connect to: a loopback address counts only where all have one."""
+    addresses = {name: facts.address for name, facts in session.facts.items() if facts.address}
+    all_loopback = all(is_loopback(address) for address in addresses.values())
+    return [name for name, address in addresses.items() if all_loopback or not is_loopback(address)]
+
+
+def _pair_values(reached: Sequence[Reach], measured: Mapping[Pair, PairResult]) -> list[dict[str, Any]]:
+    """Every ordered pair that was tried, with the error where it did not connect."""
+    unmeasured = [
+        PairResult(source=one.source, target=one.target, connected=one.ok, error=one.error)
+        for one in reached
+        if (one.source, one.target) not in measured
+    ]
+    found = sorted((*measured.values(), *unmeasured), key=lambda pair: (pair.source, pair.target))
+    return [stream.to_json(pair) for pair in found]
+
+
+def _node_values(name: str, ranks: Sequence[int], session: Session) -> dict[str, Any]:
+    facts = session.facts
+    return {"name": name, "ranks": list(ranks), **(asdict(facts[name]) if name in facts else {})}
+
+
+def _progress_words(places: Places) -> tuple[str, int]:
+    slowest = min(places.ranks, key=lambda place: place.stage)
+    return f"rank {slowest.rank} on {slowest.host} {places.words(slowest)}", places.done_operations

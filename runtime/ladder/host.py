@@ -1,0 +1,212 @@
+"""The first rung, judged: each node's survey by itself and against the others; no golden file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from runtime.launch.addresses import is_loopback
+from runtime.launch.judge import odd_ones
+from runtime.launch.survey import Survey
+from runtime.smoke import matrix
+
+# A rank opens sockets to each peer, files of data and shared memory; 1024 is what Linux gives without asking.
+_OPEN_FILES = 1024
+# What containers give where nobody asks for more, and too little for NCCL (NVIDIA's container guide).
+_SHARED_MEMORY_BYTES = 64 << 20
+_FREE_BYTES = 256 << 20
+_FREE_FILES = 1000
+# chrony keeps nodes within milliseconds; munge, TLS and the order of logs suffer from more than this.
+_CLOCK_SECONDS = 0.5
+_LEAST_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a check says against one node."""
+
+    check: str
+    host: str
+    found: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """A node's clock against the launching machine's, in seconds, and how far off that may be."""
+
+    offset: float
+    error: float
+
+
+def judge_hosts(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> tuple[Said, ...]:
+    """Everything that the surveys say against nodes."""
+    alone = (said for host, survey in surveys.items() for said in _alone(host, survey, len(surveys)))
+    return (*alone, *_names(surveys), *_versions(surveys), *_hardware(surveys), *_clocks(clocks))
+
+
+def _alone(host: str, seen: Survey, nodes: int) -> Iterator[Said]:
+    """What needs no other node to be wrong; one machine alone may well call itself loopback."""
+    if nodes > 1 and seen.interface != "lo" and seen.own_address and is_loopback(seen.own_address):
+        found = f"its own name {seen.hostname} means {seen.own_address} there, which no other node can reach"
+        yield Said(
+            check="own name",
+            host=host,
+            found=found,
+            fix="Remove that line from /etc/hosts (role host_names).",
+        )
+    if 0 <= seen.open_files < _OPEN_FILES:
+        yield Said(
+            check="open files",
+            host=host,
+            found=f"a process may open {seen.open_files} files there; ranks need {_OPEN_FILES} at least",
+            fix="Run the role host_tuning (limits.conf: nofile), then log in again.",
+        )
+    if seen.rdma and seen.locked_bytes >= 0:
+        yield Said(
+            check="locked memory",
+            host=host,
+            found=f"it has an RDMA device, and a process may lock only {_size(seen.locked_bytes)}",
+            fix="Run the role host_tuning (limits.conf: memlock unlimited), then log in again.",
+        )
+    if seen.shared_memory_free <= _SHARED_MEMORY_BYTES:
+        yield Said(
+            check="shared memory",
+            host=host,
+            found=f"/dev/shm has {_size(seen.shared_memory_free)} free; ranks of one node talk through it",
+            fix="See `df -h /dev/shm` and `ls /dev/shm`; a container needs --shm-size or --ipc=host.",
+        )
+    yield from _disks(host, seen)
+
+
+def _disks(host: str, seen: Survey) -> Iterator[Said]:
+    for path, free in seen.free_bytes.items():
+        if free < _FREE_BYTES:
+            yield Said(
+                check="disk",
+                host=host,
+                found=f"{path} has {_size(free)} free",
+                fix=f"See `du -xh -d2 {path}`.",
+            )
+    for path, free in seen.free_files.items():
+        if free < _FREE_FILES:
+            found = f"{path} has room for {free} more files"
+            yield Said(check="disk", host=host, found=found, fix=f"See `du -x --inodes -d2 {path}`.")
+
+
+def _names(surveys: Mapping[str, Survey]) -> Iterator[Said]:
+    """All nodes must mean the same by every name: the odd one out by majority."""
+    for name in next(iter(surveys.values())).addresses_by_name if surveys else ():
+        meant = {host: seen.addresses_by_name.get(name, "") for host, seen in surveys.items()}
+        unknown = [host for host, address in meant.items() if not address]
+        for host in unknown:
+            yield Said(
+                check="names",
+                host=host,
+                found=f"does not know the name {name}",
+                fix="Run the role host_names.",
+            )
+        known = {host: address for host, address in meant.items() if address}
+        for check, host, found, _ in odd_ones("names", f"resolves {name} to", known):
+            yield Said(check=check, host=host, found=found, fix="Correct /etc/hosts there (role host_names).")
+
+
+def _versions(surveys: Mapping[str, Survey]) -> Iterator[Said]:
+    """The odd node out by majority vote."""
+    votes: dict[str, tuple[str, Callable[[Survey], str]]] = {
+        "environment": ("has the environment", lambda seen: seen.environment[:12]),
+        "kernel": ("runs Linux", lambda seen: ".".join(seen.kernel.split(".")[:2])),
+        # Where a wrong name leads a node to its loopback, the name is the fault, not the loopback's MTU.
+        "mtu": ("sends packets of", lambda seen: str(seen.mtu or "") if seen.interface != "lo" else ""),
+    }
+    for check, (says, value_of) in votes.items():
+        values = {host: value for host, seen in surveys.items() if (value := value_of(seen))}
+        for _, host, found, fix in odd_ones(check, says, values):
+            yield Said(check=check, host=host, found=found, fix=_VERSION_FIXES.get(check, fix))
+
+
+_VERSION_FIXES = {
+    "mtu": "Give all interfaces, and the switch between them, one MTU (`ip link set IF mtu N`)."
+}
+
+
+def _hardware(surveys: Mapping[str, Survey]) -> Iterator[Said]:
+    """Fewer processors or less memory than the others have: a part has failed or is withheld."""
+    measures: dict[str, Callable[[Survey], int]] = {
+        "processors": lambda seen: seen.processors,
+        "bytes of memory": lambda seen: seen.memory_bytes,
+    }
+    for words, value_of in measures.items():
+        values = {host: value_of(seen) for host, seen in surveys.items()}
+        usual = median(values.values()) if values else 0
+        for host, value in values.items():
+            if value < _LEAST_SHARE * usual:
+                found = f"has {value} {words}, the others {usual:.0f}"
+                yield Said(
+                    check="hardware", host=host, found=found, fix="See `lscpu`, `free -h` and `dmesg` there."
+                )
+
+
+def _clocks(clocks: Mapping[str, Clock]) -> Iterator[Said]:
+    """Against the median of all, by more than the way of the question can explain."""
+    usual = median(clock.offset for clock in clocks.values()) if clocks else 0.0
+    for host, clock in clocks.items():
+        off = clock.offset - usual
+        if abs(off) - clock.error > _CLOCK_SECONDS:
+            found = (
+                f"its clock is {abs(off):.1f} s {'ahead' if off > 0 else 'behind'} (+-{clock.error:.3f} s)"
+            )
+            yield Said(
+                check="clock", host=host, found=found, fix="See `chronyc tracking` there (role time_sync)."
+            )
+
+
+def slow_processors(rates: Mapping[str, float]) -> Iterator[Said]:
+    """Nodes whose processor does much less than the others' do."""
+    for host in sorted(matrix.slow_nodes(rates)):
+        others = median(rate for other, rate in rates.items() if other != host)
+        found = (
+            f"its processor hashes {matrix.rate_text(rates[host])}, the others' {matrix.rate_text(others)}"
+        )
+        fix = "See `top` and `cat /sys/fs/cgroup/cpu.stat`; clocks with `lscpu -e=cpu,mhz` there."
+        yield Said(check="compute", host=host, found=found, fix=fix)
+
+
+def evidence(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> dict[str, str]:
+    """What the checks saw where they found nothing, by their identity."""
+    seen = list(surveys.values())
+    if not seen:
+        return {}
+    first = seen[0]
+    offsets = [clock.offset for clock in clocks.values()]
+    return {
+        "host.environment": f"digest {first.environment[:12]} on all {len(seen)} nodes",
+        "host.kernel": f"Linux {first.kernel}",
+        "host.names": f"{len(first.addresses_by_name)} names mean the same on {len(seen)} nodes",
+        "host.own-name": "no node calls itself by a loopback address",
+        "host.clock": f"within {max(offsets) - min(offsets):.3f} s" if offsets else "not asked",
+        "host.mtu": f"{first.mtu} bytes on {first.interface}",
+        "host.open-files": f"{min(one.open_files for one in seen)} at least",
+        "host.locked-memory": "unlimited",
+        "host.shared-memory": f"{_size(min(one.shared_memory_free for one in seen))} free at least",
+        "host.disk": f"{_size(min(min(one.free_bytes.values()) for one in seen))} free at least",
+        "host.hardware": f"{first.processors} processors, {_size(first.memory_bytes)} of memory",
+    }
+
+
+def not_applicable(surveys: Mapping[str, Survey]) -> dict[str, str]:
+    """Checks that have no object on these nodes, with the reason."""
+    reasons = {}
+    if not any(seen.rdma for seen in surveys.values()):
+        reasons["host.locked-memory"] = "no RDMA device on any node"
+    if not any(seen.environment for seen in surveys.values()):
+        reasons["host.environment"] = "no node has an environment.json (role conda_env)"
+    return reasons
+
+
+def _size(count: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"

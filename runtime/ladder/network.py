@@ -1,0 +1,245 @@
+"""The second rung, judged: from measured pairs to findings, one for each fault. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from runtime.launch.stream import PairResult
+from runtime.launch.survey import Survey
+from runtime.smoke import matrix
+from runtime.smoke.localize import Finding
+from runtime.smoke.matrix import rate_text
+from runtime.smoke.schedule import Pair
+from runtime.smoke.suspects import GROUP, RECEIVE, TRANSMIT
+from runtime.smoke.verdicts import (
+    COMPUTE,
+    DIRECTION,
+    EVERYTHING,
+    LINK,
+    NODE,
+    UNCLEAR,
+    Verdict,
+    to_confirm,
+    verdicts,
+    where,
+)
+
+# A round trip this many times the usual one, and longer by this, is no load of the moment.
+_LATENCY_TIMES = 5.0
+_LATENCY_SECONDS = 2e-3
+# One stream of plain sockets is not expected to fill a faster network than this.
+_STREAM_CEILING = 1e9
+
+# However long the processors were busy with other things, no more than this is held in a pair's favour.
+_MOST_WAITED = 0.75
+
+Results = Mapping[Pair, PairResult]
+
+
+def best_of(old: PairResult, new: PairResult) -> PairResult:
+    """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
+    faster = max(old, new, key=lambda result: (not result.error, _running_rate(result)))
+    timed = [result for result in (old, new) if result.rtt_p50_s is not None]
+    sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
+    return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
+
+
+def rates_of(results: Results) -> dict[Pair, float]:
+    """Bytes in a second of the time that both ends could run, of each measured pair.
+
+    Nothing arrived is 0; wrong bytes are another check's.
+    """
+    return {pair: _running_rate(result) for pair, result in results.items() if not _wrong(result)}
+
+
+def _running_rate(result: PairResult) -> float:
+    waited = min(_MOST_WAITED, result.waited_share or 0.0)
+    return (result.bytes_per_s or 0.0) / (1 - waited)
+
+
+def _wrong(result: PairResult) -> bool:
+    return "other bytes" in result.error
+
+
+def ceiling(surveys: Mapping[str, Survey]) -> float | None:
+    """Bytes in a second that the negotiated speed allows one stream; None where an interface does not say."""
+    slowest = min((seen.speed_bits for seen in surveys.values()), default=0)
+    return min(_STREAM_CEILING, slowest / 8) if slowest else None
+
+
+def suspicious(results: Results, compute: Mapping[str, float]) -> tuple[Pair, ...]:
+    """The pairs to measure once more before anyone is blamed."""
+    nodes = len({node for pair in results for node in pair})
+    found = to_confirm(verdicts(rates_of(results), compute=compute), nodes)
+    late = [pair for pair, result in results.items() if _is_late(result, results)]
+    wrong = [pair for pair, result in results.items() if result.error]
+    return tuple(dict.fromkeys((*found, *late, *wrong)))
+
+
+def judge_pairs(
+    results: Results,
+    *,
+    surveys: Mapping[str, Survey],
+    compute: Mapping[str, float],
+    ranks: Mapping[str, tuple[int, ...]],
+) -> tuple[Finding, ...]:
+    """All that the pairs say: wrong bytes, packets that do not pass, late answers, and who is slow."""
+    rates = rates_of(results)
+    found = [
+        _of_verdict(v, rates, results) for v in verdicts(rates, compute=compute, ceiling=ceiling(surveys))
+    ]
+    said = [*_contents(results), *_path_mtu(results, surveys), *_latency(results), *found]
+    return tuple(_finding(entry, ranks) for entry in said if entry is not None)
+
+
+# Check, nodes, where, found, fix, conclusive.
+_Said = tuple[str, tuple[str, ...], str, str, str, bool]
+
+
+def _finding(said: _Said, ranks: Mapping[str, tuple[int, ...]]) -> Finding:
+    check, hosts, place, found, fix, conclusive = said
+    return Finding(
+        check=check,
+        hosts=hosts,
+        ranks=tuple(rank for host in hosts for rank in ranks[host]),
+        found=found,
+        fix=fix,
+        conclusive=conclusive,
+        where=place,
+    )
+
+
+def _contents(results: Results) -> Iterator[_Said]:
+    for pair, result in results.items():
+        if _wrong(result):
+            fix = "Memory, network card or driver corrupts data: see `ethtool -S` on both, take the node out."
+            yield (
+                "stream contents",
+                pair,
+                " -> ".join(pair),
+                f"{' -> '.join(pair)}: {result.error}",
+                fix,
+                True,
+            )
+
+
+def _path_mtu(results: Results, surveys: Mapping[str, Survey]) -> Iterator[_Said]:
+    """Whole packets of the smaller interface must arrive; where no packet of UDP does, nothing is proven."""
+    for pair, result in results.items():
+        ends = [surveys[host].mtu for host in pair if host in surveys and surveys[host].mtu]
+        wanted = min(ends, default=0)
+        if result.path_mtu and result.path_mtu < min(wanted, (1 << 16) - 1):
+            found = (
+                f"{' -> '.join(pair)}: packets of {wanted} bytes, which both interfaces send, do not arrive; "
+                f"{result.path_mtu} bytes do"
+            )
+            fix = f"Raise the MTU of the switch or tunnel between them, or set both to {result.path_mtu}."
+            yield "path mtu", pair, " -> ".join(pair), found, fix, True
+
+
+def _latency(results: Results) -> Iterator[_Said]:
+    for pair, result in results.items():
+        if _is_late(result, results):
+            usual = _usual_latency(results)
+            found = f"{' -> '.join(pair)}: a round trip takes {_ms(result.rtt_p50_s)}, usually {_ms(usual)}"
+            fix = f"See `ping {pair[1]}` and `tc qdisc show` on {pair[0]}, and the way between the two."
+            yield "latency", pair, " -> ".join(pair), found, fix, True
+
+
+def _is_late(result: PairResult, results: Results) -> bool:
+    usual = _usual_latency(results)
+    return result.rtt_p50_s is not None and result.rtt_p50_s > _LATENCY_TIMES * usual + _LATENCY_SECONDS
+
+
+def _usual_latency(results: Results) -> float:
+    return median([r.rtt_p50_s for r in results.values() if r.rtt_p50_s is not None] or [0.0])
+
+
+def _ms(seconds: float | None) -> str:
+    return f"{(seconds or 0.0) * 1e3:.2f} ms"
+
+
+def _of_verdict(verdict: Verdict, rates: Mapping[Pair, float], results: Results) -> _Said | None:
+    """A verdict in words; a slow processor is the first rung's to say."""
+    if verdict.kind == COMPUTE:
+        return None
+    usual = matrix.of_pairs(rates)
+    place = where(verdict)
+    if verdict.kind == EVERYTHING:
+        found = f"every pair is slow: {usual}, far below what the interfaces have negotiated"
+    else:
+        shown = _range([results[pair].bytes_per_s or 0.0 for pair in verdict.pairs])
+        found = (
+            f"{_WORDS[verdict.kind].format(place=place)} {shown}, usual is {usual}{_extra(verdict, results)}"
+        )
+    nodes = verdict.nodes if verdict.kind != UNCLEAR else tuple(sorted(verdict.nodes))
+    return "bandwidth", nodes, place, found, _fix(verdict), verdict.conclusive
+
+
+_WORDS = {
+    TRANSMIT: "{place}: sends to every other with",
+    RECEIVE: "{place}: receives from every other with",
+    NODE: "{place}: sends and receives with",
+    LINK: "{place}: the link carries, both ways,",
+    DIRECTION: "{place}: this direction carries",
+    GROUP: "{place}: the way between these groups carries, both ways,",
+    f"{GROUP} {TRANSMIT}": "{place}: the way from the first group to the second carries",
+    UNCLEAR: "{place}: several explanations are equally likely; pairs carry",
+}
+
+
+def _range(rates: Sequence[float]) -> str:
+    low, high = min(rates), max(rates)
+    return rate_text(low) if low == high else f"{rate_text(low)} to {rate_text(high)}"
+
+
+def _extra(verdict: Verdict, results: Results) -> str:
+    """What the pairs said besides, and how many segments were sent again: loss, not a shaper."""
+    errors = sorted({results[pair].error for pair in verdict.pairs if results[pair].error})
+    again = sum(results[pair].retransmits or 0 for pair in verdict.pairs)
+    said = f" ({'; '.join(errors)})" if errors else ""
+    return f"{said}; {again} segments were sent again" if again else said
+
+
+def _fix(verdict: Verdict) -> str:
+    first = verdict.nodes[0]
+    card = "`tc qdisc show`, `ethtool IF` (speed, duplex) and `ip -s link` (errors)"
+    if verdict.kind == UNCLEAR:
+        tests = ", then ".join(f"--exclude {node}" for node in verdict.nodes[:3])
+        return f"Next test: `python -m runtime smoke --quick` with {tests}; or with one more node."
+    if verdict.kind in (LINK, DIRECTION):
+        look = f"`ip route get {verdict.nodes[1]}` and `tc qdisc show` on {first}"
+        return f"See {look}, and the cable and ports between the two."
+    if verdict.kind.startswith(GROUP):
+        return "See the uplink between their switches: errors, speed and members of its trunk."
+    if verdict.kind == EVERYTHING:
+        return f"See {card} on any node, and the switch's ports."
+    return f"See {card} on {first}; then its cable and its switch port."
+
+
+def coverage(results: Results, hosts: Sequence[str]) -> str:
+    """How much of the matrix was measured."""
+    return f"{len(results)} of {len(hosts) * (len(hosts) - 1)} directions measured"
+
+
+def evidence(results: Results, hosts: Sequence[str], surveys: Mapping[str, Survey]) -> dict[str, str]:
+    """What the checks saw where they found nothing, by their identity."""
+    if not results:
+        return {}
+    covered = coverage(results, hosts)
+    usual = matrix.of_pairs(rates_of(results))
+    slowest = max((r.rtt_p99_s or 0.0) for r in results.values())
+    sizes = [result.path_mtu for result in results.values() if result.path_mtu]
+    return {
+        "sockets.path-mtu": f"packets of {min(sizes, default=0)} bytes pass unbroken",
+        "sockets.contents": f"every byte right; {covered}",
+        "sockets.latency": f"p50 {_ms(_usual_latency(results))}, worst p99 {_ms(slowest)}; {covered}",
+        "sockets.bandwidth": f"{usual}; {covered}; {_ceiling_words(surveys)}",
+    }
+
+
+def _ceiling_words(surveys: Mapping[str, Survey]) -> str:
+    limit = ceiling(surveys)
+    return f"hardware allows {rate_text(limit)}" if limit else "the interfaces do not say what they can"

@@ -1,0 +1,94 @@
+"""The second rung, done: every ordered pair measured in rounds of disjoint pairs, what looks bad again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from runtime.ladder.network import best_of, suspicious
+from runtime.launch.session import Session
+from runtime.launch.stream import Bounds, PairResult, from_json, to_json
+from runtime.smoke.schedule import Pair, halves, packed
+
+NORMAL = Bounds(connect_seconds=2.0, latency_seconds=0.05, stream_seconds=0.2)
+QUICK = Bounds(connect_seconds=2.0, latency_seconds=0.02, stream_seconds=0.1)
+_SERVE_SECONDS = 3.0
+# A pair that looks slow is measured so often again; what that shows may raise a suspicion of another one.
+_CONFIRMATIONS = 3
+_MOST_LOOKS = 10
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where a node takes measurements."""
+
+    address: str
+    port: int
+
+
+def measure_pairs(
+    session: Session,
+    pairs: Sequence[Pair],
+    *,
+    bounds: Bounds,
+    compute: Mapping[str, float],
+    progress: Progress,
+) -> dict[Pair, PairResult]:
+    """Results of the wanted pairs, whose nodes reach each other; one that never answered is absent."""
+    wanted = set(pairs)
+    hosts = [host for host in session.lines if any(host in pair for pair in wanted)]
+    places = _serve(session, hosts)
+    steps = [tuple(pair for pair in half if pair in wanted) for half in halves(hosts)]
+    results: dict[Pair, PairResult] = {}
+    for number, half in enumerate(steps, start=1):
+        progress(f"measuring pairs, step {number} of {len(steps)}")
+        results |= _measure(session, half, places, bounds)
+    _confirm(session, results, places, bounds=bounds, compute=compute, progress=progress)
+    return results
+
+
+def _confirm(
+    session: Session,
+    results: dict[Pair, PairResult],
+    places: Mapping[str, Where],
+    *,
+    bounds: Bounds,
+    compute: Mapping[str, float],
+    progress: Progress,
+) -> None:
+    """Measures again what looks bad; the best of all counts."""
+    times: Counter[Pair] = Counter()
+    for _ in range(_MOST_LOOKS):
+        again = [pair for pair in suspicious(results, compute) if times[pair] < _CONFIRMATIONS]
+        if not again:
+            break
+        for half in packed(again):
+            progress(f"measuring {len(again)} slow pairs again: {' -> '.join(half[0])}")
+            for pair, result in _measure(session, half, places, bounds).items():
+                results[pair] = best_of(results[pair], result)
+        times.update(again)
+
+
+def _serve(session: Session, hosts: Sequence[str]) -> dict[str, Where]:
+    session.broadcast("serve", hosts=hosts)
+    answers = session.gather("serving", _SERVE_SECONDS, hosts=hosts)
+    return {host: Where(address=frame["address"], port=frame["port"]) for host, frame in answers.items()}
+
+
+def _measure(
+    session: Session, pairs: Sequence[Pair], places: Mapping[str, Where], bounds: Bounds
+) -> dict[Pair, PairResult]:
+    """Pairs that share no node, at the same time; a frame says itself which pair it is about."""
+    session.ping()
+    asked = [(source, target) for source, target in pairs if target in places]
+    for source, target in asked:
+        place = places[target]
+        session.send(
+            source, "measure", target=target, address=place.address, port=place.port, bounds=to_json(bounds)
+        )
+    answers = session.gather("measured", bounds.most_seconds, hosts=[source for source, _ in asked])
+    found = (from_json(frame["result"]) for frame in answers.values())
+    return {(result.source, result.target): result for result in found}

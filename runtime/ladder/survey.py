@@ -1,0 +1,68 @@
+"""The first rung, done: every node is asked what it is, its clock compared, its processor tried."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from runtime.ladder.host import Clock
+from runtime.launch.session import Session
+from runtime.launch.spec import HOSTFILE
+from runtime.launch.survey import Survey, from_json
+from runtime.smoke import matrix
+
+_SURVEY_SECONDS = 10.0
+_CLOCK_SECONDS = 2.0
+_COMPUTE_SECONDS = 0.15
+_CONFIRMATIONS = 2
+CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """What the nodes that answered said; `compute` in bytes a second."""
+
+    surveys: dict[str, Survey]
+    clocks: dict[str, Clock]
+    compute: dict[str, float]
+
+
+def ask(session: Session) -> Surveyed:
+    """Asks every node that has said what it is."""
+    hosts = [host for host in session.facts if session.lines[host].status is None]
+    session.broadcast("survey", hosts=hosts, names=list(session.lines), config=CONFIG_PATH)
+    answers = session.gather("surveyed", _SURVEY_SECONDS, hosts=hosts)
+    return Surveyed(
+        surveys={host: from_json(frame["survey"]) for host, frame in answers.items()},
+        clocks={host: clock for host in answers if (clock := _clock(session, host))},
+        compute=_compute(session, list(answers)),
+    )
+
+
+def _clock(session: Session, host: str) -> Clock | None:
+    """The node's clock against ours, by half the way there and back (as NTP does)."""
+    asked, sent = time.time(), time.monotonic()
+    session.send(host, "clock")
+    answer = session.gather("clock", _CLOCK_SECONDS, hosts=[host]).get(host)
+    if answer is None:
+        return None
+    half = (time.monotonic() - sent) / 2
+    return Clock(offset=answer["now"] - asked - half, error=half)
+
+
+def _compute(session: Session, hosts: Sequence[str]) -> dict[str, float]:
+    """All nodes at once; those that look slow again, one at a time, the best counts."""
+    rates = _hash(session, hosts)
+    for _ in range(_CONFIRMATIONS):
+        for host in sorted(matrix.slow_nodes(rates)):
+            again = _hash(session, [host])
+            rates[host] = max(rates[host], again.get(host, 0.0))
+    return rates
+
+
+def _hash(session: Session, hosts: Sequence[str]) -> dict[str, float]:
+    session.broadcast("compute", hosts=hosts, seconds=_COMPUTE_SECONDS)
+    answers = session.gather("computed", _SURVEY_SECONDS, hosts=hosts)
+    return {host: float(frame["rate"]) for host, frame in answers.items()}

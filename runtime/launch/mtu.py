@@ -1,0 +1,71 @@
+"""Which packets pass whole: an interface's MTU, and a path's with the do-not-fragment bit; no root."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.launch.addresses import family_of, interface_of
+
+# linux/in.h and linux/in6.h: IP_MTU_DISCOVER, IPV6_MTU_DISCOVER and the value that forbids fragments and
+# ignores what the kernel remembers of the path.
+_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
+# IP and UDP headers.
+_HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
+# Sizes that switches, tunnels and clouds use.
+_LADDER = (576, 1280, 1400, 1450, 1460, 1500, 4200, 8900, 9000)
+_TRIES = 2
+_WAIT_SECONDS = 0.1
+
+
+def interface_mtu(interface: str) -> int:
+    """Bytes of the largest packet that an interface sends; 0 where there is no such interface."""
+    try:
+        return int(Path(f"/sys/class/net/{interface}/mtu").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def path_mtu(own_address: str, where: tuple[str, int]) -> int:
+    """The largest packet, up to the own interface's MTU, that a `stream.Target` receives; 0 for none."""
+    own = interface_mtu(interface_of(own_address)) or 1500
+    largest = min(own, (1 << 16) - 1)
+    with socket.socket(family_of(own_address), socket.SOCK_DGRAM) as probe:
+        level, option = _DISCOVER[probe.family]
+        probe.setsockopt(level, option, _PROBE)
+        probe.bind((own_address, 0))
+        probe.connect(where)
+        headers = _HEADERS[probe.family]
+        return largest_passing(largest, lambda size: _passes(probe, size - headers))
+
+
+def largest_passing(largest: int, passes: Callable[[int], bool]) -> int:
+    """The largest size of the ladder, or `largest` itself, that passes; 0 where none does."""
+    if passes(largest):
+        return largest
+    smaller = [size for size in _LADDER if size < largest]
+    if not smaller or not passes(smaller[0]):
+        return 0
+    good, bad = 0, len(smaller)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if passes(smaller[middle]) else (good, middle)
+    return smaller[good]
+
+
+def _passes(probe: socket.socket, payload: int) -> bool:
+    probe.settimeout(_WAIT_SECONDS)
+    for _ in range(_TRIES):
+        try:
+            probe.send(bytes(payload))
+            while struct.unpack("!I", probe.recv(4)) != (payload,):
+                pass
+        except TimeoutError:
+            continue
+        except OSError:
+            return False
+        return True
+    return False

@@ -1,0 +1,128 @@
+"""What a node says about itself beyond what a job needs: names, limits, disks, versions. Changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.launch import addresses
+from runtime.launch.mtu import interface_mtu
+
+# An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
+_NAMES_SECONDS = 3.0
+_BLOCK = bytes(1 << 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """One node's answer. Sizes in bytes; -1 stands for "no limit", 0 or "" for "there is none".
+
+    `addresses_by_name` are all nodes' names as this node resolves them; `own_address` what its own host name
+    means there; `free_bytes` by mount point, for those that exist; `environment` the digest that the role
+    conda_env wrote; `speed_bits` what a physical interface has negotiated, in bits a second.
+    """
+
+    hostname: str
+    own_address: str
+    addresses_by_name: Mapping[str, str]
+    interface: str
+    mtu: int
+    speed_bits: int
+    rdma: bool
+    open_files: int
+    locked_bytes: int
+    shared_memory_free: int
+    free_bytes: Mapping[str, int]
+    free_files: Mapping[str, int]
+    kernel: str
+    processors: int
+    memory_bytes: int
+    environment: str
+
+
+def to_json(survey: Survey) -> dict[str, Any]:
+    """The dataclass as plain values."""
+    return asdict(survey)
+
+
+def from_json(values: Mapping[str, Any]) -> Survey:
+    """The survey back from plain values."""
+    return Survey(**values)
+
+
+def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Survey:
+    """Looks at this node; `own_address` is the one that the cluster uses."""
+    hostname = socket.gethostname()
+    resolved = _resolve_all((hostname, *names))
+    interface = addresses.interface_of(own_address)
+    disks = {path: os.statvfs(path) for path in ("/", "/data") if Path(path).is_dir()}
+    return Survey(
+        hostname=hostname,
+        own_address=resolved[hostname],
+        addresses_by_name={name: resolved[name] for name in names},
+        interface=interface,
+        mtu=interface_mtu(interface),
+        speed_bits=_speed_bits(interface),
+        rdma=any(Path("/sys/class/infiniband").glob("*")),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        locked_bytes=resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
+        shared_memory_free=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0,
+        free_bytes={path: disk.f_bavail * disk.f_frsize for path, disk in disks.items()},
+        free_files={path: disk.f_favail for path, disk in disks.items() if disk.f_files},
+        kernel=platform.release(),
+        processors=len(os.sched_getaffinity(0)),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        environment=_environment_digest(Path(config_path)),
+    )
+
+
+def _speed_bits(interface: str) -> int:
+    """0 for a virtual interface, whose speed is a fiction, and where the driver does not say."""
+    device = Path("/sys/class/net") / interface
+    try:
+        return max(0, int((device / "speed").read_text())) * 10**6 if (device / "device").exists() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _resolve_all(names: Sequence[str]) -> dict[str, str]:
+    """All at once and for a bounded time: a name that is still unknown then has no address."""
+    found: dict[str, str] = {}
+    threads = [
+        threading.Thread(target=lambda name=name: found.update({name: addresses.resolve(name)}), daemon=True)
+        for name in dict.fromkeys(names)
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _NAMES_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return {name: found.get(name, "") for name in names}
+
+
+def _environment_digest(config_path: Path) -> str:
+    try:
+        described = json.loads((config_path / "environment.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return ""
+    return str(described.get("digest", "")) if isinstance(described, dict) else ""
+
+
+def compute_rate(seconds: float) -> float:
+    """Bytes in a second that one thread hashes, by the wall clock: a throttled processor shows."""
+    count, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < seconds:
+        hashlib.sha256(_BLOCK).digest()
+        count += 1
+    return count * len(_BLOCK) / passed

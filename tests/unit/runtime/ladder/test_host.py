@@ -1,0 +1,139 @@
+"""What surveys say against nodes: one change of a healthy cluster at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from runtime.ladder.host import Clock, evidence, judge_hosts, not_applicable, slow_processors
+from runtime.launch import survey
+from runtime.launch.survey import Survey
+from runtime.smoke.checks import CATALOGUE
+
+NAMES = {"te1": "10.0.0.1", "te2": "10.0.0.2", "te3": "10.0.0.3", "te4": "10.0.0.4"}
+
+
+def healthy(host: str) -> Survey:
+    return Survey(
+        hostname=host,
+        own_address=NAMES[host],
+        addresses_by_name=NAMES,
+        interface="eth0",
+        mtu=1500,
+        speed_bits=0,
+        rdma=False,
+        open_files=1 << 20,
+        locked_bytes=8 << 20,
+        shared_memory_free=1 << 30,
+        free_bytes={"/": 10 << 30, "/data": 10 << 30},
+        free_files={"/": 10**6},
+        kernel="6.1.0-42-amd64",
+        processors=8,
+        memory_bytes=64 << 30,
+        environment="d" * 64,
+    )
+
+
+def cluster(**changes: Any) -> dict[str, Survey]:
+    """Four healthy nodes, the third changed."""
+    surveys = {host: healthy(host) for host in NAMES}
+    return surveys | {"te3": replace(surveys["te3"], **changes)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "words"),
+    [
+        ({"own_address": "127.0.1.1"}, "own name", "te3 means 127.0.1.1"),
+        (
+            {"addresses_by_name": {**NAMES, "te2": "10.0.0.9"}},
+            "names",
+            "resolves te2 to 10.0.0.9, against 10.0.0.2",
+        ),
+        ({"addresses_by_name": {**NAMES, "te4": ""}}, "names", "does not know the name te4"),
+        ({"mtu": 9000}, "mtu", "sends packets of 9000, against 1500"),
+        ({"open_files": 256}, "open files", "may open 256 files"),
+        ({"rdma": True}, "locked memory", "may lock only 8.0 MiB"),
+        ({"shared_memory_free": 64 << 20}, "shared memory", "64.0 MiB free"),
+        ({"free_bytes": {"/": 10 << 30, "/data": 0}}, "disk", "/data has 0 B free"),
+        ({"free_files": {"/": 3}}, "disk", "/ has room for 3 more files"),
+        ({"kernel": "5.15.0-99"}, "kernel", "runs Linux 5.15, against 6.1"),
+        ({"environment": "e" * 64}, "environment", "has the environment eeeeeeeeeeee"),
+        ({"processors": 4}, "hardware", "has 4 processors, the others 8"),
+        ({"memory_bytes": 32 << 30}, "hardware", "bytes of memory"),
+    ],
+)
+def test_the_odd_node_is_named(changes: dict[str, Any], check: str, words: str) -> None:
+    (said,) = judge_hosts(cluster(**changes), {})
+
+    assert (said.host, said.check) == ("te3", check)
+    assert words in said.found
+    assert said.fix
+    assert any(said.check in names for names in CATALOGUE.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"kernel": "6.1.0-43-amd64"},
+        {"memory_bytes": 63 << 30},
+        {"open_files": -1},
+        {"interface": "lo", "mtu": 65536},
+        {"rdma": True, "locked_bytes": -1},
+        {"free_files": {}},
+        {"environment": ""},
+    ],
+)
+def test_what_is_well_or_does_not_matter_is_not_named(changes: dict[str, Any]) -> None:
+    assert judge_hosts(cluster(**changes), {}) == ()
+
+
+def test_a_machine_alone_may_call_itself_loopback() -> None:
+    alone = {"te1": replace(healthy("te1"), own_address="127.0.1.1")}
+
+    assert judge_hosts(alone, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("offset", "error", "named"),
+    [(2.0, 0.01, True), (-2.0, 0.01, True), (0.4, 0.01, False), (2.0, 1.8, False)],
+)
+def test_a_clock_is_wrong_only_beyond_what_the_way_explains(offset: float, error: float, named: bool) -> None:
+    clocks = {host: Clock(offset=0.001, error=0.01) for host in NAMES} | {
+        "te3": Clock(offset=offset, error=error)
+    }
+
+    said = judge_hosts(cluster(), clocks)
+
+    assert [one.host for one in said] == (["te3"] if named else [])
+    assert all(("ahead" if offset > 0 else "behind") in one.found for one in said)
+
+
+def test_a_slow_processor_is_named_with_the_others_rate() -> None:
+    (said,) = slow_processors({"te1": 2e8, "te2": 2.1e8, "te3": 3e7, "te4": 1.9e8})
+
+    assert (said.check, said.host) == ("compute", "te3")
+    assert "hashes 30 MB/s, the others' 200 MB/s" in said.found
+
+
+def test_evidence_belongs_to_checks_that_exist_and_what_has_no_object_is_skipped() -> None:
+    surveys = cluster()
+
+    assert set(evidence(surveys, {"te1": Clock(offset=0, error=0)})) <= set(CATALOGUE)
+    assert evidence({}, {}) == {}
+    assert not_applicable(surveys) == {"host.locked-memory": "no RDMA device on any node"}
+
+
+def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
+    seen = survey.survey(
+        ("localhost", "no-such-name.invalid"), own_address="127.0.0.1", config_path="/nowhere"
+    )
+
+    assert survey.from_json(survey.to_json(seen)) == seen
+    assert (seen.interface, seen.environment, seen.speed_bits) == ("lo", "", 0)
+    assert seen.addresses_by_name == {"localhost": "127.0.0.1", "no-such-name.invalid": ""}
+    assert seen.free_bytes["/"] > 0
+    assert seen.processors >= 1
+    assert survey.compute_rate(0.01) > 0

@@ -1,0 +1,172 @@
+"""Measured pairs in words: each fault once, with figures, a place and a fix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from runtime.ladder.network import best_of, ceiling, evidence, judge_pairs, suspicious
+from runtime.launch.stream import PairResult
+from runtime.smoke.checks import CATALOGUE
+from runtime.smoke.localize import Finding
+from tests.unit.runtime.ladder.test_host import NAMES, cluster
+
+RANKS = {host: (number,) for number, host in enumerate(NAMES)}
+COMPUTE = dict.fromkeys(NAMES, 2e8)
+
+
+def healthy(source: str, target: str) -> PairResult:
+    return PairResult(
+        source=source,
+        target=target,
+        connected=True,
+        rtt_p50_s=1e-4,
+        rtt_p99_s=3e-4,
+        bytes_per_s=8e8,
+        retransmits=0,
+        path_mtu=1500,
+    )
+
+
+def matrix(pairs: dict[str, dict[str, Any]]) -> dict[tuple[str, str], PairResult]:
+    """Four healthy nodes; `te1>te2` or `te1>*` changed."""
+    results = {pair: healthy(*pair) for pair in permutations(NAMES, 2)}
+    for text, changes in pairs.items():
+        source, target = text.split(">")
+        for pair in results:
+            if pair[0] == source and target in ("*", pair[1]):
+                results[pair] = replace(results[pair], **changes)
+    return results
+
+
+def judged(pairs: dict[str, dict[str, Any]], **surveys: Any) -> tuple[Finding, ...]:
+    return judge_pairs(matrix(pairs), surveys=cluster(**surveys), compute=COMPUTE, ranks=RANKS)
+
+
+def test_a_healthy_matrix_says_nothing_and_shows_its_evidence() -> None:
+    assert judged({}) == ()
+    assert suspicious(matrix({}), COMPUTE) == ()
+    seen = evidence(matrix({}), list(NAMES), cluster())
+    assert set(seen) <= set(CATALOGUE)
+    assert "12 of 12 directions measured" in seen["sockets.bandwidth"]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "check", "where", "hosts", "words"),
+    [
+        (
+            {"te3>*": {"bytes_per_s": 2.4e7}},
+            "bandwidth",
+            "te3 transmit",
+            ("te3",),
+            "24 MB/s, usual is 800 MB/s",
+        ),
+        (
+            {"te1>te2": {"bytes_per_s": 2.4e7}},
+            "bandwidth",
+            "te1 -> te2",
+            ("te1", "te2"),
+            "this direction carries",
+        ),
+        (
+            {"te1>te2": {"bytes_per_s": 1e7, "retransmits": 90}},
+            "bandwidth",
+            "te1 -> te2",
+            ("te1", "te2"),
+            "90 segments were sent again",
+        ),
+        (
+            {
+                "te1>te2": {
+                    "bytes_per_s": 0.0,
+                    "error": "small messages pass, but nothing of a stream arrives",
+                }
+            },
+            "bandwidth",
+            "te1 -> te2",
+            ("te1", "te2"),
+            "small messages pass, but nothing",
+        ),
+        (
+            {"te4>te2": {"rtt_p50_s": 0.02}},
+            "latency",
+            "te4 -> te2",
+            ("te4", "te2"),
+            "20.00 ms, usually 0.10 ms",
+        ),
+        ({"te4>te2": {"path_mtu": 1400}}, "path mtu", "te4 -> te2", ("te4", "te2"), "1500 bytes, which both"),
+        (
+            {
+                "te4>te2": {
+                    "bytes_per_s": None,
+                    "error": "other bytes arrived than were sent, after 5 right ones",
+                }
+            },
+            "stream contents",
+            "te4 -> te2",
+            ("te4", "te2"),
+            "after 5 right ones",
+        ),
+    ],
+)
+def test_a_fault_is_one_finding(
+    pairs: dict[str, dict[str, Any]], check: str, where: str, hosts: tuple[str, ...], words: str
+) -> None:
+    (finding,) = judged(pairs)
+
+    assert (finding.check, finding.where, finding.hosts) == (check, where, hosts)
+    assert finding.ranks == tuple(RANKS[host][0] for host in hosts)
+    assert words in finding.found
+    assert finding.fix
+    assert finding.conclusive
+    assert suspicious(matrix(pairs), COMPUTE) or check == "path mtu"
+
+
+def test_unlike_ends_need_only_the_smaller_packet() -> None:
+    assert judged({"te3>*": {"path_mtu": 1500}}, mtu=9000) == ()
+
+
+def test_where_udp_is_filtered_the_path_mtu_is_unknown_and_not_wrong() -> None:
+    assert judged({"te1>*": {"path_mtu": 0}}) == ()
+
+
+def test_a_slow_processor_is_not_reported_as_a_network() -> None:
+    slow = {"te3>*": {"bytes_per_s": 1e8}}
+
+    assert judge_pairs(matrix(slow), surveys=cluster(), compute={**COMPUTE, "te3": 2e7}, ranks=RANKS) == ()
+
+
+def test_with_two_nodes_the_pair_is_named() -> None:
+    two = {
+        pair: result
+        for pair, result in matrix({"te1>te2": {"bytes_per_s": 1e7}}).items()
+        if {*pair} <= {"te1", "te2"}
+    }
+
+    (finding,) = judge_pairs(two, surveys=cluster(), compute=COMPUTE, ranks=RANKS)
+
+    assert finding.where == "te1 -> te2"
+
+
+def test_an_expectation_comes_only_from_interfaces_that_say_their_speed() -> None:
+    fast = {host: replace(seen, speed_bits=10**10) for host, seen in cluster().items()}
+
+    assert ceiling(cluster()) is None
+    assert ceiling({**fast, "te1": cluster()["te1"]}) is None
+    assert ceiling(fast) == 1e9
+    slow = {pair: replace(result, bytes_per_s=1e8) for pair, result in matrix({}).items()}
+    (finding,) = judge_pairs(slow, surveys=fast, compute=COMPUTE, ranks=RANKS)
+    assert (finding.where, finding.hosts) == ("every pair", tuple(NAMES))
+
+
+def test_the_best_of_two_measurements_counts_each_for_itself() -> None:
+    slow = replace(healthy("te1", "te2"), bytes_per_s=1e7, rtt_p50_s=1e-5)
+    late = replace(healthy("te1", "te2"), rtt_p50_s=1.0)
+    broken = PairResult(source="te1", target="te2", connected=False, error="no answer in time")
+
+    assert best_of(slow, late) == replace(late, rtt_p50_s=1e-5, rtt_p99_s=slow.rtt_p99_s)
+    assert best_of(broken, slow) == slow
+    assert best_of(slow, broken) == slow

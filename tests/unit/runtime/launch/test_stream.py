@@ -1,0 +1,144 @@
+"""One directed pair over the loopback: latency, checked contents, bandwidth, packets that pass whole."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.launch import stream
+from runtime.launch.mtu import interface_mtu, largest_passing
+from runtime.launch.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
+
+BOUNDS = Bounds(connect_seconds=0.5, latency_seconds=0.02, stream_seconds=0.2)
+RELAYED_BYTES_PER_SECOND = 10e6
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    target = Target("127.0.0.1")
+    yield target
+    target.close()
+
+
+class Relay:
+    """A way to the target that changes what passes, or slows it down; answers pass as they are."""
+
+    def __init__(
+        self, port: int, *, flip_at: int = -1, bytes_per_second: float = 0.0, most: int = 1 << 62
+    ) -> None:
+        self._port, self._flip_at, self._rate, self._most = port, flip_at, bytes_per_second, most
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.where = ("127.0.0.1", int(self._server.getsockname()[1]))
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        near, _ = self._server.accept()
+        with (
+            near,
+            self._server,
+            socket.create_connection(("127.0.0.1", self._port)) as far,
+            contextlib.suppress(OSError),
+        ):
+            back = threading.Thread(target=self._back, args=(far, near), daemon=True)
+            back.start()
+            self._forth(near, far)
+            back.join(3)
+
+    def _back(self, far: socket.socket, near: socket.socket) -> None:
+        while data := far.recv(1 << 16):
+            near.sendall(data)
+
+    def _forth(self, near: socket.socket, far: socket.socket) -> None:
+        passed, free_at = 0, 0.0
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 15)
+        while data := bytearray(near.recv(1 << 13)):
+            if passed <= self._flip_at < passed + len(data):
+                data[self._flip_at - passed] ^= 1
+            if passed + len(data) <= self._most:
+                far.sendall(data)
+            passed += len(data)
+            if self._rate:
+                free_at = max(free_at, time.monotonic()) + len(data) / self._rate
+                time.sleep(max(0.0, free_at - time.monotonic()))
+        far.shutdown(socket.SHUT_WR)
+
+
+def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
+    found = measure("te1", "127.0.0.2", "te2", ("127.0.0.1", target.port), BOUNDS)
+
+    assert (found.source, found.target, found.connected, found.error) == ("te1", "te2", True, "")
+    assert found.rtt_p50_s is not None
+    assert found.rtt_p99_s is not None
+    assert 0 < found.rtt_p50_s <= found.rtt_p99_s
+    assert found.bytes_per_s is not None
+    assert found.bytes_per_s > 10 * RELAYED_BYTES_PER_SECOND
+    assert found.path_mtu == min(interface_mtu("lo"), 65535)
+    assert stream.from_json(stream.to_json(found)) == found
+
+
+def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Target) -> None:
+    relay = Relay(target.port, bytes_per_second=RELAYED_BYTES_PER_SECOND)
+
+    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS)
+
+    assert found.bytes_per_s is not None
+    assert 0.3 * RELAYED_BYTES_PER_SECOND < found.bytes_per_s < 1.1 * RELAYED_BYTES_PER_SECOND
+
+
+def test_one_flipped_bit_is_found(target: Target) -> None:
+    relay = Relay(target.port, flip_at=1_000_000)
+
+    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS)
+
+    assert found.error.startswith("other bytes arrived than were sent")
+    assert found.bytes_per_s is None
+
+
+def test_a_stream_of_another_pair_is_not_taken_for_this_one() -> None:
+    one, other = stream._Contents("te1", "te2"), stream._Contents("te2", "te1")
+
+    assert one.at(0, 4096) != other.at(0, 4096)
+    assert one.at(5, 4096) == one.at(0, 5000)[5 : 5 + 4096]
+
+
+def test_a_way_that_passes_small_messages_only_carries_nothing(target: Target) -> None:
+    relay = Relay(target.port, most=20 * MESSAGE_BYTES)
+
+    found = measure(
+        "te1", "127.0.0.1", "te2", relay.where, Bounds(**{**stream.to_json(BOUNDS), "latency_seconds": 0})
+    )
+
+    assert found.connected
+    assert (found.bytes_per_s, found.error) == (0.0, "small messages pass, but nothing of a stream arrives")
+
+
+def test_nobody_there_and_nobody_who_answers_are_errors_in_time() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        where = ("127.0.0.1", int(silent.getsockname()[1]))
+        refused = measure("te1", "127.0.0.1", "te2", where, BOUNDS)
+        silent.listen()
+        mute = measure("te1", "127.0.0.1", "te2", where, BOUNDS)
+
+    assert refused == PairResult(source="te1", target="te2", connected=False, error="Connection refused")
+    assert (mute.connected, mute.error) == (True, "small messages are not answered")
+
+
+@pytest.mark.parametrize(
+    ("own", "hole", "found"),
+    [
+        (1500, 1500, 1500),
+        (9000, 9000, 9000),
+        (9000, 1500, 1500),
+        (9000, 1450, 1450),
+        (1500, 1300, 1280),
+        (1500, 500, 0),
+    ],
+)
+def test_the_largest_packet_that_passes_is_found(own: int, hole: int, found: int) -> None:
+    assert largest_passing(own, lambda size: size <= hole) == found

@@ -1,0 +1,211 @@
+"""One result in three formats, each read back by a strict reader."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from runtime.smoke import marks
+from runtime.smoke.checks import checks
+from runtime.smoke.formats.junit import junit
+from runtime.smoke.formats.page import page
+from runtime.smoke.formats.prometheus import prometheus
+from runtime.smoke.localize import Finding
+from runtime.smoke.places import Places
+from runtime.smoke.plan import operations
+from runtime.smoke.report import conclude, to_json
+
+HOSTILE = 'a "quoted" <b>&amp;</b> \\ back\nsecond line \x07'
+PAIR = {
+    "source": "te1",
+    "target": "te2",
+    "connected": True,
+    "rtt_p50_s": 1e-4,
+    "rtt_p99_s": 2e-4,
+    "bytes_per_s": 2.5e7,
+    "retransmits": 0,
+    "path_mtu": 1500,
+    "error": "",
+}
+BACK = {**PAIR, "source": "te2", "target": "te1", "bytes_per_s": 1e9}
+DEAD = {
+    **PAIR,
+    "target": "te3",
+    "connected": False,
+    "rtt_p50_s": None,
+    "rtt_p99_s": None,
+    "bytes_per_s": None,
+}
+
+
+def finding(check: str, *, conclusive: bool = True) -> Finding:
+    return Finding(
+        check=check,
+        hosts=("te1",),
+        ranks=(0,),
+        found=HOSTILE,
+        fix="see `x`",
+        conclusive=conclusive,
+        where="te1 <x>",
+    )
+
+
+def result(*findings: Finding) -> dict[str, Any]:
+    """What smoke.json holds: two ranks that did everything, three pairs, findings."""
+    places = Places(("te1", "te2"), operations(2, [4, 1024, 65536]))
+    for event in (marks.STARTED, marks.IMPORTED, marks.JOINED):
+        for rank in range(2):
+            places.hear(rank, {"event": event}, 0.0)
+    for operation in places.plan:
+        for rank in range(2):
+            places.hear(rank, {"event": "begin", "operation": operation.number}, 1.0)
+            done = {"operation": operation.number, "seconds": [0.001], "wrong": None}
+            places.hear(rank, {"event": "done", **done}, 1.0)
+    report = conclude(
+        places,
+        findings=findings,
+        nodes=[{"name": "te1"}, {"name": "te2"}],
+        started="2026-11-21T12:00:00+0000",
+        phases={"nodes": 1.0, "sockets": 2.5},
+        pairs=[PAIR, BACK, DEAD],
+    )
+    values: dict[str, Any] = json.loads(to_json(report))
+    done, skipped = {"host.torch": "torch 2"}, {"host.clock": "not asked"}
+    made = checks(findings, done=done, skipped=skipped)
+    names = ("id", "verdict", "where", "evidence", "fix")
+    return values | {"checks": [{name: getattr(check, name) for name in names} for check in made]}
+
+
+def test_junit_counts_what_it_holds_and_survives_hostile_text() -> None:
+    suite = ElementTree.fromstring(junit(result(finding("mtu"), finding("bandwidth", conclusive=False))))[0]
+
+    cases = suite.findall("testcase")
+    assert suite.tag == "testsuite"
+    assert int(suite.attrib["tests"]) == len(cases)
+    for counter, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.attrib[counter]) == len(suite.findall(f"testcase/{tag}")), counter
+    (failure,) = suite.findall("testcase/failure")
+    assert failure.attrib["message"] == HOSTILE.replace("\x07", "?")
+    assert (failure.attrib["type"], failure.text) == ("host.mtu", "see `x`")
+    named = {(case.attrib["classname"], case.attrib["name"]) for case in cases}
+    assert {("smoke.host", "mtu (te1 <x>)"), ("smoke.sockets", "bandwidth (te1 <x>)")} <= named
+    assert len(named) == len(cases)
+
+
+_NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
+_LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"'
+_SAMPLE = re.compile(rf"({_NAME})(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (\S+)")
+
+
+def parse(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Samples of the text format 0.0.4; anything that its grammar does not allow fails."""
+    assert text.endswith("\n")
+    family, samples = "", {}
+    seen: set[str] = set()
+    for line in text[:-1].split("\n"):
+        if line.startswith("# HELP "):
+            family = line.split(" ", 3)[2]
+            assert re.fullmatch(_NAME, family)
+            assert family not in seen, "a family comes once, in one piece"
+            seen.add(family)
+        elif line.startswith("# TYPE "):
+            assert line == f"# TYPE {family} gauge"
+        else:
+            sample = _SAMPLE.fullmatch(line)
+            assert sample is not None, line
+            assert sample[1] == family
+            labels = re.findall(_LABEL, sample[2] or "")
+            assert len({name for name, _ in labels}) == len(labels)
+            key = (family, frozenset(labels))
+            assert key not in samples, "a sample comes once"
+            samples[key] = float(sample[7])
+    return samples
+
+
+def test_prometheus_holds_verdict_checks_pairs_and_operations() -> None:
+    samples = parse(prometheus(result(finding("mtu"))))
+
+    def value(name: str, **labels: str) -> float:
+        return samples[f"clusterwright_smoke_{name}", frozenset(labels.items())]
+
+    assert [value("verdict", verdict=one) for one in ("pass", "fail", "inconclusive")] == [0, 1, 0]
+    assert value("check", check="host.mtu", verdict="fail") == 1
+    assert value("check", check="host.torch", verdict="pass") == 1
+    assert value("check", check="host.clock", verdict="skipped") == 1
+    assert value("pair_bytes_per_second", source="te1", target="te2") == 2.5e7
+    assert value("pair_connected", source="te1", target="te3") == 0
+    assert (
+        "clusterwright_smoke_pair_bytes_per_second",
+        frozenset({("source", "te1"), ("target", "te3")}),
+    ) not in samples
+    assert value("started_timestamp_seconds") == 1795262400
+    assert value("phase_seconds", phase="sockets") == 2.5
+    assert value("operation_bus_bytes_per_second", operation="all-reduce of 64 KiB") == pytest.approx(
+        65536 / 0.001
+    )
+    assert all(math.isfinite(number) for number in samples.values())
+
+
+def test_prometheus_escapes_what_a_label_may_hold() -> None:
+    hostile = {**PAIR, "target": 'te"2\\\n'}
+
+    samples = parse(prometheus({**result(), "pairs": [hostile]}))
+
+    wanted = frozenset({("source", "te1"), ("target", 'te\\"2\\\\\\n')})
+    assert ("clusterwright_smoke_pair_connected", wanted) in samples
+
+
+class Reader(HTMLParser):
+    """Checks that every element is closed in its order, and keeps text and addresses."""
+
+    VOID = ("meta",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {name for name, _ in attrs} & {"src", "href", "onload", "onclick"}
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_loads_nothing_and_shows_verdicts_before_matrices() -> None:
+    text = page(result(finding("mtu")))
+    reader = Reader()
+    reader.feed(text)
+
+    assert reader.open == []
+    assert not {"script", "link", "img", "iframe", "b"} & set(reader.seen)
+    assert "url(" not in text
+    assert "http" not in text
+    assert text.index(">fail</span>") < text.index("host.mtu") < text.index("Delivered") < text.index("<svg")
+    assert {"25", "1000", "none"} <= set(reader.words)
+    assert HOSTILE.replace("\x07", "") in "".join(reader.words).replace("\x07", "")
+    assert reader.seen.count("circle") == 3
+
+
+def test_a_page_without_pairs_or_collectives_still_shows_the_checks() -> None:
+    text = page({**result(finding("ssh")), "pairs": [], "operations": []})
+
+    assert "host.answers" in text
+    assert "<svg" not in text
+    assert "Delivered" not in text
