@@ -12,7 +12,7 @@ import pytest
 from provision.lab.cgroups import processor_group
 from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.observe import answers
-from tests.lab.conftest import LabUnderTest, provision
+from tests.lab.conftest import LabUnderTest, made, provision
 
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
 TAKES_ALL = """import socket, sys
@@ -61,15 +61,14 @@ def carries(lab: LabUnderTest, node: str, target: str, size: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def broken_lab(spare_lab: LabUnderTest) -> Iterator[LabUnderTest]:
+def broken_lab(lab_machine: None) -> Iterator[LabUnderTest]:
     """Two nodes, each with something that listens on ports 20000 and 40000."""
-    for node in spare_lab.nodes:
-        for port in (20000, 40000):
-            run = f"systemd-run --quiet --collect --unit=takes-{port} {python(TAKES_ALL, str(port))}"
-            spare_lab.run(node, run)
-    yield spare_lab
-    for node in spare_lab.nodes:
-        spare_lab.run(node, "systemctl stop 'takes-*'")
+    for lab in made("faults", "10.77.203.0/24", 2):
+        for node in lab.nodes:
+            for port in (20000, 40000):
+                run = f"systemd-run --quiet --collect --unit=takes-{port} {python(TAKES_ALL, str(port))}"
+                lab.run(node, run)
+        yield lab
 
 
 def traces(lab: LabUnderTest) -> dict[str, object]:

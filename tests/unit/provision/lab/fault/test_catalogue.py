@@ -23,6 +23,12 @@ TARGET = Target(
     shape=Shape(),
     group=Path("/sys/fs/cgroup/cpu/clusterwright/lab/te2"),
 )
+ISSUE = {
+    *("link-down", "slow-send", "slow-receive", "slow-both", "mtu-hole", "packet-loss"),
+    *("firewall-all", "firewall-ports", "firewall-peer", "ports-taken", "wrong-interface"),
+    *("loopback-name", "wrong-hosts", "clock-skew", "host-key-changed"),
+    *("other-torch", "changed-file", "other-digest", "disk-full", "slow-cpu", "rank-killed", "rank-stopped"),
+}
 WITHIN = ("nsenter", "--target=11", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/", "--")
 CABLE = ("tc", "qdisc", "delete", "dev", "cwlab-te2", "root")
 
@@ -45,32 +51,7 @@ def test_an_entry_is_whole(fault: Fault) -> None:
 
 
 def test_the_issue_s_faults_are_there_or_left_out_with_a_reason() -> None:
-    assert {*CATALOGUE, *LEFT_OUT} == set(
-        [
-            "link-down",
-            "slow-send",
-            "slow-receive",
-            "slow-both",
-            "firewall-all",
-            "firewall-ports",
-            "firewall-peer",
-            "mtu-hole",
-            "packet-loss",
-            "loopback-name",
-            "wrong-hosts",
-            "clock-skew",
-            "other-torch",
-            "changed-file",
-            "other-digest",
-            "disk-full",
-            "slow-cpu",
-            "rank-killed",
-            "rank-stopped",
-            "host-key-changed",
-            "ports-taken",
-            "wrong-interface",
-        ]
-    )
+    assert {*CATALOGUE, *LEFT_OUT} == ISSUE
 
 
 def test_a_pulled_cable_is_this_machine_s_end() -> None:
