@@ -96,6 +96,7 @@ FAULTS = (
         clear=lambda target: [target.within("systemctl", "stop", f"{_UNIT}*")],
         default="29500",
         value_pattern="[1-9][0-9]{0,4}",
+        on_first=True,
     ),
     Fault(
         name="rank-killed",

@@ -69,8 +69,9 @@ class Fault:
 
     inject and clear: command lines; those of `clear` succeed as often as they are run, also after half of
     `inject`. default and value_pattern: of --value; None where it takes none. two_nodes: it needs a second
-    node. needs_site: it breaks what site.yml makes. needs_ranks: it strikes a running job. holds: what it has
-    for itself on the node; two that hold the same thing cannot be there together.
+    node. needs_site: it breaks what site.yml makes. needs_ranks: it strikes a running job. on_first: only the
+    first node can have it. holds: what it has for itself on the node; two that hold the same thing cannot be
+    there together.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Fault:
     two_nodes: bool = False
     needs_site: bool = False
     needs_ranks: bool = False
+    on_first: bool = False
     holds: frozenset[str] = frozenset()
 
     def value_of(self, asked: str | None) -> str:
