@@ -34,7 +34,8 @@ def inject(
     """Break a node; `clear` mends it."""
     require()
     found, fault = existing(name), fault_called(kind)
-    with lab.locked(found.folder):
+    wait = "waiting for ranks to strike at" if fault.needs_ranks else f"injecting {kind}"
+    with lab.locked(found.folder), Console(stderr=True).status(wait):
         chosen = lab.nodes_called(found, [node, *([peer] if peer else [])])
         active = strike.inject(
             found, chosen[0], fault, peer=chosen[1] if len(chosen) > 1 else None, value=value

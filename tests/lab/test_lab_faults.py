@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from provision.lab.cgroups import processor_group
+from provision.lab.fault import record
 from provision.lab.fault.catalogue import CATALOGUE
+from provision.lab.fault.record import Active
 from provision.lab.observe import answers
 from tests.lab.conftest import LabUnderTest, made, provision
 
@@ -192,6 +194,38 @@ def test_a_fault_does_what_it_says_and_leaves_nothing_behind(broken_lab: LabUnde
     assert cleared.stdout.startswith(f"cleared {words}")
     assert traces(broken_lab) == before
     assert broken_lab.provision("fault", "clear").stdout == ""
+
+
+def test_clearing_what_was_recorded_and_never_injected_changes_nothing(broken_lab: LabUnderTest) -> None:
+    node = broken_lab.lab.nodes[1]
+    before = traces(broken_lab)
+    actives = [
+        Active(fault=fault.name, peer="te1" if fault.two_nodes else None, value=fault.value_of(None))
+        for fault in CATALOGUE.values()
+    ]
+
+    record.save(node, actives)
+    cleared = broken_lab.provision("fault", "clear", "te2")
+
+    assert cleared.stdout.count("cleared ") == len(CATALOGUE)
+    assert traces(broken_lab) == before
+
+
+def test_a_fault_is_still_known_after_a_power_cut_and_cleared(broken_lab: LabUnderTest) -> None:
+    before = {
+        name: value for name, value in traces(broken_lab).items() if name in ("rules", "files", "record")
+    }
+    broken_lab.provision("fault", "inject", "firewall-all", "te2")
+    broken_lab.provision("fault", "inject", "wrong-hosts", "te2", "te1")
+    broken_lab.power_off("te2")
+
+    refused = broken_lab.provision("fault", "clear", check=False)
+    broken_lab.power_on("te2")
+    broken_lab.provision("fault", "clear")
+
+    assert refused.returncode == 2
+    assert "it is off" in refused.stderr
+    assert {name: traces(broken_lab)[name] for name in before} == before
 
 
 def test_every_fault_that_a_bare_lab_can_have_is_tried() -> None:
