@@ -81,7 +81,7 @@ def _say(line: str) -> None:
 def _tell_causes(ended: Ended) -> None:
     """What the doctor knows of each finding, beyond the finding's own fix."""
     for finding in ended.result.findings if ended.result else ():
-        for row in explain(finding.words, ROWS):
+        for row in explain(finding.check, finding.found, ROWS):
             _say(f"doctor: {row.name} ({', '.join(finding.hosts)})")
             _say(f"  cause  {row.cause}\n  check  {row.check}\n  fix    {row.fix}")
     if ended.result is None and ended.exit_code == INCONCLUSIVE:

@@ -12,7 +12,8 @@ class Row:
     """One symptom.
 
     pattern: matched against each line of a text. check: how a person confirms the cause. consequence: such a
-    line says that something else went wrong first. source: where the symptom is described.
+    line says that something else went wrong first. source: where the symptom is described. checks: names of
+    the smoke test's checks that find the same cause.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Row:
     fix: str
     consequence: bool = False
     source: str = ""
+    checks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def _in_text(row: Row, pattern: re.Pattern[str], text: Text) -> Iterable[Diagnos
         )
 
 
-def explain(words: str, rows: Sequence[Row]) -> list[Row]:
-    """The rows whose symptom shows in some words, for a finding that another program made."""
-    return [row for row in rows if any(re.search(row.pattern, line) for line in words.splitlines())]
+def explain(check: str, words: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a finding that the smoke test made: by the name of its check, else by its words."""
+    named = [row for row in rows if check in row.checks]
+    return named or [row for row in rows if any(re.search(row.pattern, line) for line in words.splitlines())]

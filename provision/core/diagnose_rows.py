@@ -20,6 +20,7 @@ ROWS = (
         fix="Give the name the address of the cluster's network in /etc/hosts (role host_names), "
         "or set GLOO_SOCKET_IFNAME.",
         source="ProcessGroupGloo.cpp; aws-do-eks #69",
+        checks=frozenset({"own name"}),
     ),
     Row(
         name="gloo-interface-name",
@@ -37,6 +38,7 @@ ROWS = (
         check=_PORTS,
         fix="Open net.ipv4.ip_local_port_range between all nodes.",
         source="nccl #1956; horovod #1408",
+        checks=frozenset({"sockets"}),
     ),
     Row(
         name="message-too-long",
@@ -45,6 +47,7 @@ ROWS = (
         check="ip -brief link; ping -M do -s 1472 PEER (8972 for 9000); from each node to each",
         fix="Set one MTU on all nodes and on the switch.",
         source="nccl #1524",
+        checks=frozenset({"path mtu", "mtu"}),
     ),
     Row(
         name="meeting-point",
@@ -54,6 +57,7 @@ ROWS = (
         check="getent ahostsv4 MASTER_ADDR on each node; ss -ltn 'sport = :29500' on the first",
         fix="Use the first node's own name or address; open the port; read rank 0's log first.",
         source="pytorch #73656, #79388",
+        checks=frozenset({"master address"}),
     ),
     Row(
         name="port-taken",
@@ -61,6 +65,7 @@ ROWS = (
         cause="another program, perhaps a rank of an earlier job, listens on the port of the meeting point",
         check="ss -ltnp 'sport = :29500' on the first node",
         fix="End it, or pass --master-port.",
+        checks=frozenset({"master port"}),
     ),
     Row(
         name="clients-missing",
@@ -87,10 +92,11 @@ ROWS = (
     Row(
         name="versions-differ",
         pattern=r"receiving \d+ bytes instead of \d+|NCCL_IGNORE_NET_MISMATCH|NET plugin mismatch",
-        cause="nodes have different NCCL libraries, plugins, variables or network cards",
+        cause="nodes have different libraries (NCCL, torch), plugins, variables or network cards",
         check="NCCL_DEBUG=VERSION; env | grep NCCL; ls /sys/class/infiniband; on each node",
         fix="Make the nodes equal (ansible-playbook playbooks/site.yml).",
         source="nccl #1328, #1634",
+        checks=frozenset({"torch", "environment", "clusterwright", "python"}),
     ),
     Row(
         name="wrong-interface",
@@ -99,6 +105,7 @@ ROWS = (
         check="ip route get PEER, on each node",
         fix="NCCL_SOCKET_IFNAME==eth0 in /etc/nccl.conf, with the node's own name (role collective_network).",
         source="nccl #286, nccl-tests #219",
+        checks=frozenset({"interface"}),
     ),
     Row(
         name="no-infiniband",
@@ -123,6 +130,7 @@ ROWS = (
         check="df -h /dev/shm",
         fix="docker run --ipc=host or --shm-size; fewer workers of the data loader.",
         source="nccl #342, #290",
+        checks=frozenset({"shared memory"}),
     ),
     Row(
         name="disk-full",
@@ -130,6 +138,7 @@ ROWS = (
         cause="a disk of the node is full",
         check="df -h / /data; df -i /data",
         fix="Delete old checkpoints (python -m runtime checkpoint prune) or jobs of /data/jobs.",
+        checks=frozenset({"disk"}),
     ),
     Row(
         name="files-open",
@@ -138,6 +147,7 @@ ROWS = (
         check="ulimit -n, in the job; cat /proc/sys/fs/file-max",
         fix="Raise nofile (role host_tuning, host_tuning_nofile).",
         source="nccl #550; gloo #327",
+        checks=frozenset({"open files"}),
     ),
     Row(
         name="roce-gid",
@@ -153,6 +163,7 @@ ROWS = (
         check="chronyc tracking, on each node",
         fix="Run the role time_sync.",
         source="ansible-slurm-appliance #114",
+        checks=frozenset({"clock"}),
     ),
     Row(
         name="host-key",
@@ -160,6 +171,7 @@ ROWS = (
         cause="the node has another host key than the ledger: it was rebuilt, or somebody else answers",
         check="ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub, on the node's console",
         fix="After a rebuild, run site.yml once with ssh_trust_replaced_nodes; else find out who answers.",
+        checks=frozenset({"host key"}),
     ),
     Row(
         name="login-refused",

@@ -80,7 +80,7 @@ def explained(result: SmokeResult, rows: Sequence[Row]) -> dict[str, Any]:
     """The test's document; each finding has the doctor's rows that its words lead to under `rows`."""
     causes = [
         [{"row": row.name, "cause": row.cause, "check": row.check, "fix": row.fix} for row in found]
-        for found in (explain(finding.words, rows) for finding in result.findings)
+        for found in (explain(finding.check, finding.found, rows) for finding in result.findings)
     ]
     findings = [
         {**entry, "rows": told} for entry, told in zip(result.document["findings"], causes, strict=True)

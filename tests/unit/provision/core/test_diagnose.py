@@ -61,7 +61,11 @@ def test_a_long_line_is_cut() -> None:
 
 
 def test_words_of_a_finding_are_explained_by_rows() -> None:
-    assert [row.name for row in explain("rank 2: Connection closed by peer", ROWS)] == ["peer-gone"]
+    by_words = explain("progress", "rank 2: Connection closed by peer", ROWS)
+
+    assert [row.name for row in by_words] == ["peer-gone"]
+    assert [row.name for row in explain("sockets", "te1 cannot reach te2", ROWS)] == ["ports-filtered"]
+    assert explain("progress", "rank 2 has said nothing", ROWS) == []
 
 
 def test_what_no_text_shows_has_its_reason() -> None:
