@@ -49,9 +49,9 @@ def drill(lab: Lab, names: Sequence[str], options: Sequence[str]) -> list[DrillR
     with labs.locked(lab.folder):
         _require_health(lab, options)
         for number, one in enumerate(strikes(faults, lab.nodes), start=1):
-            _progress.print(f"{number}/{len(faults)} {one.fault.name}: {one.fault.what}", highlight=False)
-            rows.append(_row(one, _strike(lab, one, options)))
-            _progress.print(f"  {rows[-1].outcome}: {rows[-1].named}", highlight=False, markup=False)
+            _progress.print(f"{number}/{len(faults)} {one.fault.name}: {one.fault.what}", soft_wrap=True)
+            rows.append(_drilled(lab, one, options))
+            _progress.print(f"  {rows[-1].outcome}: {rows[-1].named}", markup=False, soft_wrap=True)
     return rows
 
 
@@ -85,6 +85,21 @@ def _require_health(lab: Lab, options: Sequence[str]) -> None:
             f"pass the smoke test on the healthy lab {lab.name}",
             found="\n".join(ended.printed.strip().splitlines()[-15:]),
             fix="Mend that first: a drill on a broken lab shows nothing.",
+        )
+
+
+def _drilled(lab: Lab, one: Strike, options: Sequence[str]) -> DrillRow:
+    """A fault that cannot be injected, or a test that cannot be run, is a row too: the others go on."""
+    try:
+        return _row(one, _strike(lab, one, options))
+    except CommandFailed as e:
+        return DrillRow(
+            fault=one.fault.name,
+            expected=one.expected,
+            verdict="none",
+            outcome=Outcome.not_injected,
+            named=e.found,
+            seconds=0,
         )
 
 

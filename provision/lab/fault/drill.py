@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     inconclusive = "inconclusive"
     not_seen = "not seen"
     no_result = "no result"
+    not_injected = "not injected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from provision.errors import BadInput
 from provision.lab.fault.model import Fault, Named, Part, Target
 from provision.lab.shape import Argv
 
+# ext4 keeps 16 MiB back (4096 blocks), and counts them as free.
 _FILL = """set -e; mountpoint -q /data; set -- "$1" $(stat -f -c '%f %S' /data)
-fallocate -l $(($2 * $3 - (16 << 20))) "$1" """
+fallocate -l $(($2 * $3 - (64 << 20))) "$1" """
 _FILLING = "/data/.clusterwright-fault"
 
 _LISTENER = """import signal, socket, sys
@@ -72,7 +73,7 @@ def _take_port(target: Target) -> Sequence[Argv]:
 FAULTS = (
     Fault(
         name="disk-full",
-        what="the node's data disk is full but for 16 MiB",
+        what="the node's data disk is full but for 64 MiB",
         named=Named(part=Part.node, cause="disk|space|full"),
         inject=lambda target: [target.within("sh", "-c", _FILL, "fault", _FILLING)],
         clear=lambda target: [target.within("rm", "-f", _FILLING)],

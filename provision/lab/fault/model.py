@@ -50,7 +50,7 @@ class Target:
 
     def within(self, *words: str) -> Argv:
         """Runs words in the node, also while no ssh reaches it."""
-        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/")
+        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
         return ("nsenter", f"--target={self.init}", *namespaces, "--", *words)
 
     @property

@@ -29,7 +29,7 @@ ISSUE = {
     *("loopback-name", "wrong-hosts", "clock-skew", "host-key-changed"),
     *("other-torch", "changed-file", "other-digest", "disk-full", "slow-cpu", "rank-killed", "rank-stopped"),
 }
-WITHIN = ("nsenter", "--target=11", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd=/", "--")
+WITHIN = ("nsenter", "--target=11", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--")
 CABLE = ("tc", "qdisc", "delete", "dev", "cwlab-te2", "root")
 
 
