@@ -31,9 +31,11 @@ done; for i in $(seq 50); do rmdir "$1" 2>/dev/null && break; sleep 0.1; done
 [ ! -d "$1" ] && { rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null || true; }"""
 _PERIOD_MICROSECONDS = 100_000
 
-# $1: the signal, $2: seconds that a rank has run. torchrun's ranks, and nothing else, have LOCAL_RANK.
+# $1: the signal, $2: seconds that a rank has run. torchrun's ranks, and nothing else, have LOCAL_RANK; the
+# process of zerorun that says how its rank ended is left alone.
 _STRIKE = """for i in $(seq 600); do struck=
 for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}; pid=${pid%/environ}
+grep -qs runtime.launch.rank "/proc/$pid/cmdline" && continue
 age=$(ps -o etimes= -p "$pid") && [ "$age" -ge "$2" ] && kill -"$1" "$pid" && struck=yes; done
 [ -z "$struck" ] || exit 0; sleep 0.1; done; echo 'no rank ran here within 60 s' >&2; exit 1"""
 _GO_ON = """for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}
