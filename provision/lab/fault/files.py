@@ -50,6 +50,12 @@ def _stray_address(target: Target) -> str:
     return str(target.lab.subnet[-2])
 
 
+def _replaced(target: Target) -> str:
+    """Of two entries the resolver prefers the one that it can reach: so the right one goes."""
+    peer = target.neighbour.name
+    return rf"1i {_stray_address(target)} {peer}" + "\n" + rf"/\b{peer}\b/d"
+
+
 def _wrong_name(fault: str, target: Target, entry: str) -> Sequence[Argv]:
     return [target.within("sed", "-i", f"1i {entry} # clusterwright {fault}", _HOSTS)]
 
@@ -88,10 +94,8 @@ FAULTS = (
         name="wrong-hosts",
         what="/etc/hosts of the node has an address of nobody for another node",
         named=Named(part=Part.node, cause="resolves|/etc/hosts|the name"),
-        inject=lambda target: _wrong_name(
-            "wrong-hosts", target, f"{_stray_address(target)} {target.neighbour.name}"
-        ),
-        clear=lambda target: _right_name("wrong-hosts", target),
+        inject=lambda target: _edit("wrong-hosts", target, _HOSTS, _replaced(target)),
+        clear=lambda target: _restore("wrong-hosts", target, _HOSTS),
         two_nodes=True,
     ),
     Fault(

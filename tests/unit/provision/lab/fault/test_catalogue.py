@@ -93,13 +93,13 @@ def test_a_firewall_s_rules_are_one_table_which_goes_also_when_it_is_not_there()
 
 
 def test_a_wrong_name_is_a_marked_line() -> None:
-    fault = fault_called("wrong-hosts")
+    fault = fault_called("loopback-name")
 
     assert fault.inject(aimed(fault)) == [
-        (*WITHIN, "sed", "-i", "1i 10.77.0.254 te3 # clusterwright wrong-hosts", "/etc/hosts")
+        (*WITHIN, "sed", "-i", "1i 127.0.1.1 te2 # clusterwright loopback-name", "/etc/hosts")
     ]
     assert fault.clear(aimed(fault)) == [
-        (*WITHIN, "sed", "-i", "/ # clusterwright wrong-hosts$/d", "/etc/hosts")
+        (*WITHIN, "sed", "-i", "/ # clusterwright loopback-name$/d", "/etc/hosts")
     ]
 
 
