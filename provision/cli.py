@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, env, lab
+from provision.commands import bundle, demo, doctor, env, lab, smoke
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(env.app, name="env")
 app.command("demo")(demo.play)
+app.command("doctor")(doctor.doctor)
+app.command("smoke")(smoke.smoke)
 
 
 def _show_version(wanted: bool) -> None:

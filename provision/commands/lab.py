@@ -15,8 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from provision.commands import mirror
+from provision.commands import fault, mirror
 from provision.commands.folders import user_cache
+from provision.commands.which_lab import Name, existing
 from provision.errors import BadInput
 from provision.lab import argv, lab
 from provision.lab.image.build import image_of
@@ -29,10 +30,10 @@ from provision.lab.shape import Direction
 
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
 app.command("mirror")(mirror.make)
+app.add_typer(fault.app, name="fault")
 _out = Console()
 _progress = Console(stderr=True)
 
-Name = Annotated[str, typer.Option("--name", help="Which lab; several can live side by side.")]
 Node = Annotated[str, typer.Argument(help="A node, for example te2.")]
 Check = Annotated[bool, typer.Option("--check", help="Print the steps and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -55,17 +56,6 @@ def _reporting() -> Iterator[lab.Report]:
         return
     with _progress.status("") as spinner:
         yield lambda text: spinner.update(text.replace("[", r"\["))
-
-
-def _existing(name: str) -> Lab:
-    found = load(folder_of(name))
-    if found is None:
-        raise BadInput(
-            f"find lab {name}",
-            found="there is no such lab on this machine",
-            fix=f"Make it: provision lab up --name {name}",
-        )
-    return found
 
 
 def _bytes(text: str) -> int:
@@ -138,7 +128,7 @@ def down(name: Name = "lab", check: Check = False) -> None:
 def status(name: Name = "lab", as_json: AsJson = False) -> None:
     """Show every node: off, booting or running, its address, its process, the limits of its cable."""
     require()
-    found = _existing(name)
+    found = existing(name)
     if as_json:
         typer.echo(json.dumps(_status_as_data(found), indent=2))
     else:
@@ -152,7 +142,7 @@ def shell(
     name: Name = "lab",
 ) -> None:
     """Log in to a node as root, or run one command there (after -- when it has options of its own)."""
-    found = _existing(name)
+    found = existing(name)
     words = argv.ssh(found, lab.nodes_called(found, [node])[0], command or [])
     os.execvp(words[0], words)
 
@@ -171,7 +161,7 @@ def shape(
             f"shape {node}", found="it takes one of --rate and --clear", fix="Say --rate 200mbit or --clear."
         )
     require()
-    found = _existing(name)
+    found = existing(name)
     with lab.locked(found.folder):
         lab.shape(found, lab.nodes_called(found, [node])[0], rate=rate, direction=direction)
     _print_status(found)
@@ -185,7 +175,7 @@ def power(
 ) -> None:
     """Pull the plug of nodes, or switch them on and wait until they answer."""
     require()
-    found = _existing(name)
+    found = existing(name)
     with lab.locked(found.folder), _reporting() as report:
         chosen = lab.nodes_called(found, nodes)
         if what is Power.off:
@@ -203,7 +193,7 @@ def reset(
 ) -> None:
     """Give nodes back their first state: nothing written, blank disk, new host keys."""
     require()
-    found = _existing(name)
+    found = existing(name)
     with lab.locked(found.folder), _reporting() as report:
         lab.reset(found, lab.nodes_called(found, nodes or []), mirror=_mirror(), report=report)
     _print_status(found)

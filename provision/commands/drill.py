@@ -1,0 +1,144 @@
+"""`provision smoke --drill`: injects each fault of the catalogue, and sees whether the test names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from provision.commands.demo import machines_of
+from provision.core.smoke_result import PASSED, SmokeResult
+from provision.errors import BadInput, CommandFailed
+from provision.fleet.smoke_run import Ended, run_smoke
+from provision.lab import lab as labs
+from provision.lab.fault import record
+from provision.lab.fault import strike as striking
+from provision.lab.fault.catalogue import CATALOGUE, fault_called
+from provision.lab.fault.drill import Outcome, Strike, judge, strikes
+from provision.lab.layout import Lab
+
+_LIMIT_SECONDS = 240.0
+_progress = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillRow:
+    """One fault of the drill: who had to be named, what the test said, and how the two agree."""
+
+    fault: str
+    expected: str
+    verdict: str
+    outcome: Outcome
+    named: str
+    seconds: float
+
+
+def drill(lab: Lab, names: Sequence[str], options: Sequence[str]) -> list[DrillRow]:
+    """Strikes with each fault (all without names) in turn; the lab is healthy before and after.
+
+    Raises:
+        BadInput: the lab has too few nodes, or a fault is active in it.
+        CommandFailed: the healthy lab does not pass the test.
+    """
+    faults = [fault_called(name) for name in names] or list(CATALOGUE.values())
+    _refuse(lab)
+    rows = []
+    with labs.locked(lab.folder):
+        _require_health(lab, options)
+        for number, one in enumerate(strikes(faults, lab.nodes), start=1):
+            _progress.print(f"{number}/{len(faults)} {one.fault.name}: {one.fault.what}", soft_wrap=True)
+            rows.append(_drilled(lab, one, options))
+            _progress.print(f"  {rows[-1].outcome}: {rows[-1].named}", markup=False, soft_wrap=True)
+    return rows
+
+
+def _refuse(lab: Lab) -> None:
+    if lab.count < 3:
+        raise BadInput(
+            f"drill lab {lab.name}", found=f"it has {lab.count} nodes", fix="A drill needs three at least."
+        )
+    if broken := [node.name for node in lab.nodes if record.load(node)]:
+        raise BadInput(
+            f"drill lab {lab.name}",
+            found=f"{', '.join(broken)} has faults",
+            fix=f"provision lab fault clear --name {lab.name}",
+        )
+
+
+def _test(lab: Lab, options: Sequence[str]) -> Ended:
+    with _progress.status("") as status:
+
+        def on_line(line: str) -> None:
+            status.update(line.strip().replace("[", r"\[")[:100])
+
+        return run_smoke(machines_of(lab)[0], options, limit_seconds=_LIMIT_SECONDS, on_line=on_line)
+
+
+def _require_health(lab: Lab, options: Sequence[str]) -> None:
+    _progress.print("the healthy lab must pass first", highlight=False)
+    ended = _test(lab, options)
+    if ended.exit_code != PASSED:
+        raise CommandFailed(
+            f"pass the smoke test on the healthy lab {lab.name}",
+            found="\n".join(ended.printed.strip().splitlines()[-15:]),
+            fix="Mend that first: a drill on a broken lab shows nothing.",
+        )
+
+
+def _drilled(lab: Lab, one: Strike, options: Sequence[str]) -> DrillRow:
+    """A fault that cannot be injected, or a test that cannot be run, is a row too: the others go on."""
+    try:
+        return _row(one, _strike(lab, one, options))
+    except CommandFailed as e:
+        return DrillRow(
+            fault=one.fault.name,
+            expected=one.expected,
+            verdict="none",
+            outcome=Outcome.not_injected,
+            named=e.found,
+            seconds=0,
+        )
+
+
+def _strike(lab: Lab, one: Strike, options: Sequence[str]) -> Ended:
+    """One fault, there while the test runs and taken back whatever happens."""
+    try:
+        if not one.fault.needs_ranks:
+            striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+            return _test(lab, options)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(_test, lab, options)
+            striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+            return running.result()
+    finally:
+        striking.clear(lab, one.node)
+
+
+def _row(one: Strike, ended: Ended) -> DrillRow:
+    result = ended.result
+    return DrillRow(
+        fault=one.fault.name,
+        expected=one.expected,
+        verdict=result.verdict if result else "none",
+        outcome=judge(one, result),
+        named=_named(result),
+        seconds=ended.seconds,
+    )
+
+
+def _named(result: SmokeResult | None) -> str:
+    return "; ".join(finding.words for finding in result.findings) if result else ""
+
+
+def table_of(rows: Sequence[DrillRow]) -> Table:
+    """The drill for people."""
+    table = Table("fault", "expected", "verdict", "outcome", "seconds", "what the test said", title="drill")
+    for row in rows:
+        colour = "green" if row.outcome is Outcome.named else "red"
+        said = row.named.replace("[", r"\[")
+        seconds = f"{row.seconds:.1f}"
+        table.add_row(row.fault, row.expected, row.verdict, f"[{colour}]{row.outcome}[/]", seconds, said)
+    return table

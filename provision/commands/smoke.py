@@ -1,0 +1,112 @@
+"""`provision smoke`: the proof of a cluster, run from the controller, with the doctor's causes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from provision.commands.drill import DrillRow, drill, table_of
+from provision.commands.which_lab import existing
+from provision.core.diagnose import explain
+from provision.core.diagnose_rows import ROWS
+from provision.core.smoke_result import INCONCLUSIVE, explained
+from provision.errors import BadInput, CommandFailed
+from provision.fleet.site import read_site
+from provision.fleet.smoke_run import Ended, run_smoke
+from provision.lab.fault.drill import Outcome
+from provision.lab.record import write_file
+from provision.lab.requirements import require
+
+_LIMIT_SECONDS = 900.0
+_out = Console(highlight=False)
+
+
+def smoke(
+    inventory: Annotated[
+        Path | None, typer.Option("--inventory", "-i", help="The site, for example inventory/lab.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Nodes and sockets only, no collectives.")] = False,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that one step may take.")] = 30.0,
+    max_bytes: Annotated[int | None, typer.Option(help="The largest message of the sweep.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as well.")] = None,
+    is_drill: Annotated[
+        bool, typer.Option("--drill", help="Break a lab with each fault in turn: is each one named?")
+    ] = False,
+    name: Annotated[str, typer.Option("--name", help="The lab of the drill.")] = "lab",
+    faults: Annotated[
+        list[str] | None, typer.Option("--fault", help="Only this fault of the drill; can be repeated.")
+    ] = None,
+) -> None:
+    """Prove that a cluster works, or name what breaks it: node, link, direction, cause and fix.
+
+    Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive. Of a drill: 0 every fault was named, 1 not.
+    """
+    if (inventory is None) != is_drill or (faults and not is_drill):
+        raise BadInput(
+            "choose what to test",
+            found="it takes one of -i and --drill, and --fault only with --drill",
+            fix="provision smoke -i inventory/SITE, or provision smoke --drill --name LAB",
+        )
+    options = [
+        *("--timeout", f"{timeout:g}"),
+        *(["--max-bytes", str(max_bytes)] if max_bytes else []),
+        *(["--quick"] if quick else []),
+    ]
+    if is_drill:
+        _drill(name, faults or [], options, json_file)
+    if inventory is not None:
+        _prove(inventory, options, json_file)
+
+
+def _prove(inventory: Path, options: list[str], json_file: Path | None) -> None:
+    first = read_site(inventory, environment=os.environ)[0]
+    with Console(stderr=True).status(f"the test runs on {first.name}"):
+        ended = run_smoke(first, options, limit_seconds=_LIMIT_SECONDS, on_line=_say)
+    if json_file is not None and ended.result is not None:
+        _write(json_file, explained(ended.result, ROWS))
+    _tell_causes(ended)
+    raise typer.Exit(ended.exit_code)
+
+
+def _say(line: str) -> None:
+    _out.print(line, markup=False, soft_wrap=True)
+
+
+def _tell_causes(ended: Ended) -> None:
+    """What the doctor knows of each finding, beyond the finding's own fix."""
+    for finding in ended.result.findings if ended.result else ():
+        for row in explain(finding.check, finding.found, ROWS):
+            _say(f"doctor: {row.name} ({', '.join(finding.hosts)})")
+            _say(f"  cause  {row.cause}\n  check  {row.check}\n  fix    {row.fix}")
+    if ended.result is None and ended.exit_code == INCONCLUSIVE:
+        _say("INCONCLUSIVE: the test left no result; it was ended or ran out of its time")
+
+
+def _drill(name: str, faults: list[str], options: list[str], json_file: Path | None) -> None:
+    require()
+    rows = drill(existing(name), faults, options)
+    if json_file is not None:
+        _write(json_file, [asdict(row) for row in rows])
+    _out.print(table_of(rows))
+    missed = [row for row in rows if row.outcome is not Outcome.named]
+    if missed:
+        raise _missed(missed, len(rows))
+    _say(f"every fault was named: {len(rows)} of {len(rows)}")
+
+
+def _missed(missed: list[DrillRow], count: int) -> CommandFailed:
+    return CommandFailed(
+        f"name every fault: {count - len(missed)} of {count} were",
+        found="; ".join(f"{row.fault} ({row.outcome})" for row in missed),
+        fix="The table above says what the test said instead.",
+    )
+
+
+def _write(path: Path, document: Any) -> None:
+    write_file(path, json.dumps(document, indent=2) + "\n")

@@ -1,0 +1,124 @@
+"""Faults of what a node has and runs: disk, processor, ports, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from provision.errors import BadInput
+from provision.lab.fault.model import Fault, Named, Part, Target
+from provision.lab.shape import Argv
+
+# ext4 keeps 16 MiB back (4096 blocks), and counts them as free.
+_FILL = """set -e; mountpoint -q /data; set -- "$1" $(stat -f -c '%f %S' /data)
+fallocate -l $(($2 * $3 - (64 << 20))) "$1" """
+_FILLING = "/data/.clusterwright-fault"
+
+_LISTENER = """import signal, socket, sys
+listener = socket.create_server(("", int(sys.argv[1])))
+signal.pause()"""
+_LISTENS = """for i in $(seq 50); do ss -ltnH "sport = :$1" | grep -q . && exit 0; sleep 0.1; done; exit 1"""
+_UNIT = "clusterwright-fault-ports-taken"
+
+# $1: the control group, $2: process 1 of the node; every process of its process namespace goes in.
+_ENTER = """set -e; mine=$(readlink "/proc/$2/ns/pid")
+for round in 1 2; do for all in /proc/[0-9]*; do
+[ "$(readlink "$all/ns/pid" 2>/dev/null)" != "$mine" ] ||
+echo "${all#/proc/}" >"$1/cgroup.procs" 2>/dev/null || true
+done; done"""
+_LEAVE = """[ -d "$1" ] || exit 0; for round in 1 2; do
+while read -r pid; do echo "$pid" >"$2/cgroup.procs" 2>/dev/null || true; done <"$1/cgroup.procs"
+done; for i in $(seq 50); do rmdir "$1" 2>/dev/null && break; sleep 0.1; done
+[ ! -d "$1" ] && { rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null || true; }"""
+_PERIOD_MICROSECONDS = 100_000
+
+# $1: the signal, $2: seconds that a rank has run. torchrun's ranks, and nothing else, have LOCAL_RANK; the
+# process of zerorun that says how its rank ended is left alone.
+_STRIKE = """for i in $(seq 600); do struck=
+for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}; pid=${pid%/environ}
+grep -qs runtime.launch.rank "/proc/$pid/cmdline" && continue
+age=$(ps -o etimes= -p "$pid") && [ "$age" -ge "$2" ] && kill -"$1" "$pid" && struck=yes; done
+[ -z "$struck" ] || exit 0; sleep 0.1; done; echo 'no rank ran here within 60 s' >&2; exit 1"""
+_GO_ON = """for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}
+kill -CONT "${pid%/environ}" 2>/dev/null || true; done"""
+
+
+def _slow(target: Target) -> Sequence[Argv]:
+    if target.group is None:
+        raise BadInput(
+            f"slow the processor of {target.node.name}",
+            found="this machine has no cpu controller of version 1 of control groups",
+            fix="Use another fault; version 2 is not supported here.",
+        )
+    group, quota = str(target.group), int(target.value) * _PERIOD_MICROSECONDS // 100
+    limit = 'mkdir -p "$1"; echo "$2" >"$1/cpu.cfs_period_us"; echo "$3" >"$1/cpu.cfs_quota_us"'
+    return [
+        ("sh", "-ec", limit, "fault", group, str(_PERIOD_MICROSECONDS), str(quota)),
+        ("sh", "-c", _ENTER, "fault", group, str(target.init)),
+    ]
+
+
+def _fast(target: Target) -> Sequence[Argv]:
+    """Back to the top of the hierarchy, where the lab's nodes are when no fault holds them."""
+    if target.group is None:
+        return []
+    return [("sh", "-c", _LEAVE, "fault", str(target.group), str(target.group.parents[2]))]
+
+
+def _take_port(target: Target) -> Sequence[Argv]:
+    run = ("systemd-run", f"--unit={_UNIT}", "--collect", "--quiet")
+    return [
+        target.within(*run, "python3", "-c", _LISTENER, target.value),
+        target.within("sh", "-c", _LISTENS, "fault", target.value),
+    ]
+
+
+FAULTS = (
+    Fault(
+        name="disk-full",
+        what="the node's data disk is full but for 64 MiB",
+        named=Named(part=Part.node, cause="disk|space|full"),
+        inject=lambda target: [target.within("sh", "-c", _FILL, "fault", _FILLING)],
+        clear=lambda target: [target.within("rm", "-f", _FILLING)],
+        needs_site=True,
+    ),
+    Fault(
+        name="slow-cpu",
+        what="the node gets a share (in percent) of one processor",
+        named=Named(part=Part.node, cause="cpu|processor|comput"),
+        inject=_slow,
+        clear=_fast,
+        default="10",
+        value_pattern="[1-9][0-9]?",
+    ),
+    Fault(
+        name="ports-taken",
+        what="another program on the node listens on a port that a job wants",
+        named=Named(part=Part.node, cause="taken|in use"),
+        inject=_take_port,
+        # With a pattern, systemctl does not mind that there is no such unit.
+        clear=lambda target: [target.within("systemctl", "stop", f"{_UNIT}*")],
+        default="29500",
+        value_pattern="[1-9][0-9]{0,4}",
+        on_first=True,
+    ),
+    Fault(
+        name="rank-killed",
+        what="the ranks on the node are killed once they have run for some seconds",
+        named=Named(part=Part.rank, cause="SIGKILL|signal 9|killed"),
+        inject=lambda target: [target.within("sh", "-c", _STRIKE, "fault", "KILL", target.value)],
+        clear=lambda _: [],
+        default="3",
+        value_pattern="[0-9]{1,3}",
+        needs_ranks=True,
+    ),
+    Fault(
+        name="rank-stopped",
+        what="the ranks on the node are stopped (SIGSTOP) once they have run for some seconds",
+        named=Named(part=Part.rank, cause="said nothing|stopped|silent|SIGSTOP"),
+        inject=lambda target: [target.within("sh", "-c", _STRIKE, "fault", "STOP", target.value)],
+        clear=lambda target: [target.within("sh", "-c", _GO_ON)],
+        default="3",
+        value_pattern="[0-9]{1,3}",
+        needs_ranks=True,
+    ),
+)

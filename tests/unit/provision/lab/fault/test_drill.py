@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.core.smoke_result import Finding, SmokeResult
+from provision.lab.fault.catalogue import CATALOGUE, fault_called
+from provision.lab.fault.drill import Outcome, Strike, judge, strikes
+from provision.lab.layout import lay_out
+
+NODES = lay_out(name="lab", subnet="10.77.0.0/24", count=4, disk_bytes=1 << 30, base=Path("/b")).nodes
+
+
+def struck(name: str) -> Strike:
+    return strikes([fault_called(name)], NODES)[0]
+
+
+def result(verdict: str, *findings: tuple[str, str], conclusive: bool = True) -> SmokeResult:
+    found = tuple(
+        Finding(check="x", hosts=tuple(hosts.split()), found=words, fix="", conclusive=conclusive)
+        for hosts, words in findings
+    )
+    return SmokeResult(verdict=verdict, seconds=1, findings=found, document={})
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "outcome"),
+    [
+        ("link-down", result("fail", ("te2", "unreachable")), Outcome.named),
+        ("link-down", result("fail", ("te2", "has torch 2.5.0")), Outcome.cause_not_said),
+        ("link-down", result("fail", ("te2", "unreachable"), ("te3", "slow")), Outcome.others_blamed),
+        ("link-down", result("pass"), Outcome.not_seen),
+        ("link-down", None, Outcome.no_result),
+        (
+            "link-down",
+            result("inconclusive", ("te1 te2 te3", "no rank is behind"), conclusive=False),
+            Outcome.inconclusive,
+        ),
+        ("slow-send", result("fail", ("te2", "te2 transmit: 6 MB/s against 900")), Outcome.named),
+        ("slow-send", result("fail", ("te2", "te2 receive: 6 MB/s against 900")), Outcome.cause_not_said),
+        (
+            "firewall-peer",
+            result("fail", ("te2", "cannot reach te3"), ("te3", "cannot reach te2")),
+            Outcome.named,
+        ),
+        ("firewall-peer", result("fail", ("te2", "te1, te3, te4 cannot reach it")), Outcome.others_blamed),
+        ("rank-killed", result("fail", ("te2", "rank 1 on te2 was ended by SIGKILL")), Outcome.named),
+    ],
+)
+def test_only_those_at_fault_with_the_cause_count_as_named(
+    name: str, told: SmokeResult | None, outcome: Outcome
+) -> None:
+    assert judge(struck(name), told) is outcome
+
+
+def test_a_strike_says_whom_it_expects() -> None:
+    assert struck("slow-send").expected == "te2 transmit"
+    assert struck("firewall-peer").expected == "te2 <-> te3"
+    assert struck("ports-taken").expected == "te1"
+    assert struck("rank-stopped").expected == "the rank on te2"
+    assert struck("wrong-hosts").expected == "te2"
+
+
+def test_every_fault_has_its_strike() -> None:
+    assert len(strikes(list(CATALOGUE.values()), NODES)) == len(CATALOGUE)
