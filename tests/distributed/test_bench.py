@@ -31,7 +31,8 @@ def test_what_each_contestant_holds_is_what_its_stage_keeps(tmp_path: Path) -> N
 
     for contestant, expected in HELD.items():
         assert held[contestant]["state_bytes_per_parameter"] == pytest.approx(expected, rel=0.05), contestant
-    assert len({round(row["loss"], 2) for row in rows}) == 1
+    losses = [row["loss"] for row in rows]
+    assert max(losses) - min(losses) < 0.01 * min(losses)
     assert all(row["peak_bytes"] > 0 for row in rows)
 
 

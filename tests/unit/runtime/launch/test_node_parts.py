@@ -182,6 +182,10 @@ def test_descendants_are_found_across_sessions_and_killed(tmp_path: Path) -> Non
     while agent.status() is None and time.monotonic() < deadline:
         time.sleep(0.02)
 
+    lives = Path(f"/proc/{sleeper}/exe")  # gone once the kernel has ended it, which may take a moment
+    while lives.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
     assert killed == 1
     assert agent.status() == -15
-    assert not Path(f"/proc/{sleeper}/exe").exists()
+    assert not lives.exists()
