@@ -46,7 +46,8 @@ class ActionModule(ActionBase):
         defaults: dict[str, Any] = {}
         for spec in sorted(roles.glob("*/meta/argument_specs.yml")):
             role = spec.parts[-3]
-            taken = self._load(spec)["argument_specs"]["main"].get("options", {})
+            (entry,) = self._load(spec)["argument_specs"].values()
+            taken = entry.get("options", {})
             for name, option in taken.items():
                 options[name] = Option(name=name, role=role, type=option["type"])
             if (path := roles / role / "defaults" / "main.yml").exists():

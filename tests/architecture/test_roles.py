@@ -30,7 +30,8 @@ def load(path: Path) -> Any:
 def options_of(role: Path) -> dict[str, dict[str, Any]]:
     spec = load(role / "meta" / "argument_specs.yml")
     assert spec is not None, f"{role.name} has no meta/argument_specs.yml"
-    options: dict[str, dict[str, Any]] = spec["argument_specs"]["main"].get("options", {})
+    (entry,) = spec["argument_specs"].values()
+    options: dict[str, dict[str, Any]] = entry.get("options", {})
     return options
 
 

@@ -20,7 +20,8 @@ def options() -> dict[str, Option]:
     """What the roles of this repository take, and one role that fetches a file and runs it."""
     found = {}
     for path in sorted(ROLES.glob("*/meta/argument_specs.yml")):
-        spec = yaml.safe_load(path.read_text())["argument_specs"]["main"].get("options", {})
+        (entry,) = yaml.safe_load(path.read_text())["argument_specs"].values()
+        spec = entry.get("options", {})
         for name, option in spec.items():
             found[name] = Option(name=name, role=path.parts[-3], type=option["type"])
     for name in ("fetched_installer_source", "fetched_installer_sha256"):
