@@ -10,6 +10,7 @@ from typing import Any
 from runtime.errors import BadInput
 
 OURS = "clusterwright"
+MARK = "clusterwright-bench "  # begins the line in which a job's first rank says its result
 # Stages that an engine can run. DDP shards nothing, which is stage 0; FSDP2 always shards gradients.
 STAGES: Mapping[str, tuple[int, ...]] = {
     OURS: (0, 1, 2, 3),

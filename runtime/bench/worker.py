@@ -16,11 +16,9 @@ import torch
 import torch.distributed as dist
 
 from runtime.api import init_distributed
-from runtime.bench.contest import Contestant, Sample, Workload
+from runtime.bench.contest import MARK, Contestant, Sample, Workload
 from runtime.bench.engines import Model, Trainer, build
 from runtime.comm.group import Group, shutdown
-
-MARK = "clusterwright-bench "
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 from runtime.bench.contest import (
+    MARK,
     OURS,
     Contestant,
     Row,
@@ -29,7 +30,6 @@ from runtime.launch.supervisor import Channel
 
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)
 
-_MARK = "clusterwright-bench "
 _JOB_SECONDS = 600.0
 _USUAL = Workload()
 
@@ -132,7 +132,7 @@ def _job(contestant: Contestant, workload: Workload, ranks: int, python: str) ->
     )
     channel.hang_up()
     channel.end(_JOB_SECONDS)
-    results = [line.partition(_MARK)[2] for line in said if _MARK in line]
+    results = [line.partition(MARK)[2] for line in said if MARK in line]
     if not results:
         raise RuntimeFault(
             f"measure {contestant} with {ranks} ranks",
