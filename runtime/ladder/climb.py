@@ -14,8 +14,8 @@ from runtime.launch import stream
 from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
 from runtime.launch.follow import run
-from runtime.launch.judge import ranks_of
-from runtime.launch.preflight import preflight, reach, reach_problems
+from runtime.launch.judge import judge, ranks_of
+from runtime.launch.preflight import TIMEOUT_SECONDS, greet, reach, reach_problems, silence
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
 from runtime.smoke.checks import CATALOGUE, Check, checks
@@ -25,6 +25,9 @@ from runtime.smoke.plan import operations
 from runtime.smoke.report import Report, conclude
 from runtime.smoke.schedule import Pair
 from runtime.smoke.watch import Watch
+
+# Nodes that are well answer in a second or two. The others are not waited for before the rest is measured.
+_PROMPT_SECONDS = 4.0
 
 
 class Show(Protocol):
@@ -57,8 +60,8 @@ class _Stopwatch:
         self.add({name: time.monotonic() - self.at})
 
     def add(self, laps: Mapping[str, float]) -> None:
-        """Parts that followed each other."""
-        self.laps |= laps
+        """Parts that followed each other; what is done again adds up."""
+        self.laps |= {name: self.laps.get(name, 0.0) + seconds for name, seconds in laps.items()}
         self.at += sum(laps.values())
 
 
@@ -77,10 +80,28 @@ class _Climb:
     done: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def nodes(self) -> None:
+        """The first two rungs, with the nodes that answer; ssh may meanwhile wait for the others."""
+        self.show("asking the nodes", 0)
+        greet(self.session)
+        started = time.monotonic()
+        self.session.hear(_PROMPT_SECONDS)
+        prompt = set(self.session.facts)
+        self.sockets(self.hosts())
+        self.show(f"waiting for {', '.join(line.host for line in self.session.silent)}", 0)
+        self.session.hear(TIMEOUT_SECONDS - (time.monotonic() - started))
+        self.watch.lap("nodes")
+        if set(self.session.facts) != prompt:
+            # Late, not silent. What all nodes are compared with must hold all nodes, so once more.
+            self.findings.clear()
+            self.skipped.clear()
+            self.sockets(self.hosts())
+        self.findings[:0] = [of_problem(problem) for problem in silence(self.session)]
+
     def hosts(self) -> Surveyed:
         """First rung: what each node is, by itself and against the others."""
-        self.show("asking the nodes", 0)
-        self.findings += [of_problem(problem) for problem in preflight(self.session)]
+        job, facts = self.session.job, self.session.facts
+        self.findings += [of_problem(problem) for problem in judge(job, facts)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
         asked = survey.ask(self.session)
         said = (*host.judge_hosts(asked.surveys, asked.clocks), *host.slow_processors(asked.compute))
@@ -129,7 +150,8 @@ class _Climb:
 
     def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
         # A test that fails anyway should say so soon; who is slow besides shows in short streams as well.
-        brief = self.plan.quick or bool(self.findings)
+        incomplete = len(self.session.facts) < len(self.session.lines)
+        brief = self.plan.quick or incomplete or bool(self.findings)
         self.pairs = sockets.measure_pairs(
             self.session,
             pairs,
@@ -197,8 +219,7 @@ def climb(session: Session, plan: Plan, show: Show) -> Report:
     places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, plan.sizes))
     state = _Climb(session=session, plan=plan, places=places, show=show)
     try:
-        asked = state.hosts()
-        state.sockets(asked)
+        state.nodes()
         if not state.findings and not plan.quick:
             state.collectives()
     except Interrupted:

@@ -8,7 +8,7 @@ from runtime.errors import NodesNotReady
 from runtime.launch import mesh, observe
 from runtime.launch.blame import Blame, Reach, blame, reach_from_json
 from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
-from runtime.launch.observe import Facts, Request
+from runtime.launch.observe import Request
 from runtime.launch.session import Line, Session
 
 TIMEOUT_SECONDS = 20.0
@@ -16,13 +16,21 @@ TIMEOUT_SECONDS = 20.0
 
 def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[Problem, ...]:
     """Asks every node what it is; all that speaks against starting."""
+    greet(session)
+    session.hear(timeout_seconds)
+    return (*silence(session), *judge(session.job, session.facts))
+
+
+def greet(session: Session) -> None:
+    """Asks every node what it is."""
     for node_rank, host in enumerate(session.lines):
         request = observe.to_json(_request(session, node_rank))
         session.send(host, "hello", name=host, request=request)
-    for host, frame in session.gather("facts", timeout_seconds).items():
-        session.lines[host].facts = Facts(**frame["facts"])
-    silent = [_silence(session, line) for line in session.lines.values() if line.facts is None]
-    return (*silent, *judge(session.job, session.facts))
+
+
+def silence(session: Session) -> tuple[Problem, ...]:
+    """The nodes that have not said what they are, and why."""
+    return tuple(_silence(session, line) for line in session.lines.values() if line.facts is None)
 
 
 def _request(session: Session, node_rank: int) -> Request:

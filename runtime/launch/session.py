@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -120,20 +121,50 @@ class Session:
         Raises:
             Interrupted: a signal came first.
         """
-        deadline = time.monotonic() + timeout_seconds
         found: dict[str, Frame] = {}
         wanted = self.lines if hosts is None else hosts
-        while any(host not in found and self.lines[host].status is None for host in wanted):
+
+        def complete() -> bool:
+            return all(host in found or self.lines[host].status is not None for host in wanted)
+
+        for host, frame in self.listen(complete, timeout_seconds):
+            if frame["kind"] == kind:
+                found[host] = frame
+        return found
+
+    def hear(self, timeout_seconds: float) -> None:
+        """Waits for every node to have said what it is, or for its channel to end, no longer than that.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        deque(self.listen(lambda: not self.silent, timeout_seconds), maxlen=0)
+
+    @property
+    def silent(self) -> list[Line]:
+        """The nodes that have not said yet what they are, and still may."""
+        return [line for line in self.lines.values() if line.facts is None and line.status is None]
+
+    def listen(self, done: Callable[[], bool], timeout_seconds: float) -> Iterator[tuple[str, Frame]]:
+        """Frames as they come, until it is done, no longer than that.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while not done():
             left = deadline - time.monotonic()
             if self.interrupts:
                 raise Interrupted
             if left <= 0:
-                break
-            found |= {host: frame for host, frame in self.take(left) if frame["kind"] == kind}
-        return found
+                return
+            yield from self.take(left)
 
     def take(self, timeout_seconds: float = TICK_SECONDS) -> Iterator[tuple[str, Frame]]:
-        """Waits a tick at most for the next event and notes it; yields it when it is a frame."""
+        """Waits a tick at most for the next event and notes it; yields it when it is a frame.
+
+        What a node says it is, is kept, whoever waits for what: ssh may open long after the others' channels.
+        """
         try:
             event = self._events.get(timeout=min(TICK_SECONDS, timeout_seconds))
         except queue.Empty:
@@ -145,6 +176,8 @@ class Session:
         line.heard_at = time.monotonic()
         frame = frames.decode(event.value) if event.kind == "line" else None
         if frame is not None:
+            if frame["kind"] == "facts":
+                line.facts = Facts(**frame["facts"])
             yield event.host, frame
         elif event.value.strip():
             line.errors.append(event.value)
