@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from runtime.smoke.plan import PARTED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
@@ -22,8 +24,14 @@ class Figures:
 
 
 def bus_factor(step: str, world_size: int) -> float:
-    """What `algbw` is multiplied by: 2(n-1)/n for an all-reduce, 1 where every byte crosses one link once."""
-    return 2 * (world_size - 1) / world_size if step == "all-reduce" else 1.0
+    """What `algbw` is multiplied by: the bytes that cross each link over S, with n ranks.
+
+    2(n-1)/n for an all-reduce, (n-1)/n where each rank keeps its own part, else 1. S of an operation that
+    gives parts is what all parts have together.
+    """
+    if step == "all-reduce":
+        return 2 * (world_size - 1) / world_size
+    return (world_size - 1) / world_size if step in PARTED else 1.0
 
 
 def figures(

@@ -32,17 +32,13 @@ class Finding:
 
 
 def localize(places: Places, *, now: float, waited_seconds: float) -> Finding:
-    """The ranks that are silent, or behind, or at the ends of a link that does not carry; else everyone."""
+    """The ranks that are silent, or behind the others; else everyone."""
     silent = [place for place in places.ranks if _is_silent(place, now)]
     if silent and len(silent) < len(places.ranks):
         return _finding(silent, _silent_words(places, silent, now), _STOPPED_FIX)
     behind = _behind(places)
     if behind:
         return _finding(behind, _words(places, behind, waited_seconds), _BEHIND_FIX)
-    pair = _pair(places)
-    if pair:
-        found = f"nothing arrives in {waited_seconds:.0f} s: {_words(places, pair, waited_seconds)}"
-        return _finding(pair, found, _LINK_FIX)
     everyone = _words(places, places.ranks[:1], waited_seconds)
     found = f"no rank is behind the others; {everyone}, as is every other"
     return _finding(places.ranks, found, _EVERYONE_FIX, conclusive=False)
@@ -50,7 +46,6 @@ def localize(places: Places, *, now: float, waited_seconds: float) -> Finding:
 
 _STOPPED_FIX = "See on that node whether the process is stopped (`ps -o pid,stat,wchan -C python`)."
 _BEHIND_FIX = "Read that rank's log; compare the node with the others (`python -m runtime smoke --exclude`)."
-_LINK_FIX = "Test the link between the two, both ways; see `nft list ruleset` and `ip -s link` on both."
 _EVERYONE_FIX = "Repeat with --exclude for one node at a time: the test passes without the node at fault."
 
 
@@ -77,14 +72,6 @@ def _behind(places: Places) -> list[Place]:
     return [
         place for place, position in zip(places.ranks, positions, strict=True) if position == min(positions)
     ]
-
-
-def _pair(places: Places) -> list[Place]:
-    """The two ends of the operation in which everyone waits, where it has two."""
-    operation = places.present(places.ranks[0])
-    if operation is None or operation.step != "send-recv":
-        return []
-    return [places.ranks[operation.source], places.ranks[operation.target]]
 
 
 def _silent_words(places: Places, silent: Sequence[Place], now: float) -> str:

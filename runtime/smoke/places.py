@@ -104,11 +104,6 @@ class Places:
         """Operations that every rank is done with."""
         return max(0, (self.front - _FIRST + 1) // 2)
 
-    def present(self, place: Place) -> Operation | None:
-        """The operation that a rank is in the middle of."""
-        within = place.stage - _FIRST
-        return self.plan[within // 2] if within >= 0 and within % 2 == 0 else None
-
     def words(self, place: Place) -> str:
         """Where a rank is, for a person."""
         if place.stage < _FIRST:

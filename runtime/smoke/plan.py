@@ -9,15 +9,16 @@ from runtime.errors import BadInput
 
 BROADCAST_BYTES = 1 << 20
 # What people send today to test a link: a million floats (SCENARIO.md, section 4).
-PAIR_BYTES = 4_000_000
+RING_BYTES = 4_000_000
 LARGEST_BYTES = 64 << 20
-# Up to this many ranks every ordered pair is measured alone; beyond, all links of a ring at once.
-PAIRED_RANKS = 8
+# What the operations that give every rank a part are measured with: one float for each, and about a MiB.
+PARTED = ("all-gather", "reduce-scatter", "all-to-all")
+PARTED_BYTES = (4, 1 << 20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One bounded operation. `source` and `target` are ranks, -1 where the operation has none.
+    """One bounded operation. `source` is the root of a broadcast, `target` the direction of a ring, else -1.
 
     `size` counts bytes of the tensor, S of the definitions in `figures`; 0 for a barrier.
     """
@@ -31,14 +32,13 @@ class Operation:
     def __str__(self) -> str:
         ends = {
             "broadcast": f" from rank {self.source}",
-            "send-recv": f" from rank {self.source} to rank {self.target}",
             "ring": f" by {self.target:+d}",
         }.get(self.step, "")
         return f"{self.step}{ends}" + (f" of {size_text(self.size)}" if self.size else "")
 
 
 def operations(world_size: int, sizes: Sequence[int]) -> tuple[Operation, ...]:
-    """Broadcast from every rank, send and receive, a barrier, then all-reduce over the sizes in bytes."""
+    """Broadcast from every rank, a ring both ways, a barrier, what gives parts, all-reduce over the sizes."""
     return tuple(
         Operation(number=number, step=step, size=size, source=source, target=target)
         for number, (step, size, source, target) in enumerate(_steps(world_size, sizes))
@@ -46,18 +46,14 @@ def operations(world_size: int, sizes: Sequence[int]) -> tuple[Operation, ...]:
 
 
 def _steps(world_size: int, sizes: Sequence[int]) -> Iterator[tuple[str, int, int, int]]:
-    everyone = range(world_size)
-    for root in everyone:
+    for root in range(world_size):
         yield "broadcast", BROADCAST_BYTES, root, -1
-    if world_size <= PAIRED_RANKS:
-        for source in everyone:
-            for target in everyone:
-                if source != target:
-                    yield "send-recv", PAIR_BYTES, source, target
-    else:
-        for direction in (1, -1):
-            yield "ring", PAIR_BYTES, -1, direction
+    for direction in (1, -1):
+        yield "ring", RING_BYTES, -1, direction
     yield "barrier", 0, -1, -1
+    for step in PARTED:
+        for size in PARTED_BYTES:
+            yield step, max(1, size // (4 * world_size)) * 4 * world_size, -1, -1
     for size in sizes:
         yield "all-reduce", size, -1, -1
 

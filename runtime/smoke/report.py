@@ -174,7 +174,6 @@ def cells(row: Row) -> tuple[str, ...]:
     operation = row.operation
     ends = {
         "broadcast": f"broadcast from {operation.source}",
-        "send-recv": f"send {operation.source} -> {operation.target}",
         "ring": f"ring {operation.target:+d}",
     }.get(operation.step, operation.step)
     size = size_text(operation.size) if operation.size else ""

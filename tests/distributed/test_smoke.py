@@ -41,7 +41,6 @@ def test_healthy_ranks_pass_with_every_element_checked(launch: Launch, tmp_path:
     assert (values["verdict"], values["backend"], values["world_size"]) == ("pass", "gloo", 3)
     assert all(operation["done"] and not operation["wrong_ranks"] for operation in values["operations"])
     assert [op["size"] for op in values["operations"] if op["step"] == "all-reduce"] == [4, 65536, 4194304]
-    assert sum(op["step"] == "send-recv" for op in values["operations"]) == 6
     assert "PASS: 3 ranks on 2 nodes over gloo" in ended.stdout
     assert launcher.leaves_nothing()
 

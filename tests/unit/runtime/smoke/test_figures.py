@@ -17,22 +17,20 @@ from runtime.smoke.plan import check_sizes, operations, size_text, sweep
 from runtime.smoke.report import Report, cells, conclude, summary, time_text, to_json
 
 
-def test_the_plan_holds_every_root_and_every_ordered_pair() -> None:
-    plan = operations(4, [4, 1024])
+def test_the_plan_holds_every_root_both_ways_of_the_ring_and_every_collective() -> None:
+    plan = operations(3, [4, 1024])
 
-    assert [op.source for op in plan if op.step == "broadcast"] == [0, 1, 2, 3]
-    pairs = {(op.source, op.target) for op in plan if op.step == "send-recv"}
-    assert pairs == {(a, b) for a in range(4) for b in range(4) if a != b}
-    assert [op.step for op in plan[-3:]] == ["barrier", "all-reduce", "all-reduce"]
-    assert [op.size for op in plan[-3:]] == [0, 4, 1024]
+    assert [op.source for op in plan if op.step == "broadcast"] == [0, 1, 2]
+    assert [op.target for op in plan if op.step == "ring"] == [1, -1]
+    assert [op.step for op in plan[5:]] == [
+        "barrier",
+        *("all-gather",) * 2,
+        *("reduce-scatter",) * 2,
+        *("all-to-all",) * 2,
+        *("all-reduce",) * 2,
+    ]
+    assert [op.size for op in plan[-4:]] == [12, 1048572, 4, 1024]
     assert [op.number for op in plan] == list(range(len(plan)))
-
-
-def test_beyond_eight_ranks_a_ring_in_both_directions_takes_the_place_of_pairs() -> None:
-    steps = [op.step for op in operations(9, [4])]
-
-    assert steps.count("ring") == 2
-    assert "send-recv" not in steps
 
 
 def test_the_sweep_goes_from_4_bytes_to_64_mebibytes() -> None:
@@ -60,7 +58,10 @@ def test_bandwidths_are_those_of_nccl_tests() -> None:
     assert got.busbw_gb_s == pytest.approx(107.374 * 1.75, rel=1e-4)
 
 
-@pytest.mark.parametrize(("step", "factor"), [("broadcast", 1), ("send-recv", 1), ("all-reduce", 1.5)])
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [("broadcast", 1), ("ring", 1), ("all-gather", 0.75), ("all-to-all", 0.75), ("all-reduce", 1.5)],
+)
 def test_the_factor_of_the_bus_for_four_ranks(step: str, factor: float) -> None:
     assert bus_factor(step, 4) == factor
 
@@ -137,7 +138,7 @@ def test_all_operations_done_and_right_pass() -> None:
     assert (report.verdict, report.exit_code, report.backend) == ("pass", 0, "gloo")
     assert all(row.done for row in report.rows)
     assert run().phases(0.0) == {"start": 0.0, "import": 1.0, "join": 1.0, "collectives": 2.0}
-    assert summary(report, timeout_seconds=30).startswith("PASS: 2 ranks on 2 nodes over gloo, 6 of 6")
+    assert summary(report, timeout_seconds=30).startswith("PASS: 2 ranks on 2 nodes over gloo, 12 of 12")
 
 
 def test_wrong_contents_fail_and_name_rank_host_and_element() -> None:
