@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import typer
@@ -22,7 +23,8 @@ from runtime.launch.cli import on_signals, read_nodes
 from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.selection import Chosen
 from runtime.launch.session import open_session
-from runtime.launch.spec import HOSTFILE, Job
+from runtime.launch.signature import CLUSTER_KEY, verifier
+from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
@@ -40,6 +42,9 @@ def smoke(
     master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point."),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
+    certificate: Path = typer.Option(Path(CERTIFICATE), help="Where nodes that pass keep their certificate."),
+    key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs it."),
+    valid_days: float = typer.Option(7.0, min=0.0, help="Days after which the certificate has expired."),
     quick: bool = typer.Option(False, "--quick", help="Hosts and sockets only: no torch, no collectives."),
     json_file: Path = typer.Option(None, "--json", help="Write the result there as well."),
     junit_file: Path = typer.Option(None, "--junit", help="Write the checks as JUnit XML, for a CI system."),
@@ -55,7 +60,16 @@ def smoke(
     swept = _sizes(sizes, max_bytes)
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
     job = _job(nodes, _worker_words(swept, timeout), master_port=master_port, interface=interface)
-    plan = Plan(sizes=swept, timeout_seconds=timeout, quick=quick)
+    job = replace(job, certificate_path=str(certificate))
+    plan = Plan(
+        sizes=swept,
+        timeout_seconds=timeout,
+        quick=quick,
+        key=key.expanduser(),
+        valid_seconds=valid_days * 86_400,
+    )
+    if plan.key.is_file():
+        verifier(plan.key)  # A key that cannot sign is refused before the test, not after it.
     early: list[int] = []
     on_signals(early.append)
     with open_session(job, ssh_config=ssh_config) as session:

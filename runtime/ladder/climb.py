@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.ladder import host, network, sockets, survey
+from runtime.ladder.certify import certify, revoke
 from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
 from runtime.ladder.survey import Surveyed
 from runtime.launch import stream
@@ -18,7 +20,7 @@ from runtime.launch.judge import judge, ranks_of
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, reach, reach_problems, silence
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
-from runtime.smoke.checks import CATALOGUE, Check, checks
+from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.localize import Finding
 from runtime.smoke.places import Places
 from runtime.smoke.plan import operations
@@ -41,11 +43,16 @@ class Show(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch."""
+    """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch.
+
+    `key` signs the certificate of nodes that pass, which holds for `valid_seconds`.
+    """
 
     sizes: Sequence[int]
     timeout_seconds: float
     quick: bool
+    key: Path
+    valid_seconds: float
 
 
 class _Stopwatch:
@@ -190,10 +197,44 @@ class _Climb:
                 "collectives.contents": f"every element right; {done}",
             }
 
+    def certificate(self, started: str) -> None:
+        """Last rung: nodes that passed are certified; those that are named no longer are."""
+        report = self._concluded(started)
+        reason = "no test that passed"
+        if report.verdict == FAIL:
+            named = {host for finding in report.findings if finding.conclusive for host in finding.hosts}
+            self.findings += [of_problem(problem) for problem in revoke(self.session, named)]
+        elif report.verdict == PASS and self.plan.quick:
+            reason = "left out by --quick"
+        elif report.verdict == PASS and not self.plan.key.is_file():
+            reason = f"there is no key {self.plan.key} to sign it (role ssh_trust)"
+        elif report.verdict == PASS:
+            self._certify(report)
+            return
+        self.skipped["certificate.written"] = reason
+
+    def _certify(self, report: Report) -> None:
+        rates = [pair.bytes_per_s / 1e9 for pair in self.pairs.values() if pair.bytes_per_s]
+        largest = report.rows[-1].figures
+        figures = {
+            "slowest_pair_gb_s": min(rates, default=None),
+            "busbw_gb_s": largest.busbw_gb_s if largest else None,
+        }
+        made, problems = certify(
+            self.session, key=self.plan.key, valid_seconds=self.plan.valid_seconds, figures=figures
+        )
+        self.findings += [of_problem(problem) for problem in problems]
+        self.done["certificate.written"] = f"until {made.expires} for {', '.join(made.nodes)}"
+        self.watch.lap("certificate")
+
     def report(self, started: str) -> Report:
         """What came of it."""
         self.watch.lap("end")
-        report = conclude(
+        report = self._concluded(started)
+        return replace(report, checks=self._checks(report))
+
+    def _concluded(self, started: str) -> Report:
+        return conclude(
             self.places,
             findings=self.findings,
             nodes=[
@@ -204,7 +245,6 @@ class _Climb:
             quick=self.plan.quick,
             pairs=_pair_values(self.reached, self.pairs),
         )
-        return replace(report, checks=self._checks(report))
 
     def _checks(self, report: Report) -> tuple[Check, ...]:
         if self.plan.quick:
@@ -222,6 +262,7 @@ def climb(session: Session, plan: Plan, show: Show) -> Report:
         state.nodes()
         if not state.findings and not plan.quick:
             state.collectives()
+        state.certificate(started)
     except Interrupted:
         state.findings.append(interrupted(session))
     return state.report(started)

@@ -25,7 +25,16 @@ from runtime.launch.preflight import check_nodes
 from runtime.launch.report import failure_lines, job_account
 from runtime.launch.selection import Chosen, choose
 from runtime.launch.session import Interrupted, open_session
-from runtime.launch.spec import HOSTFILE, Job, orders, parse_assignments, parse_shown, redacted
+from runtime.launch.signature import CLUSTER_KEY, verifier
+from runtime.launch.spec import (
+    CERTIFICATE,
+    HOSTFILE,
+    Job,
+    orders,
+    parse_assignments,
+    parse_shown,
+    redacted,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -126,6 +135,9 @@ def zerorun(
     timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),
     python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
+    certificate: Path = typer.Option(Path(CERTIFICATE), help="The smoke test's certificate on every node."),
+    key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs certificates."),
+    no_gate: bool = typer.Option(False, "--no-gate", help="Start on nodes that no smoke test has proven."),
     module: bool = typer.Option(False, "-m", "--module", help="PROGRAM is a Python module."),
     no_python: bool = typer.Option(False, "--no-python", help="PROGRAM is not for Python."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print what would be run; start nothing."),
@@ -150,11 +162,13 @@ def zerorun(
         environment=parse_assignments(env),
         shown_ranks=parse_shown(tee, sum(len(node.slots) for node in nodes)),
         timeout_seconds=timeout,
+        certificate_path=str(certificate),
+        gated=not no_gate,
     )
     if dry_run:
         _show(job, ssh_config)
         return
-    raise typer.Exit(_launch(job, ssh_config))
+    raise typer.Exit(_launch(job, ssh_config, key.expanduser()))
 
 
 def _show(job: Job, ssh_config: str) -> None:
@@ -165,16 +179,19 @@ def _show(job: Job, ssh_config: str) -> None:
         print(redacted(order))
 
 
-def _launch(job: Job, ssh_config: str) -> int:
+def _launch(job: Job, ssh_config: str, key: Path) -> int:
     """Runs the job and reports its end; the status to exit with."""
     console = Console(stderr=True, highlight=False)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
     names = ", ".join(node.host.name for node in job.nodes)
+    if not job.gated:
+        console.print("--no-gate: whether these nodes work together was not asked", style="yellow")
+    gate = verifier(key) if job.gated else None
     with open_session(job, ssh_config=ssh_config) as session:
         on_signals(session.interrupt)
         try:
             with console.status(f"checking {len(job.nodes)} nodes: {names}"):
-                check_nodes(session)
+                check_nodes(session, gate=gate)
         except Interrupted:
             return 128 + session.interrupts[0]
         where = f"logs in {job.job_path}/logs"

@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.launch import frames, mesh, observe, spec, stream, survey
 from runtime.launch.frames import Frame
+from runtime.launch.signature import put_certificate
 from runtime.launch.supervisor import adopt_orphans
 from runtime.launch.work import Work
 
@@ -114,6 +116,7 @@ class Node:
             "compute": self._compute,
             "serve": self._serve,
             "measure": self._measure,
+            "certify": self._certify,
             "start": self._start,
             "stop": self._stop,
             "ping": self._ping,
@@ -155,6 +158,10 @@ class Node:
         where, bounds = (frame["address"], frame["port"]), stream.Bounds(**frame["bounds"])
         result = stream.measure(self._host, self._address, frame["target"], where, bounds)
         self._line.send(frames.encode("measured", result=stream.to_json(result)))
+
+    def _certify(self, frame: Frame) -> None:
+        problem = put_certificate(Path(frame["path"]), frame["text"])
+        self._line.send(frames.encode("certified", problem=problem))
 
     def _start(self, frame: Frame) -> None:
         order = spec.from_json(frame["order"])

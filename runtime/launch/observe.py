@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -28,6 +29,7 @@ class Request:
     program: str
     cwd: str
     job_path: str
+    certificate_path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class Facts:
     `address` is the own address that packets to the first node leave from, `interface` the one that holds it.
     `program_digest` is the sha256 of the script, empty where the program is no file of this node. `network`
     tells machines apart: the kernel's boot and the network namespace, which a container has of its own.
+    `certificate` is the text of the smoke test's, `environment` the digest beside it (role conda_env).
     """
 
     hostname: str
@@ -53,6 +56,8 @@ class Facts:
     master_port_free: bool
     address: str
     interface: str
+    certificate: str = ""
+    environment: str = ""
 
 
 def to_json(value: Request | Facts) -> dict[str, Any]:
@@ -81,7 +86,25 @@ def observe(request: Request) -> Facts:
         master_port_free=not owns or addresses.port_is_free(master, request.master_port),
         address=address,
         interface=addresses.interface_of(address),
+        certificate=_text(Path(request.certificate_path)),
+        environment=environment_digest(Path(request.certificate_path).parent),
     )
+
+
+def environment_digest(config_path: Path) -> str:
+    """What the role conda_env wrote of the environment; empty where it did not."""
+    try:
+        described = json.loads(_text(config_path / "environment.json"))
+    except json.JSONDecodeError:
+        return ""
+    return str(described.get("digest", "")) if isinstance(described, dict) else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def torch_version() -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 
 from runtime.errors import NodesNotReady
 from runtime.launch import mesh, observe
 from runtime.launch.blame import Blame, Reach, blame, reach_from_json
+from runtime.launch.certificate import Certificate, IsSigned, offer, read, refusals
 from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
 from runtime.launch.observe import Request
 from runtime.launch.session import Line, Session
@@ -43,6 +45,7 @@ def _request(session: Session, node_rank: int) -> Request:
         program=job.words[0],
         cwd=job.cwd,
         job_path=job.job_path,
+        certificate_path=job.certificate_path,
     )
 
 
@@ -107,18 +110,28 @@ def silence_problems(session: Session, *, longer_than_seconds: float) -> tuple[P
     )
 
 
-def check_nodes(session: Session) -> None:
-    """Preflight and, with several nodes, the mesh of sockets.
+def check_nodes(session: Session, *, gate: IsSigned | None) -> None:
+    """Preflight, the smoke test's certificates and, with several nodes, the mesh of sockets.
+
+    Args:
+        gate: whether a signature is the cluster's; None asks for no certificate.
 
     Raises:
         NodesNotReady: with every node and pair that cannot take part.
     """
     problems = preflight(session)
+    known: dict[str, Certificate | str] = {}
+    if gate is not None:
+        now = datetime.now(UTC)
+        known = {host: read(facts, now=now, is_signed=gate) for host, facts in session.facts.items()}
+        problems = (*problems, *refusals(session.job, known))
     if not problems and len(session.lines) > 1:
         problems = reach_problems(session, reach(session))
     if problems:
+        proven = offer(session.job, known, without={problem.host for problem in problems})
+        together = f" Proven together, and well: --include {'@'.join(proven)}" if proven else ""
         raise NodesNotReady(
             f"start {session.job.world_size} ranks on {len(session.lines)} nodes",
             found="\n  " + "\n  ".join(str(problem) for problem in problems),
-            fix="Nothing was started.",
+            fix=f"Nothing was started.{together}",
         )

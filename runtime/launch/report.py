@@ -46,6 +46,7 @@ def job_account(job: Job, outcome: Outcome | None, *, started: str, seconds: flo
         "kind": job.kind,
         "words": job.words,
         "cwd": job.cwd,
+        "certificate": "valid" if job.gated else "not asked for (--no-gate)",
         "nodes": [{"name": node.host.name, "slots": node.slots} for node in job.nodes],
         "status": exit_status(outcome) if outcome else None,
         "stopped": outcome.stopped if outcome else "",

@@ -12,6 +12,7 @@ from runtime.errors import BadInput
 from runtime.launch.selection import Chosen
 
 HOSTFILE = "/etc/clusterwright/hostfile"
+CERTIFICATE = "/etc/clusterwright/certificate.json"
 JOB_ENVIRONMENT = "/etc/clusterwright/job.env"
 
 # How the words of a program are run: a script of Python's, a module (-m), or any program (--no-python).
@@ -25,7 +26,7 @@ class Job:
     `forwarded` holds variables of the launching shell, `environment` those given with --env, which win over
     the node's own job.env. An empty `master_addr` stands for the first node. `timeout_seconds` 0 means no
     limit; `shown_ranks` None means all. Without `keep_logs` a node whose ranks succeeded
-    removes its files.
+    removes its files. `gated`: the nodes must hold a certificate of the smoke test.
     """
 
     job_id: str
@@ -41,6 +42,8 @@ class Job:
     forwarded: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     job_environment_path: str = JOB_ENVIRONMENT
+    certificate_path: str = CERTIFICATE
+    gated: bool = True
     shown_ranks: frozenset[int] | None = frozenset({0})
     rendezvous_seconds: float = 120.0
     timeout_seconds: float = 0.0

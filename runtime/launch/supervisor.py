@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -100,6 +101,24 @@ def _read(stream: IO[bytes], on_line: Callable[[str], None]) -> None:
     with stream:
         for line in stream:
             on_line(line.decode(errors="replace").rstrip("\n"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A program's exit status and what it wrote."""
+
+    status: int
+    out: str
+    errors: str
+
+
+def complete(argv: Sequence[str], *, given: bytes = b"") -> Ended:
+    """Runs a short program to its end, `given` on its standard input; 127 where there is none."""
+    try:
+        done = subprocess.run(list(argv), input=given, capture_output=True, check=False)
+    except OSError as e:
+        return Ended(status=127, out="", errors=f"{argv[0]}: {e.strerror}")
+    return Ended(status=done.returncode, out=done.stdout.decode(), errors=done.stderr.decode())
 
 
 class Agent:

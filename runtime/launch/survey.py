@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import resource
@@ -18,6 +17,7 @@ from typing import Any
 
 from runtime.launch import addresses
 from runtime.launch.mtu import interface_mtu
+from runtime.launch.observe import environment_digest
 
 # An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
 _NAMES_SECONDS = 3.0
@@ -83,7 +83,7 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         kernel=platform.release(),
         processors=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        environment=_environment_digest(Path(config_path)),
+        environment=environment_digest(Path(config_path)),
     )
 
 
@@ -109,14 +109,6 @@ def _resolve_all(names: Sequence[str]) -> dict[str, str]:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return {name: found.get(name, "") for name in names}
-
-
-def _environment_digest(config_path: Path) -> str:
-    try:
-        described = json.loads((config_path / "environment.json").read_text())
-    except (OSError, json.JSONDecodeError):
-        return ""
-    return str(described.get("digest", "")) if isinstance(described, dict) else ""
 
 
 def compute_rate(seconds: float) -> float:

@@ -37,6 +37,7 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "sockets.bandwidth": ("bandwidth",),
     "collectives.progress": ("progress", "job"),
     "collectives.contents": ("contents",),
+    "certificate.written": ("certificate",),
 }
 
 

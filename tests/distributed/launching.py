@@ -40,8 +40,10 @@ class Launcher:
         self.mark = f"TORCH_CW_TEST={uuid.uuid4().hex}"
         self._started = time.monotonic()
         name, value = self.mark.split("=")
+        # No smoke test has proven this machine's loopback; tests/lab/test_gate.py is about the gate.
+        gate = ["--no-gate"] if module == "runtime.launch.cli" else []
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *module.split(" "), *words],
+            [sys.executable, "-P", "-m", *module.split(" "), *gate, *words],
             cwd=folder,
             env={**os.environ, name: value, "TMPDIR": str(folder)},
             stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
 
 
 def zerorun(cluster: LabUnderTest, *words: str, timeout_seconds: float = 90) -> tuple[int, str, str]:
-    command = f"cd /root/cw_test && zerorun --log-dir /root/cw_test/job {shlex.join(words)}"
+    command = f"cd /root/cw_test && zerorun --no-gate --log-dir /root/cw_test/job {shlex.join(words)}"
     finished = cluster.run("te1", command, timeout_seconds=timeout_seconds, check=False)
     return finished.returncode, finished.stdout, finished.stderr
 
@@ -70,7 +70,7 @@ def test_every_node_runs_its_rank_with_the_words_as_given(cluster: LabUnderTest)
 
 
 def test_a_job_may_start_from_a_node_that_is_not_the_first(cluster: LabUnderTest) -> None:
-    command = "cd /root/cw_test && zerorun --log-dir /root/cw_test/job --include te2@te1 show.py"
+    command = "cd /root/cw_test && zerorun --no-gate --log-dir /root/cw_test/job --include te2@te1 show.py"
 
     finished = cluster.run("te3", command, check=False)
 
@@ -89,7 +89,7 @@ def test_the_node_and_rank_that_failed_first_are_named(cluster: LabUnderTest) ->
 
 @pytest.mark.parametrize("signals", ["INT INT", "KILL"])
 def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, signals: str) -> None:
-    launcher = start(cluster, "cd cw_test; exec zerorun --log-dir /root/cw_test/job stubborn.py")
+    launcher = start(cluster, "cd cw_test; exec zerorun --no-gate --log-dir /root/cw_test/job stubborn.py")
     for node in cluster.nodes:
         wait_until(cluster, node, "pgrep -x -f 'sleep 314' >/dev/null")
 
@@ -101,7 +101,7 @@ def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, s
 
 
 def test_a_node_that_loses_its_power_ends_the_job(cluster: LabUnderTest) -> None:
-    start(cluster, "cd cw_test; zerorun --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    start(cluster, "cd cw_test; zerorun --no-gate --log-dir /root/cw_test/job stubborn.py; echo status $?")
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
 
     cluster.power_off("te3")
@@ -143,7 +143,7 @@ def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None
 
 def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnderTest) -> None:
     """Neither side is told: the launcher's ssh gives the node up, and the node its silent launcher."""
-    start(cluster, "cd cw_test; zerorun --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    start(cluster, "cd cw_test; zerorun --no-gate --log-dir /root/cw_test/job stubborn.py; echo status $?")
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
     counting = "i=0; while pgrep -x -f 'sleep 314' >/dev/null; do sleep 1; i=$((i+1)); done; echo $i"
     cluster.run("te3", f"bash -c {shlex.quote(counting)} >/tmp/gone 2>&1 </dev/null &")

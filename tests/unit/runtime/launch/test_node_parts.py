@@ -99,6 +99,7 @@ def test_a_node_observes_itself_without_importing_torch(tmp_path: Path) -> None:
         program="train.py",
         cwd=str(tmp_path),
         job_path=str(tmp_path / "jobs" / "j"),
+        certificate_path=str(tmp_path / "certificate.json"),
     )
     already = "torch" in sys.modules
 
@@ -122,6 +123,7 @@ def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None
         program="m",
         cwd="/nowhere",
         job_path=str(tmp_path / path),
+        certificate_path=str(tmp_path / "certificate.json"),
     )
 
     seen = observe(request)

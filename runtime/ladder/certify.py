@@ -1,0 +1,66 @@
+"""The last rung: nodes that passed get a certificate, nodes that are named lose theirs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from runtime.launch.certificate import Certificate, new_certificate, payload, read, sealed
+from runtime.launch.judge import Problem, ranks_of
+from runtime.launch.session import Session
+from runtime.launch.signature import sign, verifier
+
+_WRITE_SECONDS = 10.0
+
+
+def certify(
+    session: Session, *, key: Path, valid_seconds: float, figures: Mapping[str, float | None]
+) -> tuple[Certificate, tuple[Problem, ...]]:
+    """Writes a certificate to every node of the test; a node keeps one that is valid and for more nodes.
+
+    Raises:
+        BadInput: the key cannot sign.
+    """
+    nodes = {node.host.name: len(node.slots) for node in session.job.nodes}
+    now, is_signed = datetime.now(UTC), verifier(key)
+    facts = session.facts
+    made = new_certificate(
+        nodes=nodes,
+        facts=facts[next(iter(nodes))],
+        figures=figures,
+        now=time.time(),
+        valid_seconds=valid_seconds,
+    )
+    standing = {host: read(facts[host], now=now, is_signed=is_signed) for host in nodes}
+    wanting = [
+        host
+        for host, one in standing.items()
+        if isinstance(one, str) or not one.nodes.keys() > made.nodes.keys()
+    ]
+    return made, _put(session, wanting, sealed(made, sign(payload(made), key)))
+
+
+def revoke(session: Session, hosts: Collection[str]) -> tuple[Problem, ...]:
+    """Takes the certificates of these nodes away, where they can still be reached."""
+    return _put(session, [host for host in hosts if session.facts.get(host)], "")
+
+
+def _put(session: Session, hosts: Collection[str], text: str) -> tuple[Problem, ...]:
+    path = session.job.certificate_path
+    session.broadcast("certify", hosts=hosts, path=path, text=text)
+    answers = session.gather("certified", _WRITE_SECONDS, hosts=hosts)
+    held = ranks_of(session.job)
+    problems = {host: answers[host]["problem"] if host in answers else "no answer" for host in hosts}
+    return tuple(
+        Problem(
+            check="certificate",
+            host=host,
+            ranks=held[host],
+            found=f"its certificate was not {'written' if text else 'removed'}: {problem}",
+            fix=f"The folder of {path} must belong to the user that runs the test (role smoke_test).",
+        )
+        for host, problem in problems.items()
+        if problem
+    )

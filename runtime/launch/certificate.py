@@ -1,0 +1,160 @@
+"""The smoke test's word that nodes work together, and what speaks against relying on it: pure.
+
+The text on a node is JSON: the certificate, and a signature over its canonical form. It fails closed: what is
+missing, unreadable, altered, expired, for other nodes or for another installation counts as none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from runtime.launch.judge import Problem, ranks_of
+from runtime.launch.observe import Facts
+from runtime.launch.spec import Job
+
+PROVE = "Run the smoke test (python -m runtime smoke, or site.yml), or start with --no-gate."
+
+IsSigned = Callable[[bytes, str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """What was proven, of what, and for how long.
+
+    `nodes` are the slots of each node by its name; `issued` and `expires` are in ISO 8601 with an offset;
+    `figures` are bandwidths in 10^9 bytes a second, None where there is none.
+    """
+
+    nodes: Mapping[str, int]
+    environment: str
+    clusterwright: str
+    torch: str
+    issued: str
+    expires: str
+    figures: Mapping[str, float | None]
+
+    def expired(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return now >= datetime.fromisoformat(self.expires)
+
+
+def payload(certificate: Certificate) -> bytes:
+    """What is signed: one form for one content."""
+    return json.dumps(asdict(certificate), sort_keys=True, separators=(",", ":")).encode()
+
+
+def sealed(certificate: Certificate, signature: str) -> str:
+    """The text of the file."""
+    return json.dumps({"certificate": asdict(certificate), "signature": signature}, indent=2) + "\n"
+
+
+def parse(text: str) -> tuple[Certificate, str]:
+    """A certificate and its signature from a file's text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    values = json.loads(text)
+    try:
+        certificate = Certificate(**values["certificate"])
+        nodes = {str(name): int(slots) for name, slots in certificate.nodes.items()}
+        if not nodes or datetime.fromisoformat(certificate.expires).tzinfo is None:
+            raise ValueError("it names no node, or no time")
+        return certificate, str(values["signature"])
+    except (AttributeError, KeyError, TypeError) as e:
+        raise ValueError(f"it lacks parts of a certificate ({e})") from e
+
+
+def read(facts: Facts, *, now: datetime, is_signed: IsSigned) -> Certificate | str:
+    """The certificate that a node holds, or why that is none, as a finding."""
+    if not facts.certificate:
+        return "holds no certificate of a smoke test that passed"
+    try:
+        certificate, signature = parse(facts.certificate)
+    except ValueError as e:
+        return f"its certificate cannot be read: {e}"
+    if not is_signed(payload(certificate), signature):
+        return "its certificate is not signed with this cluster's key, or was altered since"
+    if certificate.expired(now):
+        return f"its certificate expired on {certificate.expires}"
+    for what, then, today in (
+        ("environment", certificate.environment, facts.environment),
+        ("clusterwright", certificate.clusterwright, facts.clusterwright),
+        ("torch", certificate.torch, facts.torch),
+    ):
+        if then != today:
+            return f"its certificate is for the {what} {_short(then)}, and it has {_short(today)} now"
+    return certificate
+
+
+def refusals(job: Job, known: Mapping[str, Certificate | str]) -> tuple[Problem, ...]:
+    """A problem for each node that answered and on whose certificate the job cannot rely.
+
+    Args:
+        known: what `read` said of each node that answered.
+    """
+    wanted, held = _slots(job), ranks_of(job)
+    found = {host: one if isinstance(one, str) else _uncovered(one, wanted) for host, one in known.items()}
+    return tuple(
+        Problem(check="certificate", host=host, ranks=held[host], found=words, fix=PROVE)
+        for host, words in found.items()
+        if words
+    )
+
+
+def offer(job: Job, known: Mapping[str, Certificate | str], *, without: Collection[str]) -> tuple[str, ...]:
+    """The most nodes of the job, without those that cannot take part, that were proven together."""
+    valid = {host: one for host, one in known.items() if isinstance(one, Certificate) and host not in without}
+    wanted = _slots(job)
+    groups = [
+        tuple(host for host, own in valid.items() if own == one and not _uncovered(one, {host: wanted[host]}))
+        for one in valid.values()
+    ]
+    return max(groups, key=len, default=())
+
+
+def _slots(job: Job) -> dict[str, int]:
+    return {node.host.name: len(node.slots) for node in job.nodes}
+
+
+def _short(text: str) -> str:
+    return (text if " " in text else text[:12]) or "none"
+
+
+def _uncovered(certificate: Certificate, wanted: Mapping[str, int]) -> str:
+    """What the job wants beyond what was proven."""
+    strangers = [name for name in wanted if name not in certificate.nodes]
+    if strangers:
+        tested = ", ".join(certificate.nodes)
+        return f"its certificate is for {tested}, tested without {', '.join(strangers)}"
+    more = [
+        f"{name} ({certificate.nodes[name]})" for name in wanted if wanted[name] > certificate.nodes[name]
+    ]
+    return f"its certificate is for fewer slots of {', '.join(more)}" if more else ""
+
+
+def new_certificate(
+    *,
+    nodes: Mapping[str, int],
+    facts: Facts,
+    figures: Mapping[str, float | None],
+    now: float,
+    valid_seconds: float,
+) -> Certificate:
+    """For nodes that have just passed; `facts` of any one, since they agree; `now` in seconds since 1970."""
+
+    def at(seconds: float) -> str:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+    return Certificate(
+        nodes=dict(nodes),
+        environment=facts.environment,
+        clusterwright=facts.clusterwright,
+        torch=facts.torch,
+        issued=at(now),
+        expires=at(now + valid_seconds),
+        figures=dict(figures),
+    )

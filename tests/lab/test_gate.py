@@ -1,0 +1,158 @@
+"""No job on nodes that no smoke test has proven: the certificate on real nodes, and all that voids it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.lab.conftest import LabUnderTest
+from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
+
+CERTIFICATE = "/etc/clusterwright/certificate.json"
+SHORT = ("--max-bytes", "65536")
+
+
+@pytest.fixture(scope="module")
+def proven(converged_lab: LabUnderTest) -> LabUnderTest:
+    """The lab after a smoke test that passed."""
+    passed = smoke(converged_lab, *SHORT)
+    assert passed.returncode == 0, passed.printed
+    return converged_lab
+
+
+def start(lab: LabUnderTest, *words: str) -> tuple[int, str]:
+    """Starts a job of four words; its status and what was said."""
+    command = f"cd /root && zerorun --log-dir /root/cw_gate {' '.join(words)} --no-python hostname"
+    finished = lab.run("te1", command, check=False)
+    lab.out_of_all("rm -rf /root/cw_gate")
+    return finished.returncode, finished.stdout + finished.stderr
+
+
+def certificate(lab: LabUnderTest, node: str) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(lab.out(node, f"cat {CERTIFICATE}"))
+    return values
+
+
+@contextmanager
+def instead(lab: LabUnderTest, node: str, command: str, path: str = CERTIFICATE) -> Iterator[None]:
+    """After the command, on the node; the file is put back afterwards."""
+    lab.run(node, f"cp {path} /root/kept && {command}")
+    try:
+        yield
+    finally:
+        lab.run(node, f"mv /root/kept {path}")
+
+
+def test_every_node_holds_the_certificate_and_the_job_starts(proven: LabUnderTest) -> None:
+    held = [certificate(proven, node) for node in proven.nodes]
+
+    assert held == [held[0]] * 4
+    assert held[0]["certificate"]["nodes"] == dict.fromkeys(proven.nodes, 1)
+    assert len(held[0]["certificate"]["environment"]) == 64
+    assert held[0]["certificate"]["figures"]["busbw_gb_s"] > 0
+    status, said = start(proven)
+    assert status == 0, said
+
+
+def test_without_the_gate_the_log_says_so(proven: LabUnderTest) -> None:
+    with instead(proven, "te2", f"rm {CERTIFICATE}"):
+        command = "cd /root && zerorun --no-gate --log-dir /root/cw_gate --no-python hostname"
+        finished = proven.run("te1", command)
+        account = json.loads(proven.out("te1", "cat /root/cw_gate/job.json"))
+        proven.out_of_all("rm -rf /root/cw_gate")
+
+    assert "--no-gate: whether these nodes work together was not asked" in finished.stderr
+    assert account["certificate"] == "not asked for (--no-gate)"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (f"rm {CERTIFICATE}", "holds no certificate"),
+        (f"sed -i 's/2026/2027/' {CERTIFICATE}", "not signed with this cluster's key, or was altered"),
+        (f"truncate -s 100 {CERTIFICATE}", "its certificate cannot be read"),
+    ],
+    ids=["none", "tampered", "torn"],
+)
+def test_a_node_without_a_valid_certificate_is_refused_and_the_others_are_offered(
+    proven: LabUnderTest, command: str, words: str
+) -> None:
+    with instead(proven, "te3", command):
+        status, said = start(proven)
+
+    assert status == 1, said
+    assert f"te3 (rank 2): {words}" in said
+    assert "Nothing was started. Proven together, and well: --include te1@te2@te4" in said
+    assert "te1 (rank 0)" not in said
+
+
+def test_another_environment_is_refused(proven: LabUnderTest) -> None:
+    path = "/etc/clusterwright/environment.json"
+    with instead(proven, "te4", f"""sed -i 's/"digest": "..../"digest": "0000/' {path}""", path):
+        status, said = start(proven)
+
+    assert status == 1, said
+    assert "te4 (rank 3): its certificate is for the environment" in said
+    assert "and it has 0000" in said
+
+
+def test_another_set_of_nodes_is_refused_and_a_part_of_the_proven_ones_may_start(
+    proven: LabUnderTest,
+) -> None:
+    te3 = proven.address("te3")
+    with instead(proven, "te1", f"echo '{te3} te9' >> /etc/hosts", "/etc/hosts"):
+        proven.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /root/hosts")
+        proven.run("te1", f"ssh-keyscan -t ed25519 {te3} | sed s/^{te3}/te9/ > /root/.ssh/known_hosts")
+        status, said = start(proven, "--hostfile", "/root/hosts")
+        proven.run("te1", "rm /root/.ssh/known_hosts /root/hosts")
+
+    assert status == 1, said
+    assert "its certificate is for te1, te2, te3, te4, tested without te9" in said
+    status, said = start(proven, "--include", "te2@te1")
+    assert status == 0, said
+
+
+def test_a_certificate_expires(proven: LabUnderTest) -> None:
+    briefly = smoke(proven, *SHORT, "--valid-days", "0.00001")
+    assert briefly.returncode == 0, briefly.printed
+
+    status, said = start(proven)
+
+    assert status == 1, said
+    assert all(
+        f"{node} (rank {rank}): its certificate expired on 20" in said
+        for rank, node in enumerate(proven.nodes)
+    )
+    assert smoke(proven, *SHORT).returncode == 0
+
+
+def test_a_test_that_fails_takes_the_certificate_of_those_it_names(proven: LabUnderTest) -> None:
+    with firewall(proven, "te3", *ALL_BUT_SSH):
+        failed = smoke(proven, *SHORT)
+    status, said = start(proven)
+
+    assert failed.returncode == 1
+    assert status == 1, said
+    assert "te3 (rank 2): holds no certificate" in said
+    assert "--include te1@te2@te4" in said
+    assert smoke(proven, *SHORT).returncode == 0
+
+
+def test_a_test_of_fewer_nodes_leaves_the_certificate_of_all(proven: LabUnderTest) -> None:
+    before = certificate(proven, "te2")
+
+    assert smoke(proven, *SHORT, "--include", "te1@te2").returncode == 0
+
+    assert certificate(proven, "te2") == before
+
+
+def test_a_key_that_cannot_sign_is_refused_before_the_test(proven: LabUnderTest) -> None:
+    proven.run("te1", "echo nonsense > /root/nokey; chmod 600 /root/nokey")
+    finished = proven.run("te1", f"{python(proven)} -P -m runtime smoke --key /root/nokey", check=False)
+
+    assert finished.returncode == 2
+    assert "cannot verify certificates with the key /root/nokey" in finished.stderr
