@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from runtime.ladder import host, network, sockets, survey
+from runtime.ladder import gpu, host, network, sockets, survey
 from runtime.ladder.certify import certify, revoke
 from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
 from runtime.ladder.survey import Surveyed
@@ -111,7 +111,13 @@ class _Climb:
         self.findings += [of_problem(problem) for problem in judge(job, facts)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
         asked = survey.ask(self.session)
-        said = (*host.judge_hosts(asked.surveys, asked.clocks), *host.slow_processors(asked.compute))
+        slots = {node.host.name: len(node.slots) for node in job.nodes}
+        cards = {name: seen.gpus for name, seen in asked.surveys.items()}
+        said = (
+            *host.judge_hosts(asked.surveys, asked.clocks),
+            *gpu.judge_gpus(cards, slots),
+            *host.slow_processors(asked.compute),
+        )
         known = {(finding.check, finding.hosts) for finding in self.findings}
         self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
         self.findings += [
@@ -131,11 +137,12 @@ class _Climb:
                 "host.python": f"Python {facts.python}",
                 "host.runtime": f"clusterwright {facts.clusterwright}",
             }
-        self.done |= host.evidence(asked.surveys, asked.clocks)
+        cards = {name: seen.gpus for name, seen in asked.surveys.items()}
+        self.done |= host.evidence(asked.surveys, asked.clocks) | gpu.evidence(cards)
         if asked.compute:
             slowest, fastest = min(asked.compute.values()), max(asked.compute.values())
             self.done["host.compute"] = f"one thread hashes {slowest / 1e6:.0f} to {fastest / 1e6:.0f} MB/s"
-        self.skipped |= host.not_applicable(asked.surveys)
+        self.skipped |= host.not_applicable(asked.surveys) | gpu.not_applicable(cards)
 
     def sockets(self, asked: Surveyed) -> None:
         """Second rung: every node to every other, connected, then measured."""

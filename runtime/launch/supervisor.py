@@ -112,13 +112,21 @@ class Ended:
     errors: str
 
 
-def complete(argv: Sequence[str], *, given: bytes = b"") -> Ended:
-    """Runs a short program to its end, `given` on its standard input; 127 where there is none."""
+def complete(argv: Sequence[str], *, given: bytes = b"", timeout_seconds: float = 10.0) -> Ended:
+    """Runs a short program to its end, `given` on its standard input.
+
+    The status is 127 where there is no such program, and 124 where it took too long, as of timeout(1).
+    """
     try:
-        done = subprocess.run(list(argv), input=given, capture_output=True, check=False)
+        done = subprocess.run(
+            list(argv), input=given, capture_output=True, check=False, timeout=timeout_seconds
+        )
+    except subprocess.TimeoutExpired:
+        return Ended(status=124, out="", errors=f"{argv[0]} gave no answer in {timeout_seconds:g} s")
     except OSError as e:
         return Ended(status=127, out="", errors=f"{argv[0]}: {e.strerror}")
-    return Ended(status=done.returncode, out=done.stdout.decode(), errors=done.stderr.decode())
+    out, errors = (stream.decode(errors="replace") for stream in (done.stdout, done.stderr))
+    return Ended(status=done.returncode, out=out, errors=errors)
 
 
 class Agent:

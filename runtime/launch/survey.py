@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.launch import addresses
+from runtime.launch import addresses, gpus
+from runtime.launch.gpus import Gpus
 from runtime.launch.mtu import interface_mtu
 from runtime.launch.observe import environment_digest
 
@@ -49,6 +50,7 @@ class Survey:
     processors: int
     memory_bytes: int
     environment: str
+    gpus: Gpus
 
 
 def to_json(survey: Survey) -> dict[str, Any]:
@@ -58,7 +60,7 @@ def to_json(survey: Survey) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Survey:
     """The survey back from plain values."""
-    return Survey(**values)
+    return Survey(**{**values, "gpus": gpus.from_json(values["gpus"])})
 
 
 def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Survey:
@@ -84,6 +86,7 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         processors=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         environment=environment_digest(Path(config_path)),
+        gpus=gpus.look(),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.ladder.host import Clock, evidence, judge_hosts, not_applicable, slow_processors
 from runtime.launch import survey
+from runtime.launch.gpus import Gpus
 from runtime.launch.survey import Survey
 from runtime.smoke.checks import CATALOGUE
 
@@ -33,6 +34,7 @@ def healthy(host: str) -> Survey:
         processors=8,
         memory_bytes=64 << 30,
         environment="d" * 64,
+        gpus=Gpus(present=False, problem="", driver="", cards=(), xids=None),
     )
 
 
