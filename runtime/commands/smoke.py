@@ -45,6 +45,11 @@ def smoke(
     certificate: Path = typer.Option(Path(CERTIFICATE), help="Where nodes that pass keep their certificate."),
     key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs it."),
     valid_days: float = typer.Option(7.0, min=0.0, help="Days after which the certificate has expired."),
+    unless_proven: bool = typer.Option(
+        False,
+        "--unless-proven/--no-unless-proven",
+        help="Leave the collectives out where all nodes hold valid certificates.",
+    ),
     quick: bool = typer.Option(False, "--quick", help="Hosts and sockets only: no torch, no collectives."),
     json_file: Path = typer.Option(None, "--json", help="Write the result there as well."),
     junit_file: Path = typer.Option(None, "--junit", help="Write the checks as JUnit XML, for a CI system."),
@@ -65,6 +70,7 @@ def smoke(
         sizes=swept,
         timeout_seconds=timeout,
         quick=quick,
+        unless_proven=unless_proven,
         key=key.expanduser(),
         valid_seconds=valid_days * 86_400,
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime.launch.certificate import Certificate, new_certificate, payload, read, sealed
+from runtime.launch.certificate import Certificate, new_certificate, payload, read, refusals, sealed
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.session import Session
 from runtime.launch.signature import sign, verifier
@@ -40,6 +40,15 @@ def certify(
         if isinstance(one, str) or not one.nodes.keys() > made.nodes.keys()
     ]
     return made, _put(session, wanting, sealed(made, sign(payload(made), key)))
+
+
+def proven_until(session: Session, key: Path) -> str:
+    """When the first of the certificates expires with which these nodes might start a job now; else empty."""
+    now, is_signed = datetime.now(UTC), verifier(key)
+    known = {host: read(facts, now=now, is_signed=is_signed) for host, facts in session.facts.items()}
+    if len(known) < len(session.lines) or refusals(session.job, known):
+        return ""
+    return min(one.expires for one in known.values() if isinstance(one, Certificate))
 
 
 def revoke(session: Session, hosts: Collection[str]) -> tuple[Problem, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.ladder import gpu, host, network, sockets, survey
-from runtime.ladder.certify import certify, revoke
+from runtime.ladder.certify import certify, proven_until, revoke
 from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
 from runtime.ladder.survey import Surveyed
 from runtime.launch import stream
@@ -45,12 +45,14 @@ class Show(Protocol):
 class Plan:
     """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch.
 
-    `key` signs the certificate of nodes that pass, which holds for `valid_seconds`.
+    `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `key` signs the
+    certificate of nodes that pass, which holds for `valid_seconds`.
     """
 
     sizes: Sequence[int]
     timeout_seconds: float
     quick: bool
+    unless_proven: bool
     key: Path
     valid_seconds: float
 
@@ -86,6 +88,7 @@ class _Climb:
     reached: tuple[Reach, ...] = ()
     done: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    left_out: str = ""
 
     def nodes(self) -> None:
         """The first two rungs, with the nodes that answer; ssh may meanwhile wait for the others."""
@@ -204,6 +207,17 @@ class _Climb:
                 "collectives.contents": f"every element right; {done}",
             }
 
+    def leave_out(self) -> None:
+        """Decides whether collectives are run at all, and says why where they are not."""
+        if self.plan.quick:
+            self.left_out = "--quick"
+        elif not self.findings and self.plan.unless_proven and self.plan.key.is_file():
+            until = proven_until(self.session, self.plan.key)
+            self.left_out = f"proven until {until}" if until else ""
+        if self.left_out:
+            reason = f"left out: {self.left_out}"
+            self.skipped |= {name: reason for name in CATALOGUE if name.startswith("collectives.")}
+
     def certificate(self, started: str) -> None:
         """Last rung: nodes that passed are certified; those that are named no longer are."""
         report = self._concluded(started)
@@ -211,8 +225,8 @@ class _Climb:
         if report.verdict == FAIL:
             named = {host for finding in report.findings if finding.conclusive for host in finding.hosts}
             self.findings += [of_problem(problem) for problem in revoke(self.session, named)]
-        elif report.verdict == PASS and self.plan.quick:
-            reason = "left out by --quick"
+        elif report.verdict == PASS and self.left_out:
+            reason = f"left out: {self.left_out}"
         elif report.verdict == PASS and not self.plan.key.is_file():
             reason = f"there is no key {self.plan.key} to sign it (role ssh_trust)"
         elif report.verdict == PASS:
@@ -222,10 +236,10 @@ class _Climb:
 
     def _certify(self, report: Report) -> None:
         rates = [pair.bytes_per_s / 1e9 for pair in self.pairs.values() if pair.bytes_per_s]
-        largest = report.rows[-1].figures
+        reduced = [row.figures for row in report.rows if row.operation.step == "all-reduce"]
         figures = {
             "slowest_pair_gb_s": min(rates, default=None),
-            "busbw_gb_s": largest.busbw_gb_s if largest else None,
+            "busbw_gb_s": reduced[-1].busbw_gb_s if reduced[-1] else None,
         }
         made, problems = certify(
             self.session, key=self.plan.key, valid_seconds=self.plan.valid_seconds, figures=figures
@@ -249,14 +263,11 @@ class _Climb:
             ],
             started=started,
             phases=self.watch.laps,
-            quick=self.plan.quick,
+            left_out=self.left_out,
             pairs=_pair_values(self.reached, self.pairs),
         )
 
     def _checks(self, report: Report) -> tuple[Check, ...]:
-        if self.plan.quick:
-            reason = "left out by --quick"
-            self.skipped |= {name: reason for name in CATALOGUE if name.startswith("collectives.")}
         return checks(report.findings, done=self.done, skipped=self.skipped)
 
 
@@ -267,7 +278,8 @@ def climb(session: Session, plan: Plan, show: Show) -> Report:
     state = _Climb(session=session, plan=plan, places=places, show=show)
     try:
         state.nodes()
-        if not state.findings and not plan.quick:
+        state.leave_out()
+        if not state.findings and not state.left_out:
             state.collectives()
         state.certificate(started)
     except Interrupted:

@@ -14,6 +14,8 @@ LARGEST_BYTES = 64 << 20
 # What the operations that give every rank a part are measured with: one float for each, and about a MiB.
 PARTED = ("all-gather", "reduce-scatter", "all-to-all")
 PARTED_BYTES = (4, 1 << 20)
+# Two steps of a tiny model under ZeRO-3.
+TRAINING = "training"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,7 @@ class Operation:
 
 
 def operations(world_size: int, sizes: Sequence[int]) -> tuple[Operation, ...]:
-    """Broadcast from every rank, a ring both ways, a barrier, what gives parts, all-reduce over the sizes."""
+    """Broadcast from every rank, ring, barrier, what gives parts, all-reduce over the sizes, training."""
     return tuple(
         Operation(number=number, step=step, size=size, source=source, target=target)
         for number, (step, size, source, target) in enumerate(_steps(world_size, sizes))
@@ -56,6 +58,7 @@ def _steps(world_size: int, sizes: Sequence[int]) -> Iterator[tuple[str, int, in
             yield step, max(1, size // (4 * world_size)) * 4 * world_size, -1, -1
     for size in sizes:
         yield "all-reduce", size, -1, -1
+    yield TRAINING, 0, -1, -1
 
 
 def sweep(largest_bytes: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from runtime.smoke.checks import FAIL, INCONCLUSIVE, PASS, Check
 from runtime.smoke.figures import Figures, figures
 from runtime.smoke.localize import Finding
 from runtime.smoke.places import Measured, Places
-from runtime.smoke.plan import Operation, size_text
+from runtime.smoke.plan import TRAINING, Operation, size_text
 
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 
@@ -35,7 +35,8 @@ class Row:
 class Report:
     """Everything that a smoke test has to say; `nodes` are their facts, `phases` seconds of each part.
 
-    `pairs` holds what each ordered pair of nodes carried; a `quick` test ran no collectives.
+    `pairs` holds what each ordered pair of nodes carried; `left_out`
+    says why no collectives were to run, where they were not.
     """
 
     verdict: str
@@ -47,7 +48,7 @@ class Report:
     nodes: tuple[Mapping[str, Any], ...]
     rows: tuple[Row, ...]
     findings: tuple[Finding, ...]
-    quick: bool = False
+    left_out: str = ""
     pairs: tuple[Mapping[str, Any], ...] = ()
     checks: tuple[Check, ...] = ()
 
@@ -88,13 +89,14 @@ def contents_findings(places: Places) -> tuple[Finding, ...]:
     for operation, measured in zip(places.plan, places.measured, strict=True):
         for rank, wrong in sorted(measured.wrong_by_rank.items()):
             host = places.ranks[rank].host
+            what = "losses" if operation.step == TRAINING else "elements"
             found.append(
                 Finding(
                     check="contents",
                     hosts=(host,),
                     ranks=(rank,),
-                    found=f"rank {rank} on {host} got {wrong['count']} wrong elements in {operation}: "
-                    f"element {wrong['index']} is {wrong['found']:g} and must be {wrong['expected']:g}",
+                    found=f"rank {rank} on {host} got {wrong['count']} wrong {what} in {operation}: "
+                    f"number {wrong['index']} is {wrong['found']:g} and must be {wrong['expected']:g}",
                     fix="Memory, network card or driver corrupts data: take the node out.",
                 )
             )
@@ -108,17 +110,17 @@ def conclude(
     nodes: Sequence[Mapping[str, Any]],
     started: str,
     phases: Mapping[str, float],
-    quick: bool = False,
+    left_out: str = "",
     pairs: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Fail when anything is named, pass only when every rank did everything, else inconclusive.
 
-    A quick test has no ranks; it passes when nothing was found.
+    A test without collectives has no ranks; it passes when nothing was found.
     """
     every = (*findings, *contents_findings(places))
     if any(finding.conclusive for finding in every):
         verdict = FAIL
-    elif (quick or places.finished) and not every:
+    elif (left_out or places.finished) and not every:
         verdict = PASS
     else:
         verdict = INCONCLUSIVE
@@ -132,7 +134,7 @@ def conclude(
         nodes=tuple(nodes),
         rows=rows_of(places),
         findings=every,
-        quick=quick,
+        left_out=left_out,
         pairs=tuple(pairs),
     )
 
@@ -150,7 +152,7 @@ def to_json(report: Report) -> str:
         "nodes": list(report.nodes),
         "findings": [asdict(finding) for finding in report.findings],
         "operations": [_row_values(row) for row in report.rows],
-        "quick": report.quick,
+        "left_out": report.left_out,
         "pairs": list(report.pairs),
         "checks": [asdict(check) for check in report.checks],
     }
@@ -214,6 +216,6 @@ def summary(report: Report, *, timeout_seconds: float) -> str:
 def _done_text(report: Report) -> str:
     measured = sum(pair["bytes_per_s"] is not None for pair in report.pairs)
     pairs = f"{measured} of {len(report.pairs)} pairs measured"
-    if report.quick:
-        return f"{pairs}, collectives left out (--quick)"
+    if report.left_out:
+        return f"{pairs}, collectives left out ({report.left_out})"
     return f"{sum(row.done for row in report.rows)} of {len(report.rows)} operations done, {pairs}"

@@ -12,7 +12,7 @@ from typing import Any
 from runtime.comm.group import process_group
 from runtime.smoke import marks
 from runtime.smoke.pattern import Pattern
-from runtime.smoke.plan import operations
+from runtime.smoke.plan import TRAINING, operations
 from runtime.smoke.trial import Trial
 from runtime.topology import Topology
 
@@ -63,17 +63,24 @@ def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) ->
     voice.say(marks.STARTED, hostname=topology.hostname, pid=os.getpid())
     import torch
 
+    from runtime.smoke.training import train
+
     # Comparing is cheap; threads of several ranks on one machine would only spin against each other.
     torch.set_num_threads(1)
     voice.say(marks.IMPORTED, torch=torch.__version__)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    with process_group(topology, backend=backend, timeout_seconds=timeout_seconds + _MARGIN_SECONDS) as group:
+    with process_group(topology, timeout_seconds=timeout_seconds + _MARGIN_SECONDS) as group:
         voice.say(marks.JOINED, backend=backend)
         plan = operations(topology.world_size, sizes)
         elements = max(operation.size for operation in plan) // 4
         pattern = Pattern(elements=elements, world_size=topology.world_size, device=group.device)
         for operation in plan:
             voice.say("begin", operation=operation.number)
-            trial = Trial(group, pattern, operation, partial(voice.at, operation.number))
-            voice.say("done", operation=operation.number, **trial.run())
+            on_round = partial(voice.at, operation.number)
+            done = (
+                train(group)
+                if operation.step == TRAINING
+                else Trial(group, pattern, operation, on_round).run()
+            )
+            voice.say("done", operation=operation.number, **done)
     voice.close()

@@ -58,13 +58,14 @@ def parameter_groups(model: nn.Module, named: Sequence[NamedGroup]) -> list[dict
 
 
 def build_optimizer(config: Optimizer, groups: Sequence[Mapping[str, Any]]) -> torch.optim.Optimizer:
-    """The optimizer that a configuration asks for, with PyTorch's fused kernel where there is one."""
+    """The optimizer that a configuration asks for; Adam with PyTorch's fused kernel."""
     trained = [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
     if isinstance(config, Adam):
         return _adam(config, trained)
     options = config.params.model_dump()
     if isinstance(config, Sgd):
-        return torch.optim.SGD(trained, **options, fused=True)
+        # SGD's fused kernel knows no DTensor (torch 2.13).
+        return torch.optim.SGD(trained, **options, foreach=True)
     return torch.optim.Adagrad(trained, **options)
 
 

@@ -59,3 +59,19 @@ def test_every_stage_in_bf16_stays_within_its_precision(
     for stage, history in enumerate(histories):
         assert history.losses == pytest.approx(plain.losses, rel=2e-2), f"stage {stage}"
         assert history.losses == pytest.approx(peer[2, True], rel=2e-2), f"stage {stage}"
+
+
+OPTIMIZERS = [
+    {"type": "Adam", "params": {"lr": 0.01, "adam_w_mode": False, "weight_decay": 0.1}},
+    {"type": "SGD", "params": {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}},
+    {"type": "Adagrad", "params": {"lr": 0.01}},
+]
+
+
+def test_every_optimizer_of_the_configuration_takes_the_same_steps_on_shards(ranks: Ranks) -> None:
+    whole = run(ranks, 1, [config_for(0, optimizer=optimizer) for optimizer in OPTIMIZERS])
+    sharded = run(ranks, 2, [config_for(3, optimizer=optimizer) for optimizer in OPTIMIZERS])
+
+    for optimizer, one, two in zip(OPTIMIZERS, whole, sharded, strict=True):
+        assert two.losses == pytest.approx(one.losses, rel=1e-5), optimizer["type"]
+        assert two.losses[-1] < one.losses[0], optimizer["type"]

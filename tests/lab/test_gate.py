@@ -150,6 +150,22 @@ def test_a_test_of_fewer_nodes_leaves_the_certificate_of_all(proven: LabUnderTes
     assert certificate(proven, "te2") == before
 
 
+def test_collectives_are_left_out_only_while_every_node_holds_its_certificate(proven: LabUnderTest) -> None:
+    again = smoke(proven, *SHORT, "--unless-proven")
+
+    assert again.returncode == 0, again.printed
+    assert again.result["left_out"].startswith("proven until 20")
+    assert "import" not in again.result["phases"]
+    assert all(pair["bytes_per_s"] for pair in again.result["pairs"])
+
+    proven.run("te3", f"rm {CERTIFICATE}")
+    renewed = smoke(proven, *SHORT, "--unless-proven")
+
+    assert renewed.returncode == 0, renewed.printed
+    assert renewed.result["left_out"] == ""
+    assert certificate(proven, "te3") == certificate(proven, "te1")
+
+
 def test_a_key_that_cannot_sign_is_refused_before_the_test(proven: LabUnderTest) -> None:
     proven.run("te1", "echo nonsense > /root/nokey; chmod 600 /root/nokey")
     finished = proven.run("te1", f"{python(proven)} -P -m runtime smoke --key /root/nokey", check=False)

@@ -28,8 +28,9 @@ def test_the_plan_holds_every_root_both_ways_of_the_ring_and_every_collective() 
         *("reduce-scatter",) * 2,
         *("all-to-all",) * 2,
         *("all-reduce",) * 2,
+        "training",
     ]
-    assert [op.size for op in plan[-4:]] == [12, 1048572, 4, 1024]
+    assert [op.size for op in plan[-5:]] == [12, 1048572, 4, 1024, 0]
     assert [op.number for op in plan] == list(range(len(plan)))
 
 
@@ -138,7 +139,7 @@ def test_all_operations_done_and_right_pass() -> None:
     assert (report.verdict, report.exit_code, report.backend) == ("pass", 0, "gloo")
     assert all(row.done for row in report.rows)
     assert run().phases(0.0) == {"start": 0.0, "import": 1.0, "join": 1.0, "collectives": 2.0}
-    assert summary(report, timeout_seconds=30).startswith("PASS: 2 ranks on 2 nodes over gloo, 12 of 12")
+    assert summary(report, timeout_seconds=30).startswith("PASS: 2 ranks on 2 nodes over gloo, 13 of 13")
 
 
 def test_wrong_contents_fail_and_name_rank_host_and_element() -> None:
@@ -146,7 +147,7 @@ def test_wrong_contents_fail_and_name_rank_host_and_element() -> None:
 
     assert (report.verdict, report.exit_code) == ("fail", 1)
     assert report.findings[0].found == (
-        "rank 1 on te2 got 3 wrong elements in broadcast from rank 0 of 1 MiB: element 7 is 9 and must be 8"
+        "rank 1 on te2 got 3 wrong elements in broadcast from rank 0 of 1 MiB: number 7 is 9 and must be 8"
     )
     assert cells(report.rows[0])[-1] == "wrong on 1"
 
