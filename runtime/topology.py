@@ -8,12 +8,18 @@ from dataclasses import dataclass
 
 from runtime.errors import BadInput
 
+# Set by zerorun for its ranks.
+FLIGHT = "CLUSTERWRIGHT_FLIGHT"
 _REQUIRED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """A process's place: ranks count from 0; `node_rank` is the position of its host in the hostfile."""
+    """A process's place: ranks count from 0; `node_rank` is the position of its host in the hostfile.
+
+    `flight` is the beginning of the path at which each rank leaves what it remembers when it ends badly (see
+    `runtime.comm.recorder`); empty where the launcher does not want it.
+    """
 
     rank: int
     local_rank: int
@@ -23,6 +29,7 @@ class Topology:
     master_addr: str
     master_port: int
     hostname: str
+    flight: str = ""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Topology:
@@ -49,6 +56,7 @@ class Topology:
             master_addr=environ["MASTER_ADDR"],
             master_port=_number(environ, "MASTER_PORT"),
             hostname=socket.gethostname(),
+            flight=environ.get(FLIGHT, ""),
         )
         topology._check()
         return topology

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.comm.recorder import keep_flight
 from runtime.comm.settle import settle_at_exit
 from runtime.errors import BadInput, GroupFailed
 from runtime.topology import Topology
@@ -49,6 +51,8 @@ def initialize(
     import torch.distributed as dist
 
     settle_at_exit()
+    if topology.flight:
+        keep_flight(Path(f"{topology.flight}{topology.rank}"))
     chosen = backend or default_backend()
     device = _bind(topology, chosen)
     if dist.is_initialized():

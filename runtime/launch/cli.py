@@ -20,7 +20,7 @@ from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.follow import run
 from runtime.launch.hostfile import parse_hostfile
 from runtime.launch.judge import master_name
-from runtime.launch.outcome import Outcome, exit_status
+from runtime.launch.outcome import Outcome, exit_status, first_cause
 from runtime.launch.preflight import check_nodes
 from runtime.launch.report import failure_lines, job_account
 from runtime.launch.selection import Chosen, choose
@@ -95,8 +95,9 @@ def on_signals(interrupt: Callable[[int], None]) -> None:
 class ConsoleWatcher:
     """Shows the output of ranks: rank 0's as it is, that of others behind `[host:rank]`."""
 
-    def __init__(self, hosts_by_rank: tuple[str, ...]) -> None:
+    def __init__(self, hosts_by_rank: tuple[str, ...], on_failure: Callable[[Outcome], None]) -> None:
         self._hosts = hosts_by_rank
+        self.on_failure = on_failure
         self._unread = ""
 
     def on_text(self, rank: int, piece: str) -> None:
@@ -196,7 +197,12 @@ def _launch(job: Job, ssh_config: str, key: Path) -> int:
             return 128 + session.interrupts[0]
         where = f"logs in {job.job_path}/logs"
         console.print(f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", soft_wrap=True)
-        outcome = run(session, ConsoleWatcher(job.hosts_by_rank()))
+
+        def on_failure(known: Outcome) -> None:
+            console.print(f"{first_cause(known)}; ending the job", markup=False, soft_wrap=True, style="red")
+            _keep_account(job, known, started=started, seconds=time.monotonic() - clock)
+
+        outcome = run(session, ConsoleWatcher(job.hosts_by_rank(), on_failure))
     _keep_account(job, outcome, started=started, seconds=time.monotonic() - clock)
     if not outcome.ok:
         for line in failure_lines(job, outcome):

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 
 from runtime.errors import BadInput
 from runtime.launch.spec import Order
+from runtime.topology import FLIGHT
 
 FORWARDED = (
     "NCCL_*",
@@ -36,6 +37,9 @@ SESSION = (
     "TMPDIR",
     "LD_LIBRARY_PATH",
 )
+
+# Collectives that a rank remembers: some steps of a large model.
+_REMEMBERED = "2000"
 
 
 def matching(environ: Mapping[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
@@ -88,11 +92,24 @@ def rank_environment(
     forwarded = dict(order.forwarded)
     if order.slots:
         forwarded["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.slots))
-    computed = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc)), **_interfaces(interface)}
+    threads = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc))}
+    computed = {**threads, **_recorder(order), **_interfaces(interface)}
     own = matching(session, SESSION)
     own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
     chosen = _interfaces(order.interface)
     return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
+
+
+def _recorder(order: Order) -> dict[str, str]:
+    """PyTorch's flight recorder: on, and where its dumps go; the names changed after torch 2.8, so both."""
+    return {
+        FLIGHT: order.flight,
+        "TORCH_FR_BUFFER_SIZE": _REMEMBERED,
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": _REMEMBERED,
+        "TORCH_FR_DUMP_TEMP_FILE": order.flight,
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": order.flight,
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+    }
 
 
 def _interfaces(name: str) -> dict[str, str]:

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from runtime.flight.dump import Call
 from runtime.launch import spec
 from runtime.launch.frames import Frame
-from runtime.launch.outcome import NodeEnd, Outcome, RankEnd
+from runtime.launch.outcome import TIMED_OUT, NodeEnd, Outcome, RankEnd
 from runtime.launch.session import Session
 
 GRACE_SECONDS = 10.0
@@ -27,6 +28,9 @@ class Watcher(Protocol):
 
     def on_tick(self) -> str:
         """Called about ten times a second; a reason kills the job now, empty text lets it run."""
+
+    def on_failure(self, outcome: Outcome) -> None:
+        """What is known when the job has failed and is about to be stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,8 @@ def run(session: Session, watcher: Watcher) -> Outcome:
         job.note_lost()
         stop = job.decide(watcher)
         if stop is not None:
+            if job.failed_at is not None and job.stopped is None:
+                watcher.on_failure(job.outcome())
             job.stop(stop)
     return job.outcome()
 
@@ -63,6 +69,8 @@ class _Run:
     started_at: float
     ranks: dict[int, RankEnd] = field(default_factory=dict)
     nodes: dict[str, NodeEnd] = field(default_factory=dict)
+    standing: dict[int, str] = field(default_factory=dict)
+    looked: bool = False
     failed_at: float | None = None
     stopped: Stop | None = None
     give_up_at: float | None = None
@@ -73,6 +81,8 @@ class _Run:
                 watcher.on_text(frame["rank"], piece)
         elif frame["kind"] == "exit":
             self._note_rank(host, frame)
+        elif frame["kind"] == "looked":
+            self.standing |= {one["rank"]: one["state"] for one in frame["standing"]}
         elif frame["kind"] == "ended":
             self._note_node(host, ok=frame["ok"], found="did not end well", tail=tuple(frame["tail"]))
 
@@ -84,6 +94,7 @@ class _Run:
             at_seconds=time.monotonic() - frame["age"],
             tail=tuple(frame["tail"]),
             asked=self.stopped is not None,
+            calls=tuple(Call(**call) for call in frame["calls"]),
         )
         if frame["status"] != 0:
             self._note_failure()
@@ -125,10 +136,14 @@ class _Run:
         limit = self.session.job.timeout_seconds
         if limit and time.monotonic() - self.started_at > limit:
             reason = f"the job was still running after {limit:g} s (--timeout)"
-            return Stop(reason=reason, status=124, grace_seconds=GRACE_SECONDS)
+            return Stop(reason=reason, status=TIMED_OUT, grace_seconds=GRACE_SECONDS)
         if reason := watcher.on_tick():
             return Stop(reason=reason, status=1, grace_seconds=0)
-        if self.failed_at is not None and time.monotonic() - self.failed_at > _SETTLE_SECONDS:
+        waited = time.monotonic() - self.failed_at if self.failed_at is not None else 0.0
+        if waited > _SETTLE_SECONDS / 2 and not self.looked:
+            self.looked = True
+            self.session.broadcast("look")
+        if waited > _SETTLE_SECONDS:
             return Stop(reason="", status=1, grace_seconds=GRACE_SECONDS)
         return None
 
@@ -156,4 +171,9 @@ class _Run:
             nodes=dict(self.nodes),
             stopped=self.stopped.reason if self.stopped else "",
             stop_status=self.stopped.status if self.stopped else 0,
+            standing={
+                rank: state
+                for rank, state in self.standing.items()
+                if rank not in self.ranks or self.ranks[rank].asked
+            },
         )

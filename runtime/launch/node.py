@@ -118,6 +118,7 @@ class Node:
             "measure": self._measure,
             "certify": self._certify,
             "start": self._start,
+            "look": self._look,
             "stop": self._stop,
             "ping": self._ping,
         }
@@ -169,6 +170,10 @@ class Node:
             self._work = Work(order, session=self._session, python=self._python, interface=self._interface)
         except (OSError, RuntimeFault) as e:
             self._line.send(frames.encode("ended", ok=False, status=1, tail=[str(e)]))
+
+    def _look(self, _frame: Frame) -> None:
+        standing = self._work.standing() if self._work else []
+        self._line.send(frames.encode("looked", standing=standing))
 
     def _stop(self, frame: Frame) -> None:
         if self._work:

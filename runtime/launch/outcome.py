@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from runtime.flight.compare import named
+from runtime.flight.dump import Call
 from runtime.launch.tail import cause_line
+
+# What the launcher exits with after its own limit, as timeout(1) does.
+TIMED_OUT = 124
 
 # What a rank says when another one has left: such a rank is not the first cause. Sources: gloo's
 # transport/tcp, torch's TCPStore, NCCL's watchdog in ProcessGroupNCCL.cpp.
@@ -24,7 +29,7 @@ class RankEnd:
 
     `status` is an exit status, negative for a signal. `at_seconds` is on the launcher's monotonic clock (the
     node sends how long ago it was, so clocks need not agree). `tail` holds its last lines, `asked` says that
-    the launcher had begun to stop the job.
+    the launcher had begun to stop the job, `calls` are the collectives that the rank remembers.
     """
 
     rank: int
@@ -33,6 +38,7 @@ class RankEnd:
     at_seconds: float
     tail: tuple[str, ...]
     asked: bool
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +55,17 @@ class NodeEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Everything that the nodes reported; `stopped` is the launcher's own reason for ending the job."""
+    """Everything that the nodes reported; `stopped` is the launcher's own reason for ending the job.
+
+    `standing` are ranks that had not ended when others had failed, each with the state of its process.
+    """
 
     hosts_by_rank: tuple[str, ...]
     ranks: Mapping[int, RankEnd]
     nodes: Mapping[str, NodeEnd]
     stopped: str
     stop_status: int
+    standing: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -100,7 +110,34 @@ def first_cause(outcome: Outcome) -> Cause | None:
         if not node.ok and not _explained(outcome, node)
     ]
     candidates = [(order, cause) for order, cause in candidates if not order[0]]
-    return min(candidates, key=lambda candidate: candidate[0])[1] if candidates else None
+    if not candidates:
+        return None
+    order, cause = min(candidates, key=lambda candidate: candidate[0])
+    return (_held_up(outcome) or cause) if order[1] else cause
+
+
+def _held_up(outcome: Outcome) -> Cause | None:
+    """The rank for which the others waited in vain: the one that is stopped, else the only one left."""
+    stopped = [rank for rank, state in outcome.standing.items() if state in "Tt" and state]
+    suspects = stopped or list(outcome.standing)
+    if len(suspects) != 1:
+        return None
+    waited = sorted(rank for rank, end in outcome.ranks.items() if end.status != 0)
+    doing = "is stopped (SIGSTOP or a debugger)" if stopped else "still runs"
+    return Cause(
+        host=outcome.hosts_by_rank[suspects[0]],
+        rank=suspects[0],
+        found=f"{doing}, while {named(waited)} waited for it in vain",
+        said="",
+        tail=(),
+        status=1,
+    )
+
+
+def is_hang(outcome: Outcome) -> bool:
+    """Whether ranks failed, and all of them because others did not come."""
+    failed = [end for end in outcome.ranks.values() if end.status != 0 and not end.asked]
+    return bool(failed) and all(is_consequence(end.tail) for end in failed)
 
 
 def _rank_order(end: RankEnd) -> tuple[bool, bool, float]:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     local_rank = int(arguments[1])
     _die_with_parent()
     _redirect(order.rank_log(local_rank))
-    status = _run(program_argv(order, python=sys.executable))
+    status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
     _record(Path(order.rank_exit(local_rank)), status)
     return status if status >= 0 else 128 - status
 
@@ -44,7 +44,7 @@ def _redirect(log: str) -> None:
     os.close(descriptor)
 
 
-def _run(argv: Sequence[str]) -> int:
+def _run(argv: Sequence[str], noted: Path) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
     child = os.fork()
     if child == 0:
@@ -52,6 +52,7 @@ def _run(argv: Sequence[str]) -> int:
     for number in _FORWARDED:
         signal.signal(number, lambda received, _frame: os.kill(child, received))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    noted.write_text(str(child))
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

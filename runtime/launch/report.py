@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from runtime.launch.outcome import Outcome, exit_status, first_cause
+from runtime.flight.compare import compare
+from runtime.flight.dump import Dump
+from runtime.launch.outcome import TIMED_OUT, Outcome, exit_status, first_cause, is_hang
 from runtime.launch.spec import Job
 
 _SHOWN_LINES = 15
@@ -22,6 +24,7 @@ def failure_lines(job: Job, outcome: Outcome) -> tuple[str, ...]:
         lines.append(f"its log: {where} on {cause.host}")
     elif not outcome.stopped:
         lines.append("no rank or node reported why")
+    lines += remembered(job, outcome)
     victims = [rank for rank in range(job.world_size) if cause is None or rank != cause.rank]
     unheard = [rank for rank in victims if rank not in outcome.ranks]
     followed = [rank for rank in victims if rank in outcome.ranks and outcome.ranks[rank].status != 0]
@@ -30,6 +33,14 @@ def failure_lines(job: Job, outcome: Outcome) -> tuple[str, ...]:
     if unheard:
         lines.append(f"never said that they succeeded: {_ranks(unheard, outcome)}")
     return tuple(lines)
+
+
+def remembered(job: Job, outcome: Outcome) -> list[str]:
+    """After a hang or a time-out: who is behind, or astray, by what the ranks remember."""
+    dumps = [Dump(rank=end.rank, calls=end.calls) for end in outcome.ranks.values() if end.calls]
+    if not dumps or not (is_hang(outcome) or outcome.stop_status == TIMED_OUT):
+        return []
+    return [f"they remember: {finding.found}" for finding in compare(dumps, world_size=job.world_size)]
 
 
 def _ranks(ranks: Sequence[int], outcome: Outcome) -> str:
@@ -51,5 +62,6 @@ def job_account(job: Job, outcome: Outcome | None, *, started: str, seconds: flo
         "status": exit_status(outcome) if outcome else None,
         "stopped": outcome.stopped if outcome else "",
         "cause": str(cause) if cause else "",
+        "remembered": remembered(job, outcome) if outcome else [],
     }
     return json.dumps(account, indent=2) + "\n"

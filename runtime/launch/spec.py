@@ -104,6 +104,15 @@ class Order:
         """Where a rank's end is recorded."""
         return self.path(f"logs/rank{self.first_rank + local_rank}.exit.json")
 
+    def rank_pid(self, local_rank: int) -> str:
+        """Where the number of a rank's process stands while it runs."""
+        return self.path(f"logs/rank{self.first_rank + local_rank}.pid")
+
+    @property
+    def flight(self) -> str:
+        """The beginning of the path at which each rank leaves what it remembers when it ends badly."""
+        return self.path("logs/flight_rank")
+
     @property
     def agent_log(self) -> str:
         """Where torchrun's agent on this node writes."""

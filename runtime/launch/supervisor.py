@@ -188,6 +188,15 @@ def descendants(ancestor: int) -> tuple[int, ...]:
     return tuple(pid for pid in found if pid not in zombies)
 
 
+def process_state(noted: Path) -> str:
+    """The kernel's letter for the process whose number stands in a file: T is stopped; empty for none."""
+    try:
+        stat = Path("/proc", noted.read_text(), "stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
 def kill_descendants(ancestor: int) -> int:
     """One round of SIGKILL over everything below `ancestor`; how many it was sent to."""
     pids = descendants(ancestor)

@@ -7,17 +7,21 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+from runtime.errors import BadInput
+from runtime.flight.dump import read_dump
 from runtime.launch import frames, spec
 from runtime.launch.argv import agent_argv
 from runtime.launch.environment import parse_job_environment, rank_environment
 from runtime.launch.spec import Order
-from runtime.launch.supervisor import Agent, descendants, kill_descendants
+from runtime.launch.supervisor import Agent, descendants, kill_descendants, process_state
 from runtime.launch.tail import Tail, last_lines
 
 _LAST_LINES = 40
+_LAST_CALLS = 50
 
 
 class Work:
@@ -95,9 +99,28 @@ class Work:
                 status=recorded["status"],
                 age=max(0.0, time.time() - recorded["time"]),
                 tail=last_lines(Path(self._order.rank_log(local_rank)), _LAST_LINES) if failed else [],
+                calls=self._calls(local_rank) if failed else [],
             )
         )
         return sent
+
+    def _calls(self, local_rank: int) -> list[dict[str, Any]]:
+        """What the rank remembers, where it left that."""
+        path = Path(f"{self._order.flight}{self._order.first_rank + local_rank}")
+        try:
+            return [asdict(call) for call in read_dump(path).calls[-_LAST_CALLS:]]
+        except BadInput:
+            return []
+
+    def standing(self) -> list[dict[str, Any]]:
+        """Each rank that has not ended, and the state of its process as the kernel names it (proc(5))."""
+        return [
+            {
+                "rank": self._order.first_rank + local,
+                "state": process_state(Path(self._order.rank_pid(local))),
+            }
+            for local in sorted(self._unreported)
+        ]
 
     def _last_output(self, local_rank: int) -> list[bytes]:
         tail = self._tails.pop(local_rank, None)
@@ -138,7 +161,8 @@ def _remove(order: Order) -> None:
     """What `_prepare` and the job made on this node; folders that others still use stay."""
     local_ranks = range(order.nproc)
     made = [order.agent_log, order.path(f"order{order.node_rank}.json")]
-    made += [path for local in local_ranks for path in (order.rank_log(local), order.rank_exit(local))]
+    for local in local_ranks:
+        made += [order.rank_log(local), order.rank_exit(local), order.rank_pid(local)]
     for path in made:
         Path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):

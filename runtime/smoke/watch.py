@@ -51,5 +51,8 @@ class Watch:
         self._on_hang(self.hang)
         return f"a step was not done within {limit:g} s"
 
+    def on_failure(self, outcome: object) -> None:
+        """Said by the report, which comes at once."""
+
     def _limit(self) -> float:
         return max(START_SECONDS, self._timeout_seconds) if self.places.starting else self._timeout_seconds

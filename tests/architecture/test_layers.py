@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.comm",
         "runtime.zero",
     ),
-    "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics"),
+    "runtime.flight": ("runtime.errors",),
+    "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.flight"),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.ladder": (
         "runtime.errors",
@@ -43,6 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.zero",
         "runtime.smoke",
         "runtime.launch",
+        "runtime.flight",
     ),
     "runtime.commands": ("runtime",),
     "runtime.cli": ("runtime",),

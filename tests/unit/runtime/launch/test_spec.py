@@ -75,7 +75,14 @@ def environment(
 
 
 def test_a_rank_gets_the_short_list_of_the_session_and_computed_defaults() -> None:
+    flight = "/data/jobs/j1/logs/flight_rank"
     assert environment() == {
+        "CLUSTERWRIGHT_FLIGHT": flight,
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
+        "TORCH_FR_DUMP_TEMP_FILE": flight,
+        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": flight,
+        "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
         "PATH": "/env/bin:/usr/bin",
         "HOME": "/root",
         "OMP_NUM_THREADS": "8",
