@@ -117,8 +117,7 @@ def steps_of(lab: Lab) -> list[Step]:
         _here("host packages", "provision", "lab", "requirements", "--install", timeout_seconds=600),
         _here("mirror", "provision", "lab", "mirror", timeout_seconds=900),
         _here("lab", "provision", "lab", "up", timeout_seconds=600),
-        _here("site.yml", *_SITE, "--skip-tags", "smoke_test", timeout_seconds=1200),
-        _here("smoke test", *_SITE, "--tags", "smoke_test", timeout_seconds=300),
+        _here("site.yml", *_SITE, timeout_seconds=1500),
         _deliver("example", machines),
         _there(
             "ZeRO-3 job",

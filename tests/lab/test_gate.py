@@ -73,7 +73,10 @@ def test_without_the_gate_the_log_says_so(proven: LabUnderTest) -> None:
     ("command", "words"),
     [
         (f"rm {CERTIFICATE}", "holds no certificate"),
-        (f"sed -i 's/2026/2027/' {CERTIFICATE}", "not signed with this cluster's key, or was altered"),
+        (
+            f"sed -i 's/2026/2027/' {CERTIFICATE}",
+            "its certificate is not signed with this cluster's key, or was altered",
+        ),
         (f"truncate -s 100 {CERTIFICATE}", "its certificate cannot be read"),
     ],
     ids=["none", "tampered", "torn"],
