@@ -82,7 +82,8 @@ def _mount_root(node: Node) -> Path:
 
 def attach_disk(image: Path) -> str:
     """Makes a block device of a file; the kernel removes it when its last user ends, this process too."""
-    device = _run("losetup", "--find", "--show", image)
+    # Past the host's page cache: what a node writes would else be copied and kept twice.
+    device = _run("losetup", "--find", "--show", "--direct-io=on", image)
     os.open(device, os.O_RDWR)  # held until this process ends
     _run("losetup", "--detach", device)  # in use, so it goes with its last user (losetup(8))
     return device
