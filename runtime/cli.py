@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from runtime.commands import bench, checkpoint, config, estimate, smoke
+from runtime.commands import bench, checkpoint, config, estimate, flight, smoke
 from runtime.errors import RuntimeFault
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("smoke")(smoke.smoke)
 app.command("estimate")(estimate.estimate)
+app.command("flight")(flight.flight)
 app.add_typer(bench.app, name="bench")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -10,10 +10,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 
 _WAKEUPS = 64
@@ -22,14 +25,14 @@ _WAKEUPS = 64
 def keep_flight(path: Path) -> None:
     """From now on, what this process remembers is written there before it ends badly.
 
-    A handler of SIGTERM that the program has installed, before or later, stays in force; the dump is written
-    all the same where the program has not claimed Python's wake-up descriptor for itself.
+    A handler of SIGTERM that the program has installed, before or later, stays in force; the dump is then
+    written beside it, where the program lives long enough and does not claim Python's wake-up descriptor.
     """
     recorder = _Recorder(path)
     previous = sys.excepthook
 
     def on_exception(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        recorder.write()
+        recorder.write([frame for frame, _ in walk_tb(trace)])
         previous(kind, value, trace)
 
     sys.excepthook = on_exception
@@ -41,16 +44,23 @@ class _Recorder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self) -> None:
-        """Writes the dump whole or not at all; a process that ends badly has nobody to tell why not."""
+    def write(self, stack: Sequence[FrameType] = ()) -> None:
+        """Writes the dump whole or not at all; a process that ends badly has nobody to tell why not.
+
+        The dump's own stack traces cost an import of torch._inductor, 2.5 s. Where the main thread is says as
+        much of the last call: `stack`, outermost first, or else what that thread is in now.
+        """
         import torch
 
         dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace", None)  # torch 2.7 and later
         if dump is None:
             return
+        frames = stack or _stack_of_main_thread()
         partial = self._path.with_name(f"{self._path.name}.partial")
         with contextlib.suppress(OSError, RuntimeError):
-            partial.write_bytes(dump())
+            values = pickle.loads(dump(includeStackTraces=False))
+            values["now"] = [_plain(frame) for frame in reversed(frames)]
+            partial.write_bytes(pickle.dumps(values))
             partial.replace(self._path)
 
     def listen(self) -> None:
@@ -63,14 +73,16 @@ class _Recorder:
         if taken != -1:
             signal.set_wakeup_fd(taken)
             return
-        # A child that is forked shares the pipe, and its end must not be taken for ours.
-        os.register_at_fork(after_in_child=self._forget)
+        # A child that is forked shares the pipe, and its end must not be taken for ours. A signal that comes
+        # to it before it has forgotten our handler waits until then.
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=self._forget)
         threading.Thread(target=self._wait, args=(reader,), daemon=True).start()
 
     def _forget(self) -> None:
         signal.set_wakeup_fd(-1)
         if signal.getsignal(signal.SIGTERM) == self._on_signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _let_go()
 
     def _wait(self, reader: int) -> None:
         while True:
@@ -82,6 +94,25 @@ class _Recorder:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self.write()
         _end()
+
+
+def _stack_of_main_thread() -> list[FrameType]:
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    return [frame for frame, _ in walk_stack(frame)][::-1]
+
+
+def _plain(frame: FrameType) -> dict[str, str | int]:
+    """As the flight recorder writes a frame."""
+    code = frame.f_code
+    return {"filename": code.co_filename, "line": frame.f_lineno, "name": code.co_name}
+
+
+def _hold() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _let_go() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def _end() -> None:

@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def read_dump(path: Path) -> Dump:
         BadInput: it is none, or of another format.
     """
     try:
-        values = _PlainValues(io.BytesIO(path.read_bytes())).load()
+        values: dict[str, Any] = _PlainValues(io.BytesIO(path.read_bytes())).load()
         if str(values["version"]).split(".")[0] != "2":
             raise ValueError(f"it has format {values['version']}")
         calls = tuple(_call(entry) for entry in values["entries"] if not entry.get("is_p2p"))
@@ -89,10 +89,11 @@ def read_dump(path: Path) -> Dump:
             found=str(e) or type(e).__name__,
             fix="Give dumps of torch.distributed's flight recorder, format 2.x.",
         ) from e
+    in_order = sorted(calls, key=lambda call: call.created)
+    if in_order and not in_order[-1].at:
+        in_order[-1] = replace(in_order[-1], at=_at(values.get("now") or ()))
     rank = _rank_of(path)
-    return Dump(
-        rank=rank if rank is not None else 0, calls=tuple(sorted(calls, key=lambda call: call.created))
-    )
+    return Dump(rank=rank if rank is not None else 0, calls=tuple(in_order))
 
 
 class _PlainValues(pickle.Unpickler):

@@ -7,6 +7,7 @@ its file (deepspeed/launcher/runner.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -40,6 +41,8 @@ SESSION = (
 
 # Collectives that a rank remembers: some steps of a large model.
 _REMEMBERED = "2000"
+_NAMES = ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE")
+_OLD_NAMES = ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 
 
 def matching(environ: Mapping[str, str], patterns: tuple[str, ...]) -> dict[str, str]:
@@ -78,6 +81,7 @@ def rank_environment(
     session: Mapping[str, str],
     job: Mapping[str, str],
     python: str,
+    torch: str,
     interface: str,
     cpus: int,
 ) -> dict[str, str]:
@@ -86,6 +90,7 @@ def rank_environment(
     Args:
         session: variables of the node's own session.
         job: variables of the node's job.env.
+        torch: its version, empty for none.
         interface: the one that carries the address towards the first node, used where nobody names another.
         cpus: processors that the ranks of this node share.
     """
@@ -93,21 +98,22 @@ def rank_environment(
     if order.slots:
         forwarded["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.slots))
     threads = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc))}
-    computed = {**threads, **_recorder(order), **_interfaces(interface)}
+    computed = {**threads, **_recorder(order, torch), **_interfaces(interface)}
     own = matching(session, SESSION)
     own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
     chosen = _interfaces(order.interface)
     return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
 
 
-def _recorder(order: Order) -> dict[str, str]:
-    """PyTorch's flight recorder: on, and where its dumps go; the names changed after torch 2.8, so both."""
+def _recorder(order: Order, torch: str) -> dict[str, str]:
+    """PyTorch's flight recorder: on, and where its dumps go. Its variables got new names in torch 2.10."""
+    found = re.match(r"(\d+)\.(\d+)", torch)
+    is_old = found is not None and (int(found[1]), int(found[2])) < (2, 10)
+    size, path = _OLD_NAMES if is_old else _NAMES
     return {
         FLIGHT: order.flight,
-        "TORCH_FR_BUFFER_SIZE": _REMEMBERED,
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": _REMEMBERED,
-        "TORCH_FR_DUMP_TEMP_FILE": order.flight,
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": order.flight,
+        size: _REMEMBERED,
+        path: order.flight,
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
     }
 

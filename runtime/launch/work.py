@@ -16,6 +16,7 @@ from runtime.flight.dump import read_dump
 from runtime.launch import frames, spec
 from runtime.launch.argv import agent_argv
 from runtime.launch.environment import parse_job_environment, rank_environment
+from runtime.launch.observe import torch_version
 from runtime.launch.spec import Order
 from runtime.launch.supervisor import Agent, descendants, kill_descendants, process_state
 from runtime.launch.tail import Tail, last_lines
@@ -40,6 +41,7 @@ class Work:
             session=session,
             job=_job_environment(Path(order.job_environment_path)),
             python=python,
+            torch=torch_version(),
             interface=interface,
             cpus=len(os.sched_getaffinity(0)),
         )

@@ -119,7 +119,8 @@ from runtime.comm.recorder import keep_flight
 keep_flight(Path(sys.argv[1]))
 child = os.fork()
 if child == 0:
-    time.sleep(60)
+    time.sleep(30)
+    os._exit(9)
 os.kill(child, signal.SIGTERM)
 assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
 time.sleep(0.5)
@@ -147,4 +148,4 @@ def test_the_end_of_a_forked_child_is_not_ours_and_a_handler_of_the_program_stay
 
     assert ended.stdout == "alive\n", ended.stderr
     assert ended.returncode == status
-    assert (tmp_path / "flight_rank0").exists()
+    assert (tmp_path / "flight_rank0").exists() or handler == "own"

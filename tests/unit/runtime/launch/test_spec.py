@@ -70,7 +70,13 @@ def environment(
     )[0]
     session = {"PATH": "/usr/bin", "HOME": "/root", "RANK": "7", "PET_NNODES": "9"}
     return rank_environment(
-        order, session=session, job=of_node or {}, python="/env/bin/python", interface="eth0", cpus=16
+        order,
+        session=session,
+        job=of_node or {},
+        python="/env/bin/python",
+        torch="2.13.0+cpu",
+        interface="eth0",
+        cpus=16,
     )
 
 
@@ -79,9 +85,7 @@ def test_a_rank_gets_the_short_list_of_the_session_and_computed_defaults() -> No
     assert environment() == {
         "CLUSTERWRIGHT_FLIGHT": flight,
         "TORCH_FR_BUFFER_SIZE": "2000",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
         "TORCH_FR_DUMP_TEMP_FILE": flight,
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": flight,
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
         "PATH": "/env/bin:/usr/bin",
         "HOME": "/root",
