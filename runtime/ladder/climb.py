@@ -98,7 +98,8 @@ class _Climb:
         self.session.hear(_PROMPT_SECONDS)
         prompt = set(self.session.facts)
         self.sockets(self.hosts())
-        self.show(f"waiting for {', '.join(line.host for line in self.session.silent)}", 0)
+        if self.session.silent:
+            self.show(f"waiting for {', '.join(line.host for line in self.session.silent)}", 0)
         self.session.hear(TIMEOUT_SECONDS - (time.monotonic() - started))
         self.watch.lap("nodes")
         if set(self.session.facts) != prompt:
