@@ -12,7 +12,7 @@ from options import parser
 from text import Windows
 from torch.utils.data import DataLoader, RandomSampler
 
-BATCH, LEARNING_RATE, WARM_UP = 16, 2e-3, 4
+BATCH, LEARNING_RATE, WARM_UP = 16, 1e-3, 4
 
 
 def main() -> None:

@@ -200,6 +200,7 @@ class _Climb:
         )
         outcome = run(self.session, watch)
         self.watch.add(self.places.phases(self.watch.at))
+        self.watch.lap("end")
         self.findings += of_ranks(self.session, watch, outcome)
         if self.places.finished:
             done = f"{len(self.places.plan)} operations done by every rank"

@@ -48,13 +48,15 @@ class Voice:
 
 
 def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """A rank as `python -m runtime smoke` starts it: its options, and its place from `environ`."""
+    """A rank as `python -m runtime smoke` starts it, with its place from `environ`. It ends the process."""
     parser = argparse.ArgumentParser(prog="python -m runtime smoke")
     parser.add_argument("--sizes", required=True)
     parser.add_argument("--timeout", type=float, required=True)
     options = parser.parse_args(words)
     sizes = tuple(int(size) for size in options.sizes.split(","))
     work(Topology.from_environment(environ), sizes=sizes, timeout_seconds=options.timeout)
+    # All has been said and nothing is left to free: taking torch down object by object takes 0.7 s.
+    os._exit(0)
 
 
 def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) -> None:

@@ -1,6 +1,7 @@
 """Runs the checks of an environment in it: [{"name": ..., "python": ...}] as JSON on the standard input."""
 
 import json
+import os
 import sys
 import traceback
 
@@ -12,3 +13,5 @@ for check in json.load(sys.stdin):
         failed.append("{}: {}".format(check["name"], traceback.format_exc().strip().splitlines()[-1]))
 if failed:
     sys.exit("these checks of the environment fail: " + "; ".join(failed))
+# Nothing was printed and nothing is open: taking torch down object by object takes 0.7 s.
+os._exit(0)
