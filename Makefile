@@ -3,6 +3,10 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# uv installs in seconds what takes pip minutes, from where pip is told to: it does not read pip's configuration itself.
+SOURCES = $(PIP) config list | sed -nE "s/\\\\n/ /g; s/^[^=]*\.((extra-)?index-url|find-links)='(.*)'$$/--\1 \3/p" \
+  | awk '{for (i = 2; i <= NF; i++) print $$1, $$i}'
+INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-strategy unsafe-best-match $$($(SOURCES))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
@@ -41,12 +45,13 @@ lab: development ## Tests on real nodes (root; installs the lab's Debian package
 	REQUIRE_LAB=1 $(PYTEST) tests/lab
 
 lock: development ## Solve constraints/ anew from pyproject.toml
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile $(LOCK) --extra controller -o constraints/controller.txt
-	echo 'torch==2.13.0+cpu' | $(BIN)/uv pip compile $(LOCK) --extra controller --extra dev --extra node \
-	  --constraint - $(addprefix --find-links ,$(PIP_FIND_LINKS)) -o constraints/development.txt
+	echo uv | $(LOCK) - -o constraints/uv.txt
+	$(LOCK) pyproject.toml --extra controller -o constraints/controller.txt
+	echo 'torch==2.13.0+cpu' | $(LOCK) pyproject.toml --extra controller --extra dev --extra node \
+	  --constraint - -o constraints/development.txt
 
-LOCK := pyproject.toml --python-version 3.11 --generate-hashes --upgrade --quiet \
+LOCK = $(BIN)/uv pip compile --native-tls --index-strategy unsafe-best-match $$($(SOURCES)) \
+  --python-version 3.11 --generate-hashes --upgrade --quiet \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 clean: ## Remove the virtual environment and the tools' caches
@@ -55,11 +60,15 @@ clean: ## Remove the virtual environment and the tools' caches
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.controller: constraints/controller.txt pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes --requirement constraints/controller.txt
-	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+$(BIN)/uv: constraints/uv.txt | $(BIN)/python
+	$(PIP) install --quiet --require-hashes --requirement constraints/uv.txt
+	touch $@
+
+$(VENV)/.controller: constraints/controller.txt pyproject.toml $(BIN)/uv
+	$(INSTALL) --require-hashes --requirement constraints/controller.txt
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.development: constraints/development.txt $(VENV)/.controller
-	$(PIP) install --require-hashes --requirement constraints/development.txt
+	$(INSTALL) --require-hashes --requirement constraints/development.txt
 	touch $@
