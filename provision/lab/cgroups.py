@@ -20,33 +20,39 @@ def hierarchies(mounts: str) -> list[Path]:
     return found
 
 
-def processor_hierarchy(mounts: str) -> Path | None:
-    """Where version 1 of control groups shares out processors, from the text of /proc/self/mounts."""
+# Controllers of version 1 with which faults limit a node: processors, disks.
+CONTROLLERS = ("cpu", "blkio")
+
+
+def controlled_hierarchy(mounts: str, controller: str) -> Path | None:
+    """Where version 1 of control groups has a controller, from the text of /proc/self/mounts."""
     for line in mounts.splitlines():
         _, place, kind, options = line.split(" ")[:4]
-        if kind == "cgroup" and "cpu" in options.split(","):
+        if kind == "cgroup" and controller in options.split(","):
             return Path(place)
     return None
 
 
-def processor_group(name: str) -> Path | None:
-    """The group that limits the processors of `name`; there is none where only version 2 is mounted."""
-    hierarchy = processor_hierarchy(Path("/proc/self/mounts").read_text())
-    return hierarchy / _FAMILY / name if hierarchy else None
+def limited_groups(name: str) -> dict[str, Path]:
+    """The groups that limit `name`, by controller; none where only version 2 is mounted."""
+    mounts = Path("/proc/self/mounts").read_text()
+    found = {controller: controlled_hierarchy(mounts, controller) for controller in CONTROLLERS}
+    return {controller: place / _FAMILY / name for controller, place in found.items() if place}
 
 
 def _mounted() -> list[Path]:
     return hierarchies(Path("/proc/self/mounts").read_text())
 
 
-def _with_processors() -> list[Path]:
-    processors = processor_hierarchy(Path("/proc/self/mounts").read_text())
-    return [*_mounted(), *([processors] if processors else [])]
+def _every() -> list[Path]:
+    mounts = Path("/proc/self/mounts").read_text()
+    limiting = [controlled_hierarchy(mounts, controller) for controller in CONTROLLERS]
+    return [*hierarchies(mounts), *(place for place in limiting if place)]
 
 
 def has_cgroups(name: str) -> bool:
     """Whether any hierarchy has a group called `name`."""
-    return any((hierarchy / _FAMILY / name).exists() for hierarchy in _with_processors())
+    return any((hierarchy / _FAMILY / name).exists() for hierarchy in _every())
 
 
 def enter_cgroup(name: str) -> None:
@@ -60,7 +66,7 @@ def enter_cgroup(name: str) -> None:
 def remove_cgroups(name: str, *, wait_seconds: float = 5.0) -> None:
     """Removes the empty groups at and below `name`, then the family's own when nothing else is in it."""
     deadline = time.monotonic() + wait_seconds
-    for hierarchy in _with_processors():
+    for hierarchy in _every():
         top = hierarchy / _FAMILY / name
         while top.exists():
             _remove(sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True))

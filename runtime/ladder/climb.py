@@ -121,6 +121,7 @@ class _Climb:
             *host.judge_hosts(asked.surveys, asked.clocks),
             *gpu.judge_gpus(cards, slots),
             *host.slow_processors(asked.compute),
+            *host.slow_disks(asked.disks),
         )
         known = {(finding.check, finding.hosts) for finding in self.findings}
         self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
@@ -146,6 +147,9 @@ class _Climb:
         if asked.compute:
             slowest, fastest = min(asked.compute.values()), max(asked.compute.values())
             self.done["host.compute"] = f"one thread hashes {slowest / 1e6:.0f} to {fastest / 1e6:.0f} MB/s"
+        if asked.disks:
+            rates = [one.rate for one in asked.disks.values()]
+            self.done["host.disk-write"] = f"{min(rates) / 1e6:.0f} to {max(rates) / 1e6:.0f} MB/s"
         self.skipped |= host.not_applicable(asked.surveys) | gpu.not_applicable(cards)
 
     def sockets(self, asked: Surveyed) -> None:

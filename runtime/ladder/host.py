@@ -20,6 +20,8 @@ _FREE_FILES = 1000
 # chrony keeps nodes within milliseconds; munge, TLS and the order of logs suffer from more than this.
 _CLOCK_SECONDS = 0.5
 _LEAST_SHARE = 0.9
+# Disks of one kind differ by half, and a neighbour's writing costs as much again.
+_LEAST_DISK_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,14 @@ class Clock:
 
     offset: float
     error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Bytes in a second that a node writes to the disk that jobs use, or why it cannot."""
+
+    rate: float
+    problem: str
 
 
 def judge_hosts(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> tuple[Said, ...]:
@@ -171,6 +181,21 @@ def slow_processors(rates: Mapping[str, float]) -> Iterator[Said]:
         )
         fix = "See `top` and `cat /sys/fs/cgroup/cpu.stat`; clocks with `lscpu -e=cpu,mhz` there."
         yield Said(check="compute", host=host, found=found, fix=fix)
+
+
+def slow_disks(disks: Mapping[str, Written]) -> Iterator[Said]:
+    """Nodes whose disk takes no writes, or takes them much more slowly than the others' do."""
+    rates = {host: one.rate for host, one in disks.items() if not one.problem}
+    for host, one in disks.items():
+        others = [rate for other, rate in rates.items() if other != host]
+        if one.problem:
+            found, fix = f"cannot write to {one.problem}", "See `findmnt`, `ls -ld` and `dmesg` there."
+        elif len(others) >= 2 and one.rate < _LEAST_DISK_SHARE * (usual := median(others)):
+            found = f"its disk writes {matrix.rate_text(one.rate)}, the others' {matrix.rate_text(usual)}"
+            fix = "See `iostat -x 1` (who else writes?), `dmesg` and the quota of the disk there."
+        else:
+            continue
+        yield Said(check="disk write", host=host, found=found, fix=fix)
 
 
 def evidence(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The first rung, done: every node is asked what it is, its clock compared, its processor tried."""
+"""The first rung, done: every node is asked what it is, its clock compared, its processor and disk tried."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from runtime.ladder.host import Clock
+from runtime.ladder.host import Clock, Written, slow_disks
 from runtime.launch.session import Session
 from runtime.launch.spec import HOSTFILE
 from runtime.launch.survey import Survey, from_json
@@ -16,17 +16,19 @@ from runtime.smoke import matrix
 _SURVEY_SECONDS = 10.0
 _CLOCK_SECONDS = 2.0
 _COMPUTE_SECONDS = 0.15
+_WRITE_SECONDS = 0.2
 _CONFIRMATIONS = 2
 CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyed:
-    """What the nodes that answered said; `compute` in bytes a second."""
+    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote."""
 
     surveys: dict[str, Survey]
     clocks: dict[str, Clock]
     compute: dict[str, float]
+    disks: dict[str, Written]
 
 
 def ask(session: Session) -> Surveyed:
@@ -38,6 +40,7 @@ def ask(session: Session) -> Surveyed:
         surveys={host: from_json(frame["survey"]) for host, frame in answers.items()},
         clocks={host: clock for host in answers if (clock := _clock(session, host))},
         compute=_compute(session, list(answers)),
+        disks=_disks(session, list(answers)),
     )
 
 
@@ -66,3 +69,19 @@ def _hash(session: Session, hosts: Sequence[str]) -> dict[str, float]:
     session.broadcast("compute", hosts=hosts, seconds=_COMPUTE_SECONDS)
     answers = session.gather("computed", _SURVEY_SECONDS, hosts=hosts)
     return {host: float(frame["rate"]) for host, frame in answers.items()}
+
+
+def _disks(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
+    """As for processors: nodes may share a disk, and one that looks slow may only have waited for another."""
+    disks = _write(session, hosts)
+    for _ in range(_CONFIRMATIONS):
+        for host in [said.host for said in slow_disks(disks)]:
+            again = _write(session, [host]).get(host, disks[host])
+            disks[host] = max(disks[host], again, key=lambda one: one.rate)
+    return disks
+
+
+def _write(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
+    session.broadcast("write", hosts=hosts, seconds=_WRITE_SECONDS)
+    answers = session.gather("written", _SURVEY_SECONDS, hosts=hosts)
+    return {host: Written(rate=frame["rate"], problem=frame["problem"]) for host, frame in answers.items()}

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
-from runtime.launch import frames, mesh, observe, spec, stream, survey
+from runtime.launch import disk, frames, mesh, observe, spec, stream, survey
 from runtime.launch.frames import Frame
 from runtime.launch.signature import put_certificate
 from runtime.launch.supervisor import adopt_orphans
@@ -114,6 +114,7 @@ class Node:
             "survey": self._survey,
             "clock": self._clock,
             "compute": self._compute,
+            "write": self._write,
             "serve": self._serve,
             "measure": self._measure,
             "certify": self._certify,
@@ -149,6 +150,14 @@ class Node:
 
     def _compute(self, frame: Frame) -> None:
         self._line.send(frames.encode("computed", rate=survey.compute_rate(frame["seconds"])))
+
+    def _write(self, frame: Frame) -> None:
+        folder = disk.job_disk()
+        try:
+            rate, problem = disk.write_rate(folder, frame["seconds"]), ""
+        except OSError as e:
+            rate, problem = 0.0, f"{folder}: {e.strerror}"
+        self._line.send(frames.encode("written", rate=rate, problem=problem))
 
     def _serve(self, _frame: Frame) -> None:
         if self._target is None:

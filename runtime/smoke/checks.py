@@ -28,6 +28,7 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "host.locked-memory": ("locked memory",),
     "host.shared-memory": ("shared memory",),
     "host.disk": ("disk",),
+    "host.disk-write": ("disk write",),
     "host.hardware": ("hardware",),
     "host.compute": ("compute",),
     "host.gpus": ("gpu count",),

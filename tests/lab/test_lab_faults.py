@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.lab.cgroups import processor_group
+from provision.lab.cgroups import limited_groups
 from provision.lab.fault import record
 from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.fault.record import Active
@@ -77,7 +77,7 @@ def traces(lab: LabUnderTest) -> dict[str, object]:
     """All that a fault could leave on te2: rules, queues, links, files with their modes, units, a group."""
     files = "find /etc /var/lib/clusterwright-fault /data -xdev -type f 2>/dev/null | sort"
     here = Path("/sys/class/net") / f"cw{lab.name}-te2"
-    group = processor_group(f"{lab.name}/te2")
+    groups = limited_groups(f"{lab.name}/te2")
     return {
         "rules": lab.out("te2", "nft list ruleset"),
         "queues": lab.out("te2", "tc qdisc show"),
@@ -86,7 +86,7 @@ def traces(lab: LabUnderTest) -> dict[str, object]:
         "units": lab.out("te2", "systemctl list-units --all --plain --no-legend 'clusterwright-*'"),
         "cable": ((here / "operstate").read_text(), (here / "mtu").read_text()),
         "limits": lab.status()["te2"],
-        "group": group is not None and group.exists(),
+        "groups": [name for name, group in groups.items() if group.exists()],
         "record": (lab.lab.nodes[1].folder / "faults.json").exists(),
     }
 
@@ -159,6 +159,11 @@ def computes_slowly(lab: LabUnderTest) -> None:
     assert float(lab.out("te2", python(SPENT))) < 0.3
 
 
+def writes_slowly(lab: LabUnderTest) -> None:
+    writing = "dd if=/dev/zero of=/dev/vdb bs=1M count=4 oflag=direct conv=fsync 2>/dev/null"
+    assert float(lab.out("te2", f"TIMEFORMAT=%R; {{ time {writing}; }} 2>&1")) > 0.5
+
+
 def takes_the_port(lab: LabUnderTest) -> None:
     assert reaches(lab, "te1", "te2", 29500)
 
@@ -177,6 +182,7 @@ EFFECTS: dict[str, Callable[[LabUnderTest], None]] = {
     "wrong-hosts te2 te1": takes_another_for_te1,
     "host-key-changed te2": is_refused,
     "slow-cpu te2": computes_slowly,
+    "slow-disk te2": writes_slowly,
     "ports-taken te2": takes_the_port,
 }
 

@@ -29,6 +29,23 @@ import os, time
 if os.environ["RANK"] == "2": raise ValueError("boom")
 time.sleep(300)
 """
+# A training job that never ends: ZeRO-3 over all nodes, collectives limited to 8 s.
+TRAINING = """
+import runtime, torch
+runtime.init_distributed(timeout_seconds=8)
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Linear(8, 1))
+engine, *_ = runtime.initialize(model=model, model_parameters=model.parameters(), config={
+    "train_micro_batch_size_per_gpu": 1,
+    "zero_optimization": {"stage": 3},
+    "optimizer": {"type": "AdamW", "params": {"lr": 1e-3}},
+})
+while True:
+    engine.backward(engine(torch.ones(1, 8)).mean())
+    engine.step()
+    if engine.global_steps == 5:
+        print("steady", flush=True)
+"""
 
 
 @pytest.fixture
@@ -36,7 +53,7 @@ def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     """The lab with a folder of scripts on every node."""
     writing = [
         f"printf %s {shlex.quote(text)} > '/root/cw_test/{name}.py'"
-        for name, text in {"show": SHOW, "stubborn": STUBBORN, "boom": BOOM}.items()
+        for name, text in {"show": SHOW, "stubborn": STUBBORN, "boom": BOOM, "training": TRAINING}.items()
     ]
     converged_lab.out_of_all(" && ".join(["mkdir -p /root/cw_test", *writing]))
     yield converged_lab
@@ -155,4 +172,23 @@ def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnder
 
     assert "te3 was lost" in cluster.out("te1", "cat /tmp/out")
     assert 40 < int(cluster.out("te3", "cat /tmp/gone")) < 75
+    assert nothing_left(cluster)
+
+
+def test_a_stopped_rank_of_a_training_job_is_named_in_time(cluster: LabUnderTest) -> None:
+    job = "/root/cw_test/job"
+    start(cluster, f"cd /root/cw_test && zerorun --no-gate --log-dir {job} training.py")
+    for number, node in enumerate(cluster.nodes):
+        wait_until(cluster, node, f"grep -qs steady {job}/logs/rank{number}.log")
+
+    stopped_at = float(cluster.out("te3", f"kill -STOP $(cat {job}/logs/rank2.pid) && date +%s.%N"))
+    wait_until(cluster, "te1", f"[ -e {job}/job.json ]")
+    named_at, _, account = cluster.out("te1", f"stat -c %.9Y {job}/job.json && cat {job}/job.json").partition(
+        "\n"
+    )
+
+    assert float(named_at) - stopped_at < 8 + 2
+    words = "rank 2 on te3 is stopped (SIGSTOP or a debugger), while ranks 0, 1, 3 waited for it in vain"
+    assert json.loads(account)["cause"] == words
+    assert words in cluster.out("te1", "cat /tmp/out")
     assert nothing_left(cluster)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from provision.errors import BadInput
-from provision.lab.fault.model import Fault, Named, Part, Target
+from provision.lab.fault.model import Fault, Named, Part, Target, Words
 from provision.lab.shape import Argv
 
 # ext4 keeps 16 MiB back (4096 blocks), and counts them as free.
@@ -42,26 +43,44 @@ _GO_ON = """for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=
 kill -CONT "${pid%/environ}" 2>/dev/null || true; done"""
 
 
-def _slow(target: Target) -> Sequence[Argv]:
-    if target.group is None:
+def _limited(target: Target, controller: str, limit: str, *values: str) -> Sequence[Argv]:
+    """A group with a limit, and the node's processes in it."""
+    if controller not in target.groups:
         raise BadInput(
-            f"slow the processor of {target.node.name}",
-            found="this machine has no cpu controller of version 1 of control groups",
+            f"limit {target.node.name}",
+            found=f"this machine has no {controller} controller of version 1 of control groups",
             fix="Use another fault; version 2 is not supported here.",
         )
-    group, quota = str(target.group), int(target.value) * _PERIOD_MICROSECONDS // 100
-    limit = 'mkdir -p "$1"; echo "$2" >"$1/cpu.cfs_period_us"; echo "$3" >"$1/cpu.cfs_quota_us"'
+    group = str(target.groups[controller])
     return [
-        ("sh", "-ec", limit, "fault", group, str(_PERIOD_MICROSECONDS), str(quota)),
+        ("sh", "-ec", f'mkdir -p "$1"; {limit}', "fault", group, *values),
         ("sh", "-c", _ENTER, "fault", group, str(target.init)),
     ]
 
 
-def _fast(target: Target) -> Sequence[Argv]:
+def _slow_processor(target: Target) -> Sequence[Argv]:
+    quota = int(target.value) * _PERIOD_MICROSECONDS // 100
+    limit = 'echo "$2" >"$1/cpu.cfs_period_us"; echo "$3" >"$1/cpu.cfs_quota_us"'
+    return _limited(target, "cpu", limit, str(_PERIOD_MICROSECONDS), str(quota))
+
+
+def _slow_disk(target: Target) -> Sequence[Argv]:
+    """What reaches the disk past the page cache: version 1 does not know whose the cached writes are."""
+    number = shlex.join(target.within("stat", "--format=%Hr:%Lr", "/dev/vdb"))
+    limit = f'number=$({number}); echo "$number $2" >"$1/blkio.throttle.write_bps_device"'
+    return _limited(target, "blkio", limit, str(int(target.value) * 10**6))
+
+
+def _free(controller: str) -> Words:
     """Back to the top of the hierarchy, where the lab's nodes are when no fault holds them."""
-    if target.group is None:
-        return []
-    return [("sh", "-c", _LEAVE, "fault", str(target.group), str(target.group.parents[2]))]
+
+    def leave(target: Target) -> Sequence[Argv]:
+        if controller not in target.groups:
+            return []
+        group = target.groups[controller]
+        return [("sh", "-c", _LEAVE, "fault", str(group), str(group.parents[2]))]
+
+    return leave
 
 
 def _take_port(target: Target) -> Sequence[Argv]:
@@ -82,11 +101,20 @@ FAULTS = (
         needs_site=True,
     ),
     Fault(
+        name="slow-disk",
+        what="the node's data disk takes so many megabytes a second, past the page cache",
+        named=Named(part=Part.node, cause="disk"),
+        inject=_slow_disk,
+        clear=_free("blkio"),
+        default="5",
+        value_pattern="[1-9][0-9]{0,3}",
+    ),
+    Fault(
         name="slow-cpu",
         what="the node gets a share (in percent) of one processor",
         named=Named(part=Part.node, cause="cpu|processor|comput"),
-        inject=_slow,
-        clear=_fast,
+        inject=_slow_processor,
+        clear=_free("cpu"),
         default="10",
         value_pattern="[1-9][0-9]?",
     ),

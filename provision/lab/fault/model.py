@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -36,7 +36,8 @@ class Target:
     """Where a fault strikes.
 
     keeper and init: the processes that hold the node's network, and the node's own process 1, as this machine
-    counts them. shape: the limits of the cable that a person asked for. group: what limits its processors.
+    counts them. shape: the limits of the cable that a person asked for. groups: what limits it, control
+    groups of version 1 by controller.
     """
 
     lab: Lab
@@ -46,7 +47,7 @@ class Target:
     keeper: int
     init: int
     shape: Shape
-    group: Path | None = None
+    groups: Mapping[str, Path] = field(default_factory=dict)
 
     def within(self, *words: str) -> Argv:
         """Runs words in the node, also while no ssh reaches it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from provision.edges import process
 from provision.errors import BadInput, ProvisionError
 from provision.lab import observe
-from provision.lab.cgroups import processor_group
+from provision.lab.cgroups import limited_groups
 from provision.lab.fault import record
 from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.fault.model import Fault, Target
@@ -106,7 +106,7 @@ def _aim(lab: Lab, node: LabNode, active: Active) -> Target:
         keeper=keeper,
         init=init,
         shape=load_shape(node),
-        group=processor_group(f"{lab.name}/{node.name}"),
+        groups=limited_groups(f"{lab.name}/{node.name}"),
     )
 
 

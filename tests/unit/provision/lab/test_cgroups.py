@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.lab.cgroups import hierarchies, processor_hierarchy
+from provision.lab.cgroups import controlled_hierarchy, hierarchies
 
 V1_HYBRID = """\
 tmpfs /sys/fs/cgroup tmpfs rw 0 0
@@ -21,9 +21,9 @@ def test_on_a_machine_of_today_there_is_one() -> None:
     assert hierarchies(V2) == [Path("/sys/fs/cgroup")]
 
 
-def test_the_processors_hierarchy_is_that_of_version_1() -> None:
+def test_a_controller_s_hierarchy_is_that_of_version_1() -> None:
     both = "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\n"
 
-    assert processor_hierarchy(both) == Path("/sys/fs/cgroup/cpu,cpuacct")
-    assert processor_hierarchy("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n") is None
-    assert processor_hierarchy("cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n") is None
+    assert controlled_hierarchy(both, "cpu") == Path("/sys/fs/cgroup/cpu,cpuacct")
+    assert controlled_hierarchy("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", "cpu") is None
+    assert controlled_hierarchy("cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0\n", "cpu") is None

@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from runtime.ladder.host import Clock, evidence, judge_hosts, not_applicable, slow_processors
+from runtime.ladder.host import (
+    Clock,
+    Written,
+    evidence,
+    judge_hosts,
+    not_applicable,
+    slow_disks,
+    slow_processors,
+)
 from runtime.launch import survey
 from runtime.launch.gpus import Gpus
 from runtime.launch.survey import Survey
@@ -139,3 +147,29 @@ def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
     assert seen.free_bytes["/"] > 0
     assert seen.processors >= 1
     assert survey.compute_rate(0.01) > 0
+
+
+def wrote(*rates: float) -> dict[str, Written]:
+    return {f"te{number}": Written(rate=rate, problem="") for number, rate in enumerate(rates, start=1)}
+
+
+def test_a_disk_is_slow_where_it_takes_a_quarter_of_what_the_others_take() -> None:
+    (said,) = slow_disks(wrote(4e8, 5e6, 9e8, 5e8))
+
+    assert (said.check, said.host) == ("disk write", "te2")
+    assert said.found == "its disk writes 5 MB/s, the others' 500 MB/s"
+
+
+@pytest.mark.parametrize("rates", [(4e8, 1.5e8, 5e8), (1e6, 9e8), (1e6,), ()])
+def test_disks_that_differ_as_disks_do_or_have_too_few_to_compare_with_are_left_alone(
+    rates: tuple[float, ...],
+) -> None:
+    assert list(slow_disks(wrote(*rates))) == []
+
+
+def test_a_disk_that_takes_no_file_is_named_with_the_reason() -> None:
+    disks = {**wrote(4e8), "te2": Written(rate=0.0, problem="/data: Read-only file system")}
+
+    (said,) = slow_disks(disks)
+
+    assert (said.host, said.found) == ("te2", "cannot write to /data: Read-only file system")

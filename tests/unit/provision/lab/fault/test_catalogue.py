@@ -21,9 +21,9 @@ TARGET = Target(
     keeper=9,
     init=11,
     shape=Shape(),
-    group=Path("/sys/fs/cgroup/cpu/clusterwright/lab/te2"),
+    groups={name: Path(f"/sys/fs/cgroup/{name}/clusterwright/lab/te2") for name in ("cpu", "blkio")},
 )
-ISSUE = {
+ASKED = {
     *("link-down", "slow-send", "slow-receive", "slow-both", "mtu-hole", "packet-loss"),
     *("firewall-all", "firewall-ports", "firewall-peer", "ports-taken", "wrong-interface"),
     *("loopback-name", "wrong-hosts", "clock-skew", "host-key-changed"),
@@ -51,7 +51,7 @@ def test_an_entry_is_whole(fault: Fault) -> None:
 
 
 def test_the_issue_s_faults_are_there_or_left_out_with_a_reason() -> None:
-    assert {*CATALOGUE, *LEFT_OUT} == ISSUE
+    assert {*CATALOGUE, *LEFT_OUT} == {*ASKED, "slow-disk"}
 
 
 def test_a_pulled_cable_is_this_machine_s_end() -> None:
@@ -103,9 +103,10 @@ def test_a_wrong_name_is_a_marked_line() -> None:
     ]
 
 
-def test_a_slow_processor_needs_a_controller() -> None:
-    with pytest.raises(BadInput, match="no cpu controller"):
-        fault_called("slow-cpu").inject(replace(TARGET, value="10", group=None))
+@pytest.mark.parametrize(("name", "controller"), [("slow-cpu", "cpu"), ("slow-disk", "blkio")])
+def test_a_limit_needs_its_controller(name: str, controller: str) -> None:
+    with pytest.raises(BadInput, match=f"no {controller} controller"):
+        fault_called(name).inject(replace(TARGET, value="10", groups={}))
 
 
 @pytest.mark.parametrize(
