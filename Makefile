@@ -10,7 +10,7 @@ INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-stra
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test lint unit distributed lab lock clean
+.PHONY: help demo demo-down controller development test lint unit distributed lab browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -25,7 +25,7 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-test: lint unit distributed lab ## Everything that CI runs
+test: lint unit distributed lab browser ## Everything that CI runs
 
 lint: development ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
 	$(BIN)/ruff check .
@@ -43,6 +43,11 @@ distributed: development ## Tests with two to four gloo ranks on this machine
 lab: development ## Tests on real nodes (root; installs the lab's Debian packages)
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) tests/lab
+
+browser: development ## Tests of pages in headless Chromium (root; installs its Debian package)
+	command -v chromium-headless-shell >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install --yes -qq --no-install-recommends chromium-headless-shell; }
+	REQUIRE_BROWSER=1 $(PYTEST) tests/browser
 
 lock: development ## Solve constraints/ anew from pyproject.toml
 	echo uv | $(LOCK) - -o constraints/uv.txt

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from runtime.ladder import gpu, host, network, sockets, survey
+from runtime.ladder import gpu, host, network, sockets, survey, transport
 from runtime.ladder.certify import certify, proven_until, revoke
 from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
 from runtime.ladder.survey import Surveyed
+from runtime.ladder.transport import judge_transports
 from runtime.launch import stream
 from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
@@ -20,6 +21,7 @@ from runtime.launch.judge import judge, ranks_of
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, reach, reach_problems, silence
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
+from runtime.launch.survey import Survey
 from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.localize import Finding
 from runtime.smoke.places import Places
@@ -86,6 +88,7 @@ class _Climb:
     findings: list[Finding] = field(default_factory=list)
     pairs: dict[Pair, PairResult] = field(default_factory=dict)
     reached: tuple[Reach, ...] = ()
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
@@ -115,6 +118,7 @@ class _Climb:
         self.findings += [of_problem(problem) for problem in judge(job, facts)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
         asked = survey.ask(self.session)
+        self.surveys = asked.surveys
         slots = {node.host.name: len(node.slots) for node in job.nodes}
         cards = {name: seen.gpus for name, seen in asked.surveys.items()}
         said = (
@@ -206,6 +210,11 @@ class _Climb:
         self.watch.add(self.places.phases(self.watch.at))
         self.watch.lap("end")
         self.findings += of_ranks(self.session, watch, outcome)
+        chosen = self.places.transports_by_host
+        said = judge_transports(chosen, self.surveys)
+        self.findings += [of_host(self.session, one) for one in said]
+        self.done |= transport.evidence(chosen)
+        self.skipped |= transport.not_applicable(self.places.backend, len(self.session.lines), chosen)
         if self.places.finished:
             done = f"{len(self.places.plan)} operations done by every rank"
             self.done |= {

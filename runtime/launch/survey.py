@@ -23,6 +23,7 @@ from runtime.launch.observe import environment_digest
 # An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
 _NAMES_SECONDS = 3.0
 _BLOCK = bytes(1 << 16)
+_RDMA = Path("/sys/class/infiniband")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class Survey:
 
     `addresses_by_name` are all nodes' names as this node resolves them; `own_address` what its own host name
     means there; `free_bytes` by mount point, for those that exist; `environment` the digest that the role
-    conda_env wrote; `speed_bits` what a physical interface has negotiated, in bits a second.
+    conda_env wrote; `speed_bits` what a physical interface has negotiated, in bits a second; `rdma_ports`
+    those that are active, such as "mlx5_0 port 1 (InfiniBand)".
     """
 
     hostname: str
@@ -41,6 +43,7 @@ class Survey:
     mtu: int
     speed_bits: int
     rdma: bool
+    rdma_ports: Sequence[str]
     open_files: int
     locked_bytes: int
     shared_memory_free: int
@@ -76,7 +79,8 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         interface=interface,
         mtu=interface_mtu(interface),
         speed_bits=_speed_bits(interface),
-        rdma=any(Path("/sys/class/infiniband").glob("*")),
+        rdma=any(_RDMA.glob("*")),
+        rdma_ports=rdma_ports(_RDMA),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         locked_bytes=resource.getrlimit(resource.RLIMIT_MEMLOCK)[0],
         shared_memory_free=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0,
@@ -97,6 +101,19 @@ def _speed_bits(interface: str) -> int:
         return max(0, int((device / "speed").read_text())) * 10**6 if (device / "device").exists() else 0
     except (OSError, ValueError):
         return 0
+
+
+def rdma_ports(devices: Path) -> list[str]:
+    """The active ports of RDMA devices (sysfs-class-infiniband): `state` reads "4: ACTIVE"."""
+    found = []
+    for port in sorted(devices.glob("*/ports/*")):
+        try:
+            state, layer = ((port / name).read_text().strip() for name in ("state", "link_layer"))
+        except OSError:
+            continue
+        if state.endswith("ACTIVE"):
+            found.append(f"{port.parents[1].name} port {port.name} ({layer})")
+    return found
 
 
 def _resolve_all(names: Sequence[str]) -> dict[str, str]:

@@ -44,6 +44,7 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "sockets.bandwidth": ("bandwidth",),
     "collectives.progress": ("progress", "job"),
     "collectives.contents": ("contents",),
+    "collectives.transport": ("transport",),
     "certificate.written": ("certificate",),
 }
 

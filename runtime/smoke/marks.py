@@ -15,6 +15,8 @@ BEAT_SECONDS = 0.5
 
 # Before the first operation: the process runs, torch is imported, the group is formed.
 STARTED, IMPORTED, JOINED = "started", "imported", "joined"
+# The network that NCCL has chosen, once it has.
+TRANSPORT = "transport"
 
 
 def encode(event: str, **values: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.comm.transport import SOCKETS
 from runtime.smoke import marks
 from runtime.smoke.plan import Operation
 
@@ -47,6 +48,7 @@ class Places:
         self.ranks = [Place(rank=rank, host=host) for rank, host in enumerate(hosts_by_rank)]
         self.measured = [Measured() for _ in plan]
         self.backend = ""
+        self.transports: dict[int, str] = {}
         self.reached_at: dict[int, float] = {}
 
     def hear(self, rank: int, event: Mapping[str, Any], now: float) -> None:
@@ -61,6 +63,8 @@ class Places:
         elif kind == "done":
             place.stage = _FIRST + 2 * event["operation"] + 1
             self._measure(rank, event)
+        elif kind == marks.TRANSPORT:
+            self.transports[rank] = event["name"]
         else:
             place.stage = _EARLY[kind]
             self.backend = event.get("backend", self.backend)
@@ -71,6 +75,15 @@ class Places:
         measured.seconds_by_rank[rank] = event["seconds"]
         if event["wrong"]:
             measured.wrong_by_rank[rank] = event["wrong"]
+
+    @property
+    def transports_by_host(self) -> dict[str, str]:
+        """The network that NCCL took on each node; sockets where any rank there uses them."""
+        found: dict[str, str] = {}
+        for rank, name in self.transports.items():
+            host = self.ranks[rank].host
+            found[host] = found[host] if found.get(host) == SOCKETS else name
+        return found
 
     @property
     def front(self) -> int:

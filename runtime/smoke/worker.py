@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from runtime.comm import transport
 from runtime.comm.group import process_group
 from runtime.smoke import marks
 from runtime.smoke.pattern import Pattern
@@ -47,19 +49,23 @@ class Voice:
         self._thread.join()
 
 
-def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
+def main(words: Sequence[str], environ: MutableMapping[str, str]) -> None:
     """A rank as `python -m runtime smoke` starts it, with its place from `environ`. It ends the process."""
     parser = argparse.ArgumentParser(prog="python -m runtime smoke")
     parser.add_argument("--sizes", required=True)
     parser.add_argument("--timeout", type=float, required=True)
     options = parser.parse_args(words)
     sizes = tuple(int(size) for size in options.sizes.split(","))
-    work(Topology.from_environment(environ), sizes=sizes, timeout_seconds=options.timeout)
+    topology, log = Topology.from_environment(environ), transport.keep_log(environ)
+    try:
+        work(topology, sizes=sizes, timeout_seconds=options.timeout, nccl_log=log)
+    finally:
+        log.unlink()
     # All has been said and nothing is left to free: taking torch down object by object takes 0.7 s.
     os._exit(0)
 
 
-def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) -> None:
+def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float, nccl_log: Path) -> None:
     """Runs all operations over the job's ranks: NCCL where there are GPUs, else Gloo."""
     voice = Voice()
     voice.say(marks.STARTED, hostname=topology.hostname, pid=os.getpid())
@@ -85,4 +91,6 @@ def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float) ->
                 else Trial(group, pattern, operation, on_round).run()
             )
             voice.say("done", operation=operation.number, **done)
+            if backend == "nccl" and operation.number == 0:
+                voice.say(marks.TRANSPORT, name=transport.chosen(nccl_log.read_text(errors="replace")))
     voice.close()

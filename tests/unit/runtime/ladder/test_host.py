@@ -33,6 +33,7 @@ def healthy(host: str) -> Survey:
         mtu=1500,
         speed_bits=0,
         rdma=False,
+        rdma_ports=(),
         open_files=1 << 20,
         locked_bytes=8 << 20,
         shared_memory_free=1 << 30,
