@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES = $(PIP) config list | sed -nE "s/\\\\n/ /g; s/^[^=]*\.((extra-)?index-url|find-links)='(.*)'$$/--\1 \3/p" \
   | awk '{for (i = 2; i <= NF; i++) print $$1, $$i}'
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-strategy unsafe-best-match $$($(SOURCES))
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down controller development test lint unit distributed lab browser lock clean

@@ -50,6 +50,9 @@ def smoke(
         "--unless-proven/--no-unless-proven",
         help="Leave the collectives out where all nodes hold valid certificates.",
     ),
+    least_bandwidth: float = typer.Option(
+        0.0, min=0.0, help="MB/s that every pair must carry, beside what the peers of this run do."
+    ),
     quick: bool = typer.Option(False, "--quick", help="Hosts and sockets only: no torch, no collectives."),
     json_file: Path = typer.Option(None, "--json", help="Write the result there as well."),
     junit_file: Path = typer.Option(None, "--junit", help="Write the checks as JUnit XML, for a CI system."),
@@ -73,6 +76,7 @@ def smoke(
         unless_proven=unless_proven,
         key=key.expanduser(),
         valid_seconds=valid_days * 86_400,
+        floor=least_bandwidth * 1e6,
     )
     if plan.key.is_file():
         verifier(plan.key)  # A key that cannot sign is refused before the test, not after it.

@@ -48,7 +48,8 @@ class Plan:
     """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch.
 
     `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `key` signs the
-    certificate of nodes that pass, which holds for `valid_seconds`.
+    certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second that every pair
+    must carry, 0 where nobody demands it.
     """
 
     sizes: Sequence[int]
@@ -57,6 +58,7 @@ class Plan:
     unless_proven: bool
     key: Path
     valid_seconds: float
+    floor: float
 
 
 class _Stopwatch:
@@ -119,6 +121,7 @@ class _Climb:
         self.show("asking the nodes for names, clocks, limits, disks", 0)
         asked = survey.ask(self.session)
         self.surveys = asked.surveys
+        network.reachable_floor(self.plan.floor, asked.surveys)
         slots = {node.host.name: len(node.slots) for node in job.nodes}
         cards = {name: seen.gpus for name, seen in asked.surveys.items()}
         said = (
@@ -189,6 +192,8 @@ class _Climb:
         self.findings += network.judge_pairs(
             self.pairs, surveys=asked.surveys, compute=asked.compute, ranks=held
         )
+        if self.plan.floor and not any(finding.check == "bandwidth" for finding in self.findings):
+            self.findings += network.below_floor(self.pairs, self.plan.floor, held)
         self.done |= network.evidence(self.pairs, hosts, asked.surveys)
         missing = [pair for pair in pairs if pair not in self.pairs]
         if missing:
@@ -287,7 +292,11 @@ class _Climb:
 
 
 def climb(session: Session, plan: Plan, show: Show) -> Report:
-    """Climbs the ladder as far as it holds."""
+    """Climbs the ladder as far as it holds.
+
+    Raises:
+        BadInput: a demand that the hardware cannot meet, or a key that cannot sign.
+    """
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, plan.sizes))
     state = _Climb(session=session, plan=plan, places=places, show=show)

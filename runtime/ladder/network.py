@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
+from runtime.errors import BadInput
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Survey
 from runtime.smoke import matrix
@@ -92,6 +93,43 @@ def judge_pairs(
     ]
     said = [*_contents(results), *_path_mtu(results, surveys), *_latency(results), *found]
     return tuple(_finding(entry, ranks) for entry in said if entry is not None)
+
+
+def reachable_floor(floor: float, surveys: Mapping[str, Survey]) -> None:
+    """Refuses a demand that no network of these interfaces could meet; `floor` in bytes a second.
+
+    Raises:
+        BadInput: an interface has negotiated less.
+    """
+    for host, seen in surveys.items():
+        if seen.speed_bits and floor > seen.speed_bits / 8:
+            raise BadInput(
+                f"demand {rate_text(floor)} of every pair of nodes",
+                found=f"{seen.interface} of {host} has negotiated {seen.speed_bits / 1e9:g} Gbit/s, "
+                f"which is {rate_text(seen.speed_bits / 8)}",
+                fix="Lower --least-bandwidth, or see `ethtool` and the cable there.",
+            )
+
+
+def below_floor(results: Results, floor: float, ranks: Mapping[str, tuple[int, ...]]) -> tuple[Finding, ...]:
+    """What carries less than somebody demands (bytes a second), whatever the peers of this run do."""
+    rates = {pair: rate for pair, rate in rates_of(results).items() if rate < floor}
+    asked = f"less than the {rate_text(floor)} that --least-bandwidth asks for"
+    fix = "See the negotiated speed, `tc qdisc show` and who else uses the network."
+    if len(rates) > 1 and len(rates) == len(results):
+        hosts = tuple(sorted({host for pair in rates for host in pair}))
+        found = f"every pair carries {_range(list(rates.values()))}, {asked}"
+        return (_finding(("bandwidth", hosts, "everything", found, fix, True), ranks),)
+    return tuple(
+        _finding(
+            (
+                *("bandwidth", pair, " -> ".join(pair)),
+                *(f"{' -> '.join(pair)} carries {rate_text(rate)}, {asked}", fix, True),
+            ),
+            ranks,
+        )
+        for pair, rate in rates.items()
+    )
 
 
 # Check, nodes, where, found, fix, conclusive.

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from runtime.ladder.network import best_of, ceiling, evidence, judge_pairs, suspicious
+from runtime.errors import BadInput
+from runtime.ladder.network import (
+    below_floor,
+    best_of,
+    ceiling,
+    evidence,
+    judge_pairs,
+    reachable_floor,
+    suspicious,
+)
 from runtime.launch.stream import PairResult
 from runtime.smoke.checks import CATALOGUE
 from runtime.smoke.localize import Finding
@@ -170,3 +179,27 @@ def test_the_best_of_two_measurements_counts_each_for_itself() -> None:
     assert best_of(slow, late) == replace(late, rtt_p50_s=1e-5, rtt_p99_s=slow.rtt_p99_s)
     assert best_of(broken, slow) == slow
     assert best_of(slow, broken) == slow
+
+
+def test_a_demand_names_the_pairs_that_do_not_meet_it() -> None:
+    results = matrix({"te1>te2": {"bytes_per_s": 6e8}})
+
+    (said,) = below_floor(results, 7e8, RANKS)
+
+    assert (said.where, said.conclusive) == ("te1 -> te2", True)
+    assert said.found == "te1 -> te2 carries 600 MB/s, less than the 700 MB/s that --least-bandwidth asks for"
+    assert below_floor(results, 6e8, RANKS) == ()
+
+
+def test_where_no_pair_meets_a_demand_it_is_said_once() -> None:
+    (said,) = below_floor(matrix({}), 9e8, RANKS)
+
+    assert said.found.startswith("every pair carries 800 MB/s, less than the 900 MB/s")
+    assert said.hosts == tuple(NAMES)
+
+
+def test_a_demand_that_the_interface_cannot_meet_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"eth0 of te3 has negotiated 1 Gbit/s, which is 125 MB/s"):
+        reachable_floor(126e6, cluster(speed_bits=10**9))
+
+    reachable_floor(125e6, cluster(speed_bits=10**9))
