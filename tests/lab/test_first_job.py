@@ -63,3 +63,19 @@ def test_the_same_job_in_bf16_learns(ready: LabUnderTest) -> None:
 
     assert len(losses) == 25
     assert losses[-1] < losses[0] - 1.0
+
+
+def test_a_job_continues_after_a_node_lost_its_disk(ready: LabUnderTest) -> None:
+    """The nodes share no disk: each keeps its own shards and a copy of its neighbour's."""
+    first, lost = ready.nodes[0], ready.nodes[2]
+    job = f"cd {FOLDER} && zerorun train.py --deepspeed_config ds_config.json --checkpoints checkpoints"
+
+    ready.run(first, f"{job} --steps 12 --metrics before.jsonl", timeout_seconds=180)
+    ready.run(lost, f"rm -r {FOLDER}/checkpoints")
+    ready.run(first, f"{job} --steps 25 --metrics after.jsonl", timeout_seconds=180)
+    ready.run(first, f"cd {FOLDER} && (head -10 before.jsonl; cat after.jsonl) > whole.jsonl")
+    compared = ready.run(
+        first, f"cd {FOLDER} && {PYTHON} metrics.py whole.jsonl plain.jsonl --tolerance 1e-4"
+    )
+
+    assert compared.stdout.startswith("green: 25 steps"), compared.stdout
