@@ -79,6 +79,8 @@ class _Run:
         if frame["kind"] == "lines":
             for piece in frame["pieces"]:
                 watcher.on_text(frame["rank"], piece)
+        elif frame["kind"] == "failing":
+            self._note_failure()
         elif frame["kind"] == "exit":
             self._note_rank(host, frame)
         elif frame["kind"] == "looked":
@@ -143,9 +145,14 @@ class _Run:
         if waited > _SETTLE_SECONDS / 2 and not self.looked:
             self.looked = True
             self.session.broadcast("look")
-        if waited > _SETTLE_SECONDS:
+        if waited > _SETTLE_SECONDS and self._somebody_failed():
             return Stop(reason="", status=1, grace_seconds=GRACE_SECONDS)
         return None
+
+    def _somebody_failed(self) -> bool:
+        """An end that was bad; a rank that only said that it fails may still think better of it."""
+        ranks = any(end.status != 0 for end in self.ranks.values())
+        return ranks or any(not end.ok for end in self.nodes.values())
 
     def _all_well(self) -> bool:
         """Every rank has succeeded: the agents, slow to leave with their torch, have nothing left to do."""

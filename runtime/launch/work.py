@@ -33,6 +33,7 @@ class Work:
         _prepare(order)
         self._tails = {local: Tail(Path(order.rank_log(local))) for local in order.shown_local_ranks}
         self._unreported = set(range(order.nproc))
+        self._failing: set[int] = set()
         self._statuses: dict[int, int] = {}
         self._kill_at: float | None = None
         self.ended = False
@@ -53,7 +54,7 @@ class Work:
         status = self._agent.status()
         self._kill_when_due(agent_ended=status is not None)
         sent = [frame for local in self._tails for frame in self._lines(local)]
-        sent += self._ends()
+        sent += [*self._failures(), *self._ends()]
         if status is not None and not descendants(os.getpid()):
             sent += self._ends()
             sent += self._farewell(status)
@@ -82,6 +83,15 @@ class Work:
         pieces = self._tails[local_rank].read()
         return [_lines_frame(self._order.first_rank + local_rank, pieces)] if pieces else []
 
+    def _failures(self) -> list[bytes]:
+        """Ranks that have left a dump: they end badly, but tearing torch down takes them another second."""
+        dumped = {local for local in self._unreported - self._failing if self._dump_of(local).exists()}
+        self._failing |= dumped
+        return [frames.encode("failing", rank=self._order.first_rank + local) for local in sorted(dumped)]
+
+    def _dump_of(self, local_rank: int) -> Path:
+        return Path(f"{self._order.flight}{self._order.first_rank + local_rank}")
+
     def _ends(self) -> list[bytes]:
         return [frame for local in sorted(self._unreported) for frame in self._end(local)]
 
@@ -108,9 +118,8 @@ class Work:
 
     def _calls(self, local_rank: int) -> list[dict[str, Any]]:
         """What the rank remembers, where it left that."""
-        path = Path(f"{self._order.flight}{self._order.first_rank + local_rank}")
         try:
-            return [asdict(call) for call in read_dump(path).calls[-_LAST_CALLS:]]
+            return [asdict(call) for call in read_dump(self._dump_of(local_rank)).calls[-_LAST_CALLS:]]
         except BadInput:
             return []
 
@@ -152,6 +161,7 @@ def _prepare(order: Order) -> None:
     for local in range(order.nproc):
         Path(order.rank_log(local)).write_bytes(b"")
         Path(order.rank_exit(local)).unlink(missing_ok=True)
+        Path(f"{order.flight}{order.first_rank + local}").unlink(missing_ok=True)
     # Variables may be secrets, and the ranks inherit them from the agent.
     plain = json.dumps(spec.to_json(replace(order, forwarded={}, environment={})))
     path = Path(order.path(f"order{order.node_rank}.json"))
