@@ -70,6 +70,7 @@ class _Run:
     ranks: dict[int, RankEnd] = field(default_factory=dict)
     nodes: dict[str, NodeEnd] = field(default_factory=dict)
     standing: dict[int, str] = field(default_factory=dict)
+    failing: set[int] = field(default_factory=set)
     looked: bool = False
     failed_at: float | None = None
     stopped: Stop | None = None
@@ -80,7 +81,10 @@ class _Run:
             for piece in frame["pieces"]:
                 watcher.on_text(frame["rank"], piece)
         elif frame["kind"] == "failing":
-            self._note_failure()
+            # Whoever is asked to end leaves a dump as well.
+            if self.stopped is None:
+                self.failing.add(frame["rank"])
+                self._note_failure()
         elif frame["kind"] == "exit":
             self._note_rank(host, frame)
         elif frame["kind"] == "looked":
@@ -181,6 +185,7 @@ class _Run:
             standing={
                 rank: state
                 for rank, state in self.standing.items()
-                if rank not in self.ranks or self.ranks[rank].asked
+                if (rank not in self.ranks or self.ranks[rank].asked) and rank not in self.failing
             },
+            failing=frozenset(self.failing),
         )

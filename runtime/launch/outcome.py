@@ -57,7 +57,8 @@ class NodeEnd:
 class Outcome:
     """Everything that the nodes reported; `stopped` is the launcher's own reason for ending the job.
 
-    `standing` are ranks that had not ended when others had failed, each with the state of its process.
+    `standing` are ranks that had not ended when others had failed, each with the state of its process;
+    `failing` those that have left what they remember, on their way to a bad end.
     """
 
     hosts_by_rank: tuple[str, ...]
@@ -66,6 +67,7 @@ class Outcome:
     stopped: str
     stop_status: int
     standing: Mapping[int, str] = field(default_factory=dict)
+    failing: frozenset[int] = frozenset()
 
     @property
     def ok(self) -> bool:
@@ -122,7 +124,8 @@ def _held_up(outcome: Outcome) -> Cause | None:
     suspects = stopped or list(outcome.standing)
     if len(suspects) != 1:
         return None
-    waited = sorted(rank for rank, end in outcome.ranks.items() if end.status != 0)
+    ended = {rank for rank, end in outcome.ranks.items() if end.status != 0}
+    waited = sorted(ended | outcome.failing)
     doing = "is stopped (SIGSTOP or a debugger)" if stopped else "still runs"
     return Cause(
         host=outcome.hosts_by_rank[suspects[0]],

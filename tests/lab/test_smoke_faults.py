@@ -38,7 +38,8 @@ def test_healthy_nodes_pass_and_leave_nothing(converged_lab: LabUnderTest) -> No
     assert [node["name"] for node in passed.result["nodes"]] == converged_lab.nodes
     assert {node["interface"] for node in passed.result["nodes"]} == {"eth0"}
     assert all(op["done"] and not op["wrong_ranks"] for op in passed.result["operations"])
-    assert passed.result["operations"][-1]["size"] == 64 << 20
+    assert passed.result["operations"][-2]["size"] == 64 << 20
+    assert passed.result["operations"][-1]["step"] == "training"
     assert nothing_left(converged_lab)
     assert converged_lab.out_of_all("ls -d /tmp/clusterwright-smoke-* 2>/dev/null | wc -l") == ["0"] * 4
 
