@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runtime.launch.outcome import NodeEnd, Outcome, RankEnd, exit_status, first_cause, status_text
@@ -100,3 +102,15 @@ def test_a_status_in_words(status: int, words: str) -> None:
 )
 def test_the_line_that_says_what_went_wrong(lines: list[str], cause: str) -> None:
     assert cause_line(lines) == cause
+
+
+def test_a_stopped_rank_is_named_while_those_that_waited_are_still_on_their_way_out() -> None:
+    known = replace(
+        outcome(rank_end(0, 1, 1.0, GLOO)),
+        standing={1: "T"},
+        failing=frozenset({0, 2}),
+    )
+
+    assert str(first_cause(known)) == (
+        "rank 1 on te1 is stopped (SIGSTOP or a debugger), while ranks 0, 2 waited for it in vain"
+    )
