@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import LabUnderTest
+from tests.lab.jobs import smoke
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt"
 FOLDER = "/data/jobs/first"
@@ -34,6 +35,8 @@ def ready(converged_lab: LabUnderTest) -> LabUnderTest:
             node, f"rm -rf {FOLDER} && mkdir -p {FOLDER} && echo {packed()} | base64 -d | tar -xzC {FOLDER}"
         )
     first = converged_lab.nodes[0]
+    proven = smoke(converged_lab, "--max-bytes", "65536")
+    assert proven.returncode == 0, proven.printed
     converged_lab.run(first, f"cd {FOLDER} && {PYTHON} plain.py --metrics plain.jsonl", timeout_seconds=120)
     return converged_lab
 

@@ -191,4 +191,5 @@ def test_a_stopped_rank_of_a_training_job_is_named_in_time(cluster: LabUnderTest
     words = "rank 2 on te3 is stopped (SIGSTOP or a debugger), while ranks 0, 1, 3 waited for it in vain"
     assert json.loads(account)["cause"] == words
     assert words in cluster.out("te1", "cat /tmp/out")
-    assert nothing_left(cluster)
+    # A stopped process does not end politely: it is killed after the grace of 10 s.
+    assert nothing_left(cluster, 20)
