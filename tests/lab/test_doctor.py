@@ -14,7 +14,8 @@ from tests.lab.conftest import LabUnderTest, provision
 STATE = (
     # A test that fails takes the certificate of those that it names.
     "sha256sum /etc/hosts $(ls /etc/clusterwright/* | grep -v certificate)"
-    " /data/miniconda3/envs/*/lib/python3*/site-packages/torch/{version,functional}.py; ls -A /data /var/lib/clusterwright-fault 2>/dev/null; ip -brief link"
+    " /data/miniconda3/envs/*/lib/python3*/site-packages/torch/{version,functional}.py;"
+    " ls -A /data /var/lib/clusterwright-fault 2>/dev/null; ip -brief link"
 )
 
 
