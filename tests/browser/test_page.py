@@ -1,4 +1,4 @@
-"""The smoke test's page as a browser shows it, of a result that the lab gave (te4 polices what te1 sends)."""
+"""The smoke test's page as a browser shows it, of a made-up result with hostile text in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from runtime.smoke.formats.page import page
 
-RESULT = Path(__file__).parents[1] / "cases/smoke/slow_direction.json"
+RESULT = Path(__file__).parents[1] / "cases/smoke/page.json"
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
 WIDTH, HEIGHT = 1200, 1600
 # Appended for the test only: what the browser made of the page, written into its title.

@@ -94,6 +94,7 @@ def test_the_smoke_test_runs_from_the_controller(converged_lab: LabUnderTest, tm
 
     assert "PASS" in passed.stdout
     assert failed.returncode == 1
+    converged_lab.run("te2", "test ! -e /etc/clusterwright/certificate.json")
     findings = json.loads((tmp_path / "r").read_text())["findings"]
     assert {host for finding in findings for host in finding["hosts"]} == {"te2"}
     assert all("rows" in finding for finding in findings)
