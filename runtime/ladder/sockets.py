@@ -17,7 +17,7 @@ QUICK = Bounds(connect_seconds=2.0, latency_seconds=0.02, stream_seconds=0.1)
 _SECOND_LOOK = Bounds(connect_seconds=2.0, latency_seconds=0.05, stream_seconds=0.6)
 _SERVE_SECONDS = 3.0
 # A pair that looks slow is measured so often again; what that shows may raise a suspicion of another one.
-_CONFIRMATIONS = 3
+_CONFIRMATIONS = 2
 _MOST_LOOKS = 10
 
 Progress = Callable[[str], None]

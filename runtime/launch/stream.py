@@ -59,8 +59,9 @@ class PairResult:
     """One ordered pair. Times in seconds, None where it did not come to them; `bytes_per_s` as delivered.
 
     `retransmits` are the source's TCP segments sent again; `path_mtu` the largest packet in bytes that
-    arrived whole with fragmentation forbidden, 0 where none did; `waited_share` the part of the stream's time
-    that the end with the busier processors waited for one (/proc/PID/schedstat): no fault of the network.
+    arrived whole with fragmentation forbidden, 0 where none did. Of the stream's time, at the end where it is
+    more: `waited_share` waiting for a processor, `busy_share` that and working (/proc/PID/schedstat): no
+    fault of the network.
     """
 
     source: str
@@ -72,6 +73,7 @@ class PairResult:
     retransmits: int | None = None
     path_mtu: int | None = None
     waited_share: float | None = None
+    busy_share: float | None = None
     error: str = ""
 
 
@@ -178,7 +180,7 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
     """
     buffer = bytearray(_CHUNK_BYTES)
     total, counted, right = 0, 0, -1
-    waited = _waited_seconds()
+    before = _processor_seconds()
     began = warm_at = ended = 0.0
     while not began or ended - began < seconds + _DRAIN_SECONDS:
         connection.settimeout(began + seconds + _DRAIN_SECONDS - ended if began else _FIRST_BYTE_SECONDS)
@@ -196,8 +198,9 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
         total += count
         counted += count if ended > warm_at else 0
     rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
-    waited = _waited_seconds() - waited
-    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "waited": waited}
+    worked, waited = _since(before)
+    own = {"worked": worked, "waited": waited}
+    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, **own}
 
 
 def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
@@ -244,9 +247,9 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
     """Sends for the stream's time, then asks the target what arrived."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
-    waited = _waited_seconds()
+    before = _processor_seconds()
     _send_for(connection, contents, bounds.stream_seconds)
-    waited = _waited_seconds() - waited
+    worked, waited = _since(before)
     connection.shutdown(socket.SHUT_WR)
     retransmits = _retransmits(connection)
     connection.settimeout(2 * _DRAIN_SECONDS)
@@ -255,8 +258,12 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
             delivered = json.loads(lines.readline(4096) or b"{}")
     except TimeoutError:
         delivered = {}
-    share = min(1.0, max(waited, delivered.get("waited", 0.0)) / bounds.stream_seconds)
-    return {"retransmits": retransmits, "waited_share": share, **_judged(delivered)}
+    there = delivered.get("worked", 0.0), delivered.get("waited", 0.0)
+    shares = {
+        "waited_share": min(1.0, max(waited, there[1]) / bounds.stream_seconds),
+        "busy_share": min(1.0, max(worked + waited, sum(there)) / bounds.stream_seconds),
+    }
+    return {"retransmits": retransmits, **shares, **_judged(delivered)}
 
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,12 +285,18 @@ def _send_for(connection: socket.socket, contents: _Contents, seconds: float) ->
             return
 
 
-def _waited_seconds() -> float:
-    """How long this thread has been ready to run while others ran; 0 where the kernel does not count it."""
+def _processor_seconds() -> tuple[float, float]:
+    """How long this thread has run, and been ready to while others ran; 0 where the kernel does not count."""
     try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
+        worked, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+        return int(worked) / 1e9, int(waited) / 1e9
+    except (OSError, ValueError):
+        return 0.0, 0.0
+
+
+def _since(before: tuple[float, float]) -> tuple[float, float]:
+    worked, waited = _processor_seconds()
+    return worked - before[0], waited - before[1]
 
 
 def _retransmits(connection: socket.socket) -> int | None:

@@ -148,6 +148,35 @@ def test_a_slow_processor_is_not_reported_as_a_network() -> None:
     assert judge_pairs(matrix(slow), surveys=cluster(), compute={**COMPUTE, "te3": 2e7}, ranks=RANKS) == ()
 
 
+def test_a_stream_that_kept_a_processor_busy_says_nothing_against_the_network() -> None:
+    slow = {"bytes_per_s": 2e8, "waited_share": 0.02}
+
+    assert judged({"te1>te2": slow | {"busy_share": 0.97}}) == ()
+    assert suspicious(matrix({"te1>te2": slow | {"busy_share": 0.97}}), COMPUTE) == ()
+    (finding,) = judged({"te1>te2": slow | {"busy_share": 0.3}})
+    assert finding.where == "te1 -> te2"
+
+
+def test_a_busy_pair_clears_its_ends_and_leaves_the_others_as_they_are() -> None:
+    pairs = {"te1>*": {"bytes_per_s": 2e8, "busy_share": 0.3}}
+    one_busy = matrix(pairs) | {("te1", "te2"): replace(matrix(pairs)["te1", "te2"], busy_share=0.95)}
+
+    found = judge_pairs(one_busy, surveys=cluster(), compute=COMPUTE, ranks=RANKS)
+
+    assert sorted(finding.where for finding in found) == ["te1 -> te3", "te1 -> te4"]
+
+
+def test_processors_that_hold_every_pair_back_do_not_make_a_slow_network() -> None:
+    fast = {host: replace(seen, speed_bits=10**10) for host, seen in cluster().items()}
+    slow = {pair: replace(result, bytes_per_s=3e8) for pair, result in matrix({}).items()}
+    held_back = {pair: replace(result, busy_share=0.95) for pair, result in slow.items()}
+
+    (finding,) = judge_pairs(slow, surveys=fast, compute=COMPUTE, ranks=RANKS)
+
+    assert finding.found.startswith("every pair is slow")
+    assert judge_pairs(held_back, surveys=fast, compute=COMPUTE, ranks=RANKS) == ()
+
+
 def test_with_two_nodes_the_pair_is_named() -> None:
     two = {
         pair: result
