@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from statistics import median
 
 from runtime.errors import BadInput
+from runtime.ladder.rates import Results, is_wrong, loses_packets, processor_bound, rates_of
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Survey
 from runtime.smoke import matrix
@@ -33,48 +33,6 @@ _LATENCY_SECONDS = 2e-3
 # One stream of plain sockets is not expected to fill a faster network than this.
 _STREAM_CEILING = 1e9
 
-# However long the processors were busy with other things, no more than this is held in a pair's favour.
-_MOST_WAITED = 0.75
-# A stream that kept an end's processor busy for this share of its time is not held back by the network: one
-# that waits for the network sleeps. Seen: 0.90 to 1.00 over loopback (1.3 to 5.8 GB/s within a minute), 0.75
-# to 1.00 between four nodes on two cores, 0.17 to 0.49 there behind a limit of 1 Gbit/s.
-_PROCESSOR_BOUND = 0.7
-
-Results = Mapping[Pair, PairResult]
-
-
-def best_of(old: PairResult, new: PairResult) -> PairResult:
-    """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
-    faster = max(old, new, key=lambda result: (not result.error, _running_rate(result)))
-    timed = [result for result in (old, new) if result.rtt_p50_s is not None]
-    sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
-    return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
-
-
-def rates_of(results: Results) -> dict[Pair, float]:
-    """Bytes in a second of the time that both ends could run, of each measured pair.
-
-    Nothing arrived is 0; wrong bytes are another check's. What a processor held back counts as a normal pair:
-    the network between may be faster, and is not slower.
-    """
-    found = {pair: _running_rate(result) for pair, result in results.items() if not _wrong(result)}
-    bound = [pair for pair in found if _processor_bound(results[pair])]
-    typical = matrix.of_pairs(found).typical if bound else 0.0
-    return found | {pair: max(found[pair], typical) for pair in bound}
-
-
-def _processor_bound(result: PairResult) -> bool:
-    return (result.busy_share or 0.0) >= _PROCESSOR_BOUND
-
-
-def _running_rate(result: PairResult) -> float:
-    waited = min(_MOST_WAITED, result.waited_share or 0.0)
-    return (result.bytes_per_s or 0.0) / (1 - waited)
-
-
-def _wrong(result: PairResult) -> bool:
-    return "other bytes" in result.error
-
 
 def ceiling(surveys: Mapping[str, Survey]) -> float | None:
     """Bytes in a second that the negotiated speed allows one stream; None where an interface does not say."""
@@ -86,6 +44,7 @@ def suspicious(results: Results, compute: Mapping[str, float]) -> tuple[Pair, ..
     """The pairs to measure once more before anyone is blamed."""
     nodes = len({node for pair in results for node in pair})
     found = to_confirm(verdicts(rates_of(results), compute=compute), nodes)
+    found = tuple(pair for pair in found if not loses_packets(results[pair]))
     late = [pair for pair, result in results.items() if _is_late(result, results)]
     wrong = [pair for pair, result in results.items() if result.error]
     return tuple(dict.fromkeys((*found, *late, *wrong)))
@@ -100,7 +59,7 @@ def judge_pairs(
 ) -> tuple[Finding, ...]:
     """All that the pairs say: wrong bytes, packets that do not pass, late answers, and who is slow."""
     rates = rates_of(results)
-    held_back = sum(map(_processor_bound, results.values())) > len(results) / 2
+    held_back = sum(map(processor_bound, results.values())) > len(results) / 2
     promised = None if held_back else ceiling(surveys)
     found = [_of_verdict(v, rates, results) for v in verdicts(rates, compute=compute, ceiling=promised)]
     said = [*_contents(results), *_path_mtu(results, surveys), *_latency(results), *found]
@@ -163,7 +122,7 @@ def _finding(said: _Said, ranks: Mapping[str, tuple[int, ...]]) -> Finding:
 
 def _contents(results: Results) -> Iterator[_Said]:
     for pair, result in results.items():
-        if _wrong(result):
+        if is_wrong(result):
             fix = "Memory, network card or driver corrupts data: see `ethtool -S` on both, take the node out."
             yield (
                 "stream contents",

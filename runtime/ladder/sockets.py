@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.ladder.network import best_of, suspicious
+from runtime.ladder.network import suspicious
+from runtime.ladder.rates import best_of
 from runtime.launch.session import Session
 from runtime.launch.stream import Bounds, PairResult, from_json, to_json
 from runtime.smoke.schedule import Pair, halves, packed

@@ -36,8 +36,8 @@ _FIRST_BYTE_SECONDS = 2.0
 # Keeps what waits in the sender's own buffer small, so that a slow link is not drained for seconds (tcp(7)).
 _UNSENT_BYTES = 1 << 17
 _NOTSENT_LOWAT = 25
-# struct tcp_info of linux/tcp.h: eight bytes, then 32-bit fields, tcpi_total_retrans the 24th of them.
-_RETRANSMITS_AT = 8 + 23 * 4
+# struct tcp_info of linux/tcp.h: tcpi_total_retrans and tcpi_data_segs_out, 32 bits each.
+_RETRANSMITS_AT, _SEGMENTS_AT = 100, 156
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +58,10 @@ class Bounds:
 class PairResult:
     """One ordered pair. Times in seconds, None where it did not come to them; `bytes_per_s` as delivered.
 
-    `retransmits` are the source's TCP segments sent again; `path_mtu` the largest packet in bytes that
-    arrived whole with fragmentation forbidden, 0 where none did. Of the stream's time, at the end where it is
-    more: `waited_share` waiting for a processor, `busy_share` that and working (/proc/PID/schedstat): no
-    fault of the network.
+    `retransmits` are the source's TCP segments sent again, `resent_share` their part of all that it sent;
+    `path_mtu` the largest packet in bytes that arrived whole with fragmentation forbidden, 0 where none did.
+    Of the stream's time, at the end where it is more: `waited_share` waiting for a processor, `busy_share`
+    that and working (/proc/PID/schedstat): no fault of the network.
     """
 
     source: str
@@ -71,6 +71,7 @@ class PairResult:
     rtt_p99_s: float | None = None
     bytes_per_s: float | None = None
     retransmits: int | None = None
+    resent_share: float | None = None
     path_mtu: int | None = None
     waited_share: float | None = None
     busy_share: float | None = None
@@ -251,7 +252,7 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
     _send_for(connection, contents, bounds.stream_seconds)
     worked, waited = _since(before)
     connection.shutdown(socket.SHUT_WR)
-    retransmits = _retransmits(connection)
+    resent = _resent(connection)
     connection.settimeout(2 * _DRAIN_SECONDS)
     try:
         with connection.makefile("rb", buffering=0) as lines:
@@ -263,7 +264,7 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
         "waited_share": min(1.0, max(waited, there[1]) / bounds.stream_seconds),
         "busy_share": min(1.0, max(worked + waited, sum(there)) / bounds.stream_seconds),
     }
-    return {"retransmits": retransmits, **shares, **_judged(delivered)}
+    return {**resent, **shares, **_judged(delivered)}
 
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,11 +300,13 @@ def _since(before: tuple[float, float]) -> tuple[float, float]:
     return worked - before[0], waited - before[1]
 
 
-def _retransmits(connection: socket.socket) -> int | None:
+def _resent(connection: socket.socket) -> dict[str, Any]:
+    """What the kernel says of segments sent again; nothing where it is too old to."""
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    if len(info) < _RETRANSMITS_AT + 4:
-        return None
-    return int(struct.unpack_from("=I", info, _RETRANSMITS_AT)[0])
+    if len(info) < _SEGMENTS_AT + 4:
+        return {}
+    again, sent = (int(struct.unpack_from("=I", info, at)[0]) for at in (_RETRANSMITS_AT, _SEGMENTS_AT))
+    return {"retransmits": again, "resent_share": again / sent if sent else 0.0}
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:

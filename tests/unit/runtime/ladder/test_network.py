@@ -11,13 +11,13 @@ import pytest
 from runtime.errors import BadInput
 from runtime.ladder.network import (
     below_floor,
-    best_of,
     ceiling,
     evidence,
     judge_pairs,
     reachable_floor,
     suspicious,
 )
+from runtime.ladder.rates import best_of
 from runtime.launch.stream import PairResult
 from runtime.smoke.checks import CATALOGUE
 from runtime.smoke.localize import Finding
@@ -175,6 +175,24 @@ def test_processors_that_hold_every_pair_back_do_not_make_a_slow_network() -> No
 
     assert finding.found.startswith("every pair is slow")
     assert judge_pairs(held_back, surveys=fast, compute=COMPUTE, ranks=RANKS) == ()
+
+
+def test_a_way_that_loses_packets_is_one_fault_however_its_rates_scatter() -> None:
+    """Rates as seen with a fifth of the packets to te2 lost: data one way, acknowledgements the other."""
+    lost = {"resent_share": 0.3, "retransmits": 300}
+    pairs = {
+        "te1>te2": {"bytes_per_s": 8.8e6, **lost},
+        "te3>te2": {"bytes_per_s": 4.6e5, **lost},
+        "te4>te2": {"bytes_per_s": 6.4e5, **lost},
+        "te2>te1": {"bytes_per_s": 2.1e8, "resent_share": 0.001, "retransmits": 2},
+        "te2>te4": {"bytes_per_s": 9.4e7, "resent_share": 0.001, "retransmits": 2},
+    }
+
+    (finding,) = judged(pairs)
+
+    assert (finding.hosts, finding.where) == (("te2",), "te2 receive")
+    assert "460 kB/s to 8.8 MB/s" in finding.found
+    assert suspicious(matrix(pairs), COMPUTE) == ()
 
 
 def test_with_two_nodes_the_pair_is_named() -> None:

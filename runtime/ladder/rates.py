@@ -1,0 +1,75 @@
+"""What streams say of the network, less what processors and lost packets account for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from runtime.launch.stream import PairResult
+from runtime.smoke import matrix
+from runtime.smoke.schedule import Pair
+
+# However long the processors were busy with other things, no more than this is held in a pair's favour.
+_MOST_WAITED = 0.75
+# A stream that kept an end's processor busy for this share of its time is not held back by the network: one
+# that waits for the network sleeps. Seen: 0.90 to 1.00 over loopback (1.3 to 5.8 GB/s within a minute), 0.75
+# to 1.00 between four nodes on two cores, 0.17 to 0.49 there behind a limit of 1 Gbit/s.
+_PROCESSOR_BOUND = 0.7
+# A way that loses packets for good; a healthy one sent up to 0.1 % again on a busy machine.
+_LOSSY_SHARE = 0.05
+_FEWEST_LOST = 10
+
+Results = Mapping[Pair, PairResult]
+
+
+def rates_of(results: Results) -> dict[Pair, float]:
+    """Bytes in a second of the time that both ends could run, of each measured pair.
+
+    Nothing arrived is 0; wrong bytes are another check's. What a processor held back counts as a normal pair:
+    the network between may be faster, and is not slower. What loss leaves of a rate is luck, so all ways that
+    lose packets count as equally slow; a stream whose acknowledgements they lose is excused.
+    """
+    found = {pair: _running_rate(result) for pair, result in results.items() if not is_wrong(result)}
+    if not found:
+        return found
+    usual = matrix.of_pairs(found)
+    lossy = {pair for pair, rate in found.items() if rate < usual.least and loses_packets(results[pair])}
+    excused = {pair for pair in found if processor_bound(results[pair])} | set(_unacknowledged(lossy))
+    most = max((found[pair] for pair in lossy), default=0.0)
+    return (
+        found
+        | {pair: max(found[pair], usual.typical) for pair in excused & found.keys()}
+        | dict.fromkeys(lossy, most)
+    )
+
+
+def _unacknowledged(lossy: set[Pair]) -> Iterator[Pair]:
+    return (pair[::-1] for pair in lossy if pair[::-1] not in lossy)
+
+
+def best_of(old: PairResult, new: PairResult) -> PairResult:
+    """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
+    faster = max(old, new, key=lambda result: (not result.error, _running_rate(result)))
+    timed = [result for result in (old, new) if result.rtt_p50_s is not None]
+    sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
+    return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
+
+
+def processor_bound(result: PairResult) -> bool:
+    """Whether a processor held the stream back, and not the network."""
+    return (result.busy_share or 0.0) >= _PROCESSOR_BOUND
+
+
+def loses_packets(result: PairResult) -> bool:
+    """Whether so much was sent again that no second look is needed."""
+    return (result.resent_share or 0.0) >= _LOSSY_SHARE and (result.retransmits or 0) >= _FEWEST_LOST
+
+
+def is_wrong(result: PairResult) -> bool:
+    """Whether other bytes arrived than were sent."""
+    return "other bytes" in result.error
+
+
+def _running_rate(result: PairResult) -> float:
+    waited = min(_MOST_WAITED, result.waited_share or 0.0)
+    return (result.bytes_per_s or 0.0) / (1 - waited)
