@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from runtime.launch.stream import PairResult
@@ -15,6 +15,9 @@ _MOST_WAITED = 0.75
 # that waits for the network sleeps. Seen: 0.90 to 1.00 over loopback (1.3 to 5.8 GB/s within a minute), 0.75
 # to 1.00 between four nodes on two cores, 0.17 to 0.49 there behind a limit of 1 Gbit/s.
 _PROCESSOR_BOUND = 0.7
+# With less of the machine's processors idle, a healthy stream was seen to fall to a third of its peers'.
+_STRAINED_IDLE = 0.1
+_STRAINED_SHARE = 0.15
 # A way that loses packets for good; a healthy one sent up to 0.1 % again on a busy machine.
 _LOSSY_SHARE = 0.05
 _FEWEST_LOST = 10
@@ -25,26 +28,43 @@ Results = Mapping[Pair, PairResult]
 def rates_of(results: Results) -> dict[Pair, float]:
     """Bytes in a second of the time that both ends could run, of each measured pair.
 
-    Nothing arrived is 0; wrong bytes are another check's. What a processor held back counts as a normal pair:
-    the network between may be faster, and is not slower. What loss leaves of a rate is luck, so all ways that
-    lose packets count as equally slow; a stream whose acknowledgements they lose is excused.
+    Nothing arrived is 0; wrong bytes are another check's. What loss leaves of a rate is luck, so all ways
+    that lose packets count as equally slow.
     """
     found = {pair: _running_rate(result) for pair, result in results.items() if not is_wrong(result)}
-    if not found:
-        return found
-    usual = matrix.of_pairs(found)
-    lossy = {pair for pair, rate in found.items() if rate < usual.least and loses_packets(results[pair])}
-    excused = {pair for pair in found if processor_bound(results[pair])} | set(_unacknowledged(lossy))
+    lossy = _lossy(found, results)
     most = max((found[pair] for pair in lossy), default=0.0)
-    return (
-        found
-        | {pair: max(found[pair], usual.typical) for pair in excused & found.keys()}
-        | dict.fromkeys(lossy, most)
-    )
+    return found | dict.fromkeys(lossy, most)
 
 
-def _unacknowledged(lossy: set[Pair]) -> Iterator[Pair]:
-    return (pair[::-1] for pair in lossy if pair[::-1] not in lossy)
+def excused(results: Results, *, confirmed: bool) -> frozenset[Pair]:
+    """Pairs that say nothing against the network: a processor held them back, or acknowledgements were lost.
+
+    Args:
+        confirmed: what looked slow was measured again, so that what the whole machine's lack of processors
+            accounts for counts as well.
+    """
+    rates = rates_of(results)
+    lossy = _lossy(rates, results)
+    bound = {pair for pair in rates if processor_bound(results[pair])}
+    strained = _strained(rates, results) if confirmed else set()
+    return frozenset(bound | strained | {pair[::-1] for pair in lossy if pair[::-1] not in lossy})
+
+
+def _strained(rates: Mapping[Pair, float], results: Results) -> set[Pair]:
+    """Pairs whose machine had no processor to spare: packets waited, or were dropped, in its own queues."""
+    least = _STRAINED_SHARE * matrix.of_pairs(rates).typical if rates else 0.0
+    return {
+        pair
+        for pair, rate in rates.items()
+        if rate >= least and (share := results[pair].idle_share) is not None and share < _STRAINED_IDLE
+    }
+
+
+def _lossy(rates: Mapping[Pair, float], results: Results) -> set[Pair]:
+    """Slow pairs that lose packets for good."""
+    least = matrix.of_pairs(rates).least if rates else 0.0
+    return {pair for pair, rate in rates.items() if rate < least and loses_packets(results[pair])}
 
 
 def best_of(old: PairResult, new: PairResult) -> PairResult:

@@ -51,18 +51,23 @@ class Verdict:
 
 
 def verdicts(
-    rates: Mapping[Pair, float], *, compute: Mapping[str, float], ceiling: float | None = None
+    rates: Mapping[Pair, float],
+    *,
+    compute: Mapping[str, float],
+    ceiling: float | None = None,
+    excused: Collection[Pair] = (),
 ) -> tuple[Verdict, ...]:
     """All faults of a run, from bytes in a second of each measured pair and of each node's processor.
 
-    `ceiling` is what the hardware promises for a pair, None where nothing is known of it.
+    `ceiling` is what the hardware promises for a pair, None where nothing is known of it. Pairs that are
+    `excused` count as normal, however slow.
     """
     weak = sorted(matrix.slow_nodes(compute))
     found = [Verdict(kind=COMPUTE, nodes=(node,)) for node in weak]
     # A processor that is slow makes its node's network slow as well: one fault, not two.
     found += [
         verdict
-        for verdict in _of_pairs(rates)
+        for verdict in _of_pairs(rates, excused)
         if verdict.kind not in (TRANSMIT, RECEIVE, NODE) or verdict.nodes[0] not in weak
     ]
     if rates and matrix.below_ceiling(matrix.of_pairs(rates).typical, ceiling):
@@ -71,8 +76,8 @@ def verdicts(
     return tuple(found)
 
 
-def _of_pairs(rates: Mapping[Pair, float]) -> Iterator[Verdict]:
-    slow = matrix.slow_pairs(rates)
+def _of_pairs(rates: Mapping[Pair, float], excused: Collection[Pair]) -> Iterator[Verdict]:
+    slow = matrix.slow_pairs(rates).difference(excused)
     blamed, tangled, left = _cover(suspects(rates, slow), slow)
     yield from _merged(blamed)
     if tangled:
