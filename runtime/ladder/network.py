@@ -43,9 +43,7 @@ def ceiling(surveys: Mapping[str, Survey]) -> float | None:
 def suspicious(results: Results, compute: Mapping[str, float]) -> tuple[Pair, ...]:
     """The pairs to measure once more before anyone is blamed."""
     nodes = len({node for pair in results for node in pair})
-    found = to_confirm(
-        verdicts(rates_of(results), compute=compute, excused=excused(results, confirmed=False)), nodes
-    )
+    found = to_confirm(verdicts(rates_of(results), compute=compute, excused=excused(results)), nodes)
     found = tuple(pair for pair in found if not loses_packets(results[pair]))
     late = [pair for pair, result in results.items() if _is_late(result, results)]
     wrong = [pair for pair, result in results.items() if result.error]
@@ -63,7 +61,7 @@ def judge_pairs(
     rates = rates_of(results)
     held_back = sum(map(processor_bound, results.values())) > len(results) / 2
     promised = None if held_back else ceiling(surveys)
-    said = verdicts(rates, compute=compute, ceiling=promised, excused=excused(results, confirmed=True))
+    said = verdicts(rates, compute=compute, ceiling=promised, excused=excused(results))
     found = [_of_verdict(verdict, rates, results) for verdict in said]
     all_found = [*_contents(results), *_path_mtu(results, surveys), *_latency(results), *found]
     return tuple(_finding(entry, ranks) for entry in all_found if entry is not None)

@@ -9,15 +9,10 @@ from runtime.launch.stream import PairResult
 from runtime.smoke import matrix
 from runtime.smoke.schedule import Pair
 
-# However long the processors were busy with other things, no more than this is held in a pair's favour.
-_MOST_WAITED = 0.75
 # A stream that kept an end's processor busy for this share of its time is not held back by the network: one
 # that waits for the network sleeps. Seen: 0.90 to 1.00 over loopback (1.3 to 5.8 GB/s within a minute), 0.75
 # to 1.00 between four nodes on two cores, 0.17 to 0.49 there behind a limit of 1 Gbit/s.
 _PROCESSOR_BOUND = 0.7
-# With less of the machine's processors idle, a healthy stream was seen to fall to a third of its peers'.
-_STRAINED_IDLE = 0.1
-_STRAINED_SHARE = 0.15
 # A way that loses packets for good; a healthy one sent up to 0.1 % again on a busy machine.
 _LOSSY_SHARE = 0.05
 _FEWEST_LOST = 10
@@ -26,39 +21,21 @@ Results = Mapping[Pair, PairResult]
 
 
 def rates_of(results: Results) -> dict[Pair, float]:
-    """Bytes in a second of the time that both ends could run, of each measured pair.
+    """Bytes in a second of each measured pair: 0 where nothing arrived; wrong bytes are another check's.
 
-    Nothing arrived is 0; wrong bytes are another check's. What loss leaves of a rate is luck, so all ways
-    that lose packets count as equally slow.
+    What loss leaves of a rate is luck, so all ways that lose packets count as equally slow.
     """
-    found = {pair: _running_rate(result) for pair, result in results.items() if not is_wrong(result)}
+    found = {pair: result.bytes_per_s or 0.0 for pair, result in results.items() if not is_wrong(result)}
     lossy = _lossy(found, results)
     most = max((found[pair] for pair in lossy), default=0.0)
     return found | dict.fromkeys(lossy, most)
 
 
-def excused(results: Results, *, confirmed: bool) -> frozenset[Pair]:
-    """Pairs that say nothing against the network: a processor held them back, or acknowledgements were lost.
-
-    Args:
-        confirmed: what looked slow was measured again, so that what the whole machine's lack of processors
-            accounts for counts as well.
-    """
-    rates = rates_of(results)
-    lossy = _lossy(rates, results)
-    bound = {pair for pair in rates if processor_bound(results[pair])}
-    strained = _strained(rates, results) if confirmed else set()
-    return frozenset(bound | strained | {pair[::-1] for pair in lossy if pair[::-1] not in lossy})
-
-
-def _strained(rates: Mapping[Pair, float], results: Results) -> set[Pair]:
-    """Pairs whose machine had no processor to spare: packets waited, or were dropped, in its own queues."""
-    least = _STRAINED_SHARE * matrix.of_pairs(rates).typical if rates else 0.0
-    return {
-        pair
-        for pair, rate in rates.items()
-        if rate >= least and (share := results[pair].idle_share) is not None and share < _STRAINED_IDLE
-    }
+def excused(results: Results) -> frozenset[Pair]:
+    """Pairs that say nothing against the network: a processor held them back, or lost acknowledgements."""
+    bound = {pair for pair, result in results.items() if processor_bound(result)}
+    lossy = _lossy(rates_of(results), results)
+    return frozenset(bound | {pair[::-1] for pair in lossy if pair[::-1] not in lossy})
 
 
 def _lossy(rates: Mapping[Pair, float], results: Results) -> set[Pair]:
@@ -69,7 +46,7 @@ def _lossy(rates: Mapping[Pair, float], results: Results) -> set[Pair]:
 
 def best_of(old: PairResult, new: PairResult) -> PairResult:
     """The better bandwidth and the better latency of one pair: load slows it, and never speeds it up."""
-    faster = max(old, new, key=lambda result: (not result.error, _running_rate(result)))
+    faster = max(old, new, key=lambda result: (not result.error, result.bytes_per_s or 0.0))
     timed = [result for result in (old, new) if result.rtt_p50_s is not None]
     sooner = min(timed, key=lambda result: result.rtt_p50_s or 0.0, default=faster)
     return replace(faster, rtt_p50_s=sooner.rtt_p50_s, rtt_p99_s=sooner.rtt_p99_s)
@@ -88,8 +65,3 @@ def loses_packets(result: PairResult) -> bool:
 def is_wrong(result: PairResult) -> bool:
     """Whether other bytes arrived than were sent."""
     return "other bytes" in result.error
-
-
-def _running_rate(result: PairResult) -> float:
-    waited = min(_MOST_WAITED, result.waited_share or 0.0)
-    return (result.bytes_per_s or 0.0) / (1 - waited)

@@ -19,6 +19,8 @@ _SECOND_LOOK = Bounds(connect_seconds=2.0, latency_seconds=0.05, stream_seconds=
 _SERVE_SECONDS = 3.0
 # A pair that looks slow is measured so often again; what that shows may raise a suspicion of another one.
 _CONFIRMATIONS = 2
+# So few pairs are measured again one at a time: nodes of a lab share processors, those of a rack a switch.
+_MOST_ALONE = 16
 _MOST_LOOKS = 10
 
 Progress = Callable[[str], None]
@@ -67,7 +69,8 @@ def _confirm(
         again = [pair for pair in suspicious(results, compute) if times[pair] < _CONFIRMATIONS]
         if not again:
             break
-        for half in packed(again):
+        alone = tuple((pair,) for pair in again)
+        for half in alone if len(again) <= _MOST_ALONE else packed(again):
             progress(f"measuring {len(again)} slow pairs again: {' -> '.join(half[0])}")
             for pair, result in _measure(session, half, places, _SECOND_LOOK).items():
                 results[pair] = best_of(results[pair], result)

@@ -16,12 +16,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from runtime.launch import processors
 from runtime.launch.addresses import family_of
 from runtime.launch.mtu import path_mtu
-from runtime.launch.processors import Effort
 
 MESSAGE_BYTES = 64
 # A median of fewer would be a matter of luck on a busy machine.
@@ -61,9 +60,8 @@ class PairResult:
 
     `retransmits` are the source's TCP segments sent again, `resent_share` their part of all that it sent;
     `path_mtu` the largest packet in bytes that arrived whole with fragmentation forbidden, 0 where none did.
-    Of the stream's time, at the end where it is more: `waited_share` waiting for a processor, `busy_share`
-    that and working; `idle_share`: of the processors of the machine that had less idle time. What these hold
-    back is no fault of the network.
+    `busy_share` is the part of the stream's time for which an end worked or waited for a processor, of the
+    busier end (/proc/PID/schedstat): near 1 the processor was the limit.
     """
 
     source: str
@@ -75,9 +73,7 @@ class PairResult:
     retransmits: int | None = None
     resent_share: float | None = None
     path_mtu: int | None = None
-    waited_share: float | None = None
     busy_share: float | None = None
-    idle_share: float | None = None
     error: str = ""
 
 
@@ -184,7 +180,7 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
     """
     buffer = bytearray(_CHUNK_BYTES)
     total, counted, right = 0, 0, -1
-    before = processors.now()
+    busy = _busy_seconds()
     began = warm_at = ended = 0.0
     while not began or ended - began < seconds + _DRAIN_SECONDS:
         connection.settimeout(began + seconds + _DRAIN_SECONDS - ended if began else _FIRST_BYTE_SECONDS)
@@ -202,8 +198,8 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
         total += count
         counted += count if ended > warm_at else 0
     rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
-    effort = processors.to_json(processors.since(before))
-    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "effort": effort}
+    busy = _busy_seconds() - busy
+    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "busy": busy}
 
 
 def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
@@ -250,9 +246,9 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
     """Sends for the stream's time, then asks the target what arrived."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
-    before = processors.now()
+    busy = _busy_seconds()
     _send_for(connection, contents, bounds.stream_seconds)
-    own = processors.since(before)
+    busy = _busy_seconds() - busy
     connection.shutdown(socket.SHUT_WR)
     resent = _resent(connection)
     connection.settimeout(2 * _DRAIN_SECONDS)
@@ -261,20 +257,8 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
             delivered = json.loads(lines.readline(4096) or b"{}")
     except TimeoutError:
         delivered = {}
-    return {
-        **resent,
-        **_shares(own, delivered.get("effort", {}), bounds.stream_seconds),
-        **_judged(delivered),
-    }
-
-
-def _shares(here: Effort, there: Mapping[str, Any], seconds: float) -> dict[str, float]:
-    ends = (here, processors.from_json(there))
-    return {
-        "waited_share": min(1.0, max(end.waited for end in ends) / seconds),
-        "busy_share": min(1.0, max(end.worked + end.waited for end in ends) / seconds),
-        "idle_share": min(end.idle_share for end in ends),
-    }
+    share = min(1.0, max(busy, delivered.get("busy", 0.0)) / bounds.stream_seconds)
+    return {**resent, "busy_share": share, **_judged(delivered)}
 
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,6 +278,15 @@ def _send_for(connection: socket.socket, contents: _Contents, seconds: float) ->
             total += connection.send(contents.at(total, _CHUNK_BYTES))
         except TimeoutError:
             return
+
+
+def _busy_seconds() -> float:
+    """How long this thread has run, or been ready to while others ran; 0 where the kernel does not count."""
+    try:
+        worked, waited, _ = Path("/proc/thread-self/schedstat").read_text().split()
+        return (int(worked) + int(waited)) / 1e9
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _resent(connection: socket.socket) -> dict[str, Any]:
