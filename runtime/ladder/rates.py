@@ -11,7 +11,7 @@ from runtime.smoke.schedule import Pair
 
 # A stream that kept an end's processor busy for this share of its time is not held back by the network: one
 # that waits for the network sleeps. Seen: 0.90 to 1.00 over loopback (1.3 to 5.8 GB/s within a minute), 0.66
-# to 1.00 between four healthy nodes on two cores (24 runs, 288 pairs), 0.17 to 0.49 behind a limit of 1 Gbit/s.
+# to 1.00 between four nodes on two cores (24 runs, 288 pairs), 0.17 to 0.49 behind a limit of 1 Gbit/s.
 _PROCESSOR_BOUND = 0.6
 # A way that loses packets for good; a healthy one sent up to 0.1 % again on a busy machine.
 _LOSSY_SHARE = 0.05
