@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from runtime.ladder.host import Said
@@ -10,7 +11,7 @@ from runtime.launch.outcome import Outcome, first_cause
 from runtime.launch.preflight import reach, reach_problems, silence_problems
 from runtime.launch.session import Session
 from runtime.smoke import marks
-from runtime.smoke.localize import SILENT_SECONDS, Finding
+from runtime.smoke.localize import SILENT_SECONDS, Finding, localize
 from runtime.smoke.watch import Watch
 
 # How long the sockets of a cluster in which a step hung may take to answer.
@@ -33,6 +34,10 @@ def of_ranks(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
     cause = first_cause(outcome)
     if cause is None:
         return [everyone(session, "the job ended and no rank or node said why")]
+    if cause.rank is not None and watch.places.is_joining(cause.rank) and cause.status == 1:
+        # It gave up waiting for somebody who did not come.
+        now = watch.failed_at or time.monotonic()
+        return [localize(watch.places, now=now, waited_seconds=now - watch.moved_at)]
     ranks = ranks_of(session.job)[cause.host] if cause.rank is None else (cause.rank,)
     fix = f"Read {session.job.job_path}/logs there."
     words = str(replace(cause, said="") if marks.decode(cause.said) else cause)

@@ -136,17 +136,37 @@ def _contents(results: Results) -> Iterator[_Said]:
 
 
 def _path_mtu(results: Results, surveys: Mapping[str, Survey]) -> Iterator[_Said]:
-    """Whole packets of the smaller interface must arrive; where no packet of UDP does, nothing is proven."""
+    """Whole packets of the smaller interface must arrive; where no packet of UDP does, nothing is proven.
+
+    Where one node is an end of every way that swallows packets, it is named, and not the ways.
+    """
+    holes: dict[Pair, tuple[int, int]] = {}
     for pair, result in results.items():
         ends = [surveys[host].mtu for host in pair if host in surveys and surveys[host].mtu]
         wanted = min(ends, default=0)
         if result.path_mtu and result.path_mtu < min(wanted, (1 << 16) - 1):
-            found = (
-                f"{' -> '.join(pair)}: packets of {wanted} bytes, which both interfaces send, do not arrive; "
-                f"{result.path_mtu} bytes do"
-            )
-            fix = f"Raise the MTU of the switch or tunnel between them, or set both to {result.path_mtu}."
-            yield "path mtu", pair, " -> ".join(pair), found, fix, True
+            holes[pair] = (wanted, result.path_mtu)
+    common = set.intersection(*(set(pair) for pair in holes)) if holes else set()
+    if len(common) == 1 and len({frozenset(pair) for pair in holes}) > 1:
+        (node,) = common
+        wanted, passed = (
+            max(wanted for wanted, _ in holes.values()),
+            min(passed for _, passed in holes.values()),
+        )
+        found = (
+            f"{node}: packets of {wanted} bytes, which the interfaces send, do not arrive "
+            f"on {len(holes)} ways to and from it; {passed} bytes do"
+        )
+        fix = f"Raise the MTU of the switch port or tunnel of {node}, or set all interfaces to {passed}."
+        yield "path mtu", (node,), node, found, fix, True
+        return
+    for pair, (wanted, passed) in holes.items():
+        found = (
+            f"{' -> '.join(pair)}: packets of {wanted} bytes, which both interfaces send, do not arrive; "
+            f"{passed} bytes do"
+        )
+        fix = f"Raise the MTU of the switch or tunnel between them, or set both to {passed}."
+        yield "path mtu", pair, " -> ".join(pair), found, fix, True
 
 
 def _latency(results: Results) -> Iterator[_Said]:

@@ -51,6 +51,10 @@ class Places:
         self.transports: dict[int, str] = {}
         self.reached_at: dict[int, float] = {}
 
+    def is_joining(self, rank: int) -> bool:
+        """Whether a rank waits for the others to make the group."""
+        return self.ranks[rank].stage == _IMPORTED
+
     def hear(self, rank: int, event: Mapping[str, Any], now: float) -> None:
         """Notes one event of a rank; `now` in seconds of the launcher's clock."""
         place = self.ranks[rank]

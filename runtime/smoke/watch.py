@@ -26,11 +26,12 @@ class Watch:
     ) -> None:
         self.places = places
         self.hang: Finding | None = None
+        self.failed_at = 0.0
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
         self._on_hang = on_hang
         self._front = -1
-        self._moved_at = time.monotonic()
+        self.moved_at = time.monotonic()
 
     def on_text(self, rank: int, piece: str) -> None:
         """A line of a rank's output; what is not marked is the rank's own text and stays in its log."""
@@ -42,9 +43,9 @@ class Watch:
         """Ends the job, with the name of whoever holds it up, once a step has taken too long."""
         now = time.monotonic()
         if self.places.front != self._front:
-            self._front, self._moved_at = self.places.front, now
+            self._front, self.moved_at = self.places.front, now
             self._on_progress(self.places)
-        waited, limit = now - self._moved_at, self._limit()
+        waited, limit = now - self.moved_at, self._limit()
         if self.places.finished or waited <= limit:
             return ""
         self.hang = localize(self.places, now=now, waited_seconds=waited)
@@ -52,7 +53,8 @@ class Watch:
         return f"a step was not done within {limit:g} s"
 
     def on_failure(self, outcome: object) -> None:
-        """Said by the report, which comes at once."""
+        """Said by the report, which comes at once; who was silent is seen before all others are, too."""
+        self.failed_at = time.monotonic()
 
     def _limit(self) -> float:
         return max(START_SECONDS, self._timeout_seconds) if self.places.starting else self._timeout_seconds

@@ -195,6 +195,18 @@ def test_a_way_that_loses_packets_is_one_fault_however_its_rates_scatter() -> No
     assert suspicious(matrix(pairs), COMPUTE) == ()
 
 
+def test_a_node_behind_a_hole_for_large_packets_is_named_once() -> None:
+    pairs = {"te2>*": {"path_mtu": 1280}} | {
+        f"{name}>te2": {"path_mtu": 1400} for name in ("te1", "te3", "te4")
+    }
+
+    (finding,) = judged(pairs)
+
+    assert (finding.check, finding.hosts, finding.where) == ("path mtu", ("te2",), "te2")
+    assert "do not arrive on 6 ways to and from it; 1280 bytes do" in finding.found
+    assert len(judged({"te1>te2": {"path_mtu": 1280}, "te3>te4": {"path_mtu": 1280}})) == 2
+
+
 def test_with_two_nodes_the_pair_is_named() -> None:
     two = {
         pair: result
