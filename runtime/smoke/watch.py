@@ -53,7 +53,7 @@ class Watch:
         return f"a step was not done within {limit:g} s"
 
     def on_failure(self, outcome: object) -> None:
-        """Said by the report, which comes at once; who was silent is seen before all others are, too."""
+        """Said by the report, which comes at once. The time is kept: soon after, every rank is silent."""
         self.failed_at = time.monotonic()
 
     def _limit(self) -> float:
