@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from provision.core import conda_layer
@@ -14,6 +15,12 @@ def explicit_lines(lock: str, channel: str) -> str:
     return conda_layer.explicit_lines(conda_layer.parse(lock), channel=channel)
 
 
+def relayed(result: Mapping[str, Any]) -> list[str]:
+    """The nodes that relay.py reached, from the result of its task; none where it did not run."""
+    said = [json.loads(line) for line in result.get("stdout_lines", ()) if line.startswith("{")]
+    return [line["node"] for line in said if line["ok"]]
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"explicit_lines": explicit_lines, "odd_environments": odd_nodes}
+        return {"explicit_lines": explicit_lines, "odd_environments": odd_nodes, "relayed": relayed}

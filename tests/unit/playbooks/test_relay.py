@@ -1,0 +1,120 @@
+"""The relay of an environment, with folders for nodes and a shell for ssh: the same for all, or no change."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXT = (Path(__file__).parents[3] / "playbooks" / "roles" / "conda_env" / "files" / "relay.py").read_text()
+# ssh NODE COMMAND: runs the command with the node's own folder in place of the caller's.
+SSH = """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift 2; done
+case " $BROKEN " in *" $1 "*) exit 255;; esac
+exec sh -c "$(printf '%s' "$2" | sed "s#{root}/te[0-9]*/#{root}/$1/#g")"
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """Four nodes; te1 has the environment, te3 an old one."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").write_text(SSH.replace("{root}", str(tmp_path)))
+    (tmp_path / "bin" / "ssh").chmod(0o755)
+    for node in ("te1", "te2", "te3", "te4"):
+        (tmp_path / node / "envs").mkdir(parents=True)
+    new = tmp_path / "te1" / "envs" / "llm"
+    (new / "lib").mkdir(parents=True)
+    (new / "lib" / "big").write_bytes(os.urandom(3_500_000))
+    (new / "lib" / "program").write_text("#!")
+    (new / "lib" / "program").chmod(0o755)
+    (new / "link").symlink_to("lib/big")
+    (tmp_path / "te3" / "envs" / "llm").mkdir()
+    (tmp_path / "te3" / "envs" / "llm" / "old").write_text("old")
+    return tmp_path
+
+
+def relay(site: Path, *words: str, broken: str = "") -> dict[str, dict[str, Any]]:
+    ended = subprocess.run(
+        ["python3", "-c", "import sys; exec(sys.argv[1])", TEXT, *words],
+        env={**os.environ, "PATH": f"{site / 'bin'}:{os.environ['PATH']}", "BROKEN": broken},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    return {line["node"]: line for line in said}
+
+
+def held(site: Path, node: str) -> dict[str, Any]:
+    """What a node has, by path."""
+    folder = site / node / "envs"
+    return {
+        str(path.relative_to(folder)): os.readlink(path)
+        if path.is_symlink()
+        else (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
+        for path in folder.rglob("*")
+    }
+
+
+def test_every_node_gets_the_same_in_one_pass(site: Path) -> None:
+    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3", "te4")
+
+    assert [line["ok"] for line in said.values()] == [True, True, True]
+    assert all(line["bytes"] > 3_500_000 for line in said.values())
+    assert held(site, "te2") == held(site, "te3") == held(site, "te4") == held(site, "te1")
+
+
+def test_a_node_that_cannot_unpack_hands_it_on(site: Path) -> None:
+    (site / "te2" / "envs").rmdir()
+    (site / "te2" / "envs").write_text("no folder")
+
+    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3")
+
+    assert (said["te2"]["ok"], said["te3"]["ok"]) == (False, True)
+    assert "te2" in said["te2"]["error"] or "Not a directory" in said["te2"]["error"]
+    assert held(site, "te3") == held(site, "te1")
+
+
+def test_a_connection_that_breaks_leaves_those_behind_it_as_they_were(site: Path) -> None:
+    before = held(site, "te3")
+
+    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3", broken="te3")
+
+    assert (said["te2"]["ok"], said["te3"]["ok"]) == (True, False)
+    assert "255" in said["te3"]["error"]
+    assert held(site, "te3") == before
+    assert held(site, "te2") == held(site, "te1")
+
+
+def test_a_stream_that_is_cut_off_or_altered_changes_nothing(site: Path) -> None:
+    before = held(site, "te3")
+    for stream in (b"", b"\0\0\0\x05ab", b"\0\0\0\x02ab\0\0\0\0\0\0\0\x20" + bytes(32)):
+        ended = subprocess.run(
+            [
+                "python3",
+                "-c",
+                "import sys; exec(sys.argv[1])",
+                TEXT,
+                "receive",
+                str(site / "te3/envs/llm"),
+                "te3",
+            ],
+            input=stream,
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        assert json.loads(ended.stdout)["ok"] is False
+        assert held(site, "te3") == before
+
+
+def test_who_can_be_reached_is_asked_at_once(site: Path) -> None:
+    said = relay(site, "ask", "te2", "te3", "te4", broken="te3")
+
+    assert {node: line["ok"] for node, line in said.items()} == {"te2": True, "te3": False, "te4": True}
