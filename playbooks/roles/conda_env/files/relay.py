@@ -36,7 +36,7 @@ def say(node, error, count):
 
 
 def widen(pipe):
-    """A pipe holds 64 KiB by itself: with a MiB the programs take turns less often, a fourth of the whole time."""
+    """Gives a pipe a MiB, not 64 KiB: the programs take turns less often, which is a fourth of the time."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, F_SETPIPE_SZ, CHUNK_BYTES)
 
