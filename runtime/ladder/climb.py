@@ -129,6 +129,7 @@ class _Climb:
             *gpu.judge_gpus(cards, slots),
             *host.slow_processors(asked.compute),
             *host.slow_disks(asked.disks),
+            *host.changed_files(asked.files),
         )
         known = {(finding.check, finding.hosts) for finding in self.findings}
         self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
@@ -150,14 +151,14 @@ class _Climb:
                 "host.runtime": f"clusterwright {facts.clusterwright}",
             }
         cards = {name: seen.gpus for name, seen in asked.surveys.items()}
-        self.done |= host.evidence(asked.surveys, asked.clocks) | gpu.evidence(cards)
+        self.done |= host.evidence(asked.surveys, asked.clocks, asked.files) | gpu.evidence(cards)
         if asked.compute:
             slowest, fastest = min(asked.compute.values()), max(asked.compute.values())
             self.done["host.compute"] = f"one thread hashes {slowest / 1e6:.0f} to {fastest / 1e6:.0f} MB/s"
         if asked.disks:
             rates = [one.rate for one in asked.disks.values()]
             self.done["host.disk-write"] = f"{min(rates) / 1e6:.0f} to {max(rates) / 1e6:.0f} MB/s"
-        self.skipped |= host.not_applicable(asked.surveys) | gpu.not_applicable(cards)
+        self.skipped |= host.not_applicable(asked.surveys, asked.files) | gpu.not_applicable(cards)
 
     def sockets(self, asked: Surveyed) -> None:
         """Second rung: every node to every other, connected, then measured."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from statistics import median
 
 from runtime.launch.addresses import is_loopback
 from runtime.launch.judge import odd_ones
-from runtime.launch.survey import Survey
+from runtime.launch.survey import Files, Survey
 from runtime.smoke import matrix
 
 # A rank opens sockets to each peer, files of data and shared memory; 1024 is what Linux gives without asking.
@@ -53,7 +55,8 @@ class Written:
 def judge_hosts(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> tuple[Said, ...]:
     """Everything that the surveys say against nodes."""
     alone = (said for host, survey in surveys.items() for said in _alone(host, survey, len(surveys)))
-    return (*alone, *_names(surveys), *_versions(surveys), *_hardware(surveys), *_clocks(clocks))
+    together = (*_names(surveys), *_interfaces(surveys), *_versions(surveys), *_hardware(surveys))
+    return (*alone, *together, *_clocks(clocks))
 
 
 def _alone(host: str, seen: Survey, nodes: int) -> Iterator[Said]:
@@ -120,6 +123,50 @@ def _names(surveys: Mapping[str, Survey]) -> Iterator[Said]:
         known = {host: address for host, address in meant.items() if address}
         for check, host, found, _ in odd_ones("names", f"resolves {name} to", known):
             yield Said(check=check, host=host, found=found, fix="Correct /etc/hosts there (role host_names).")
+
+
+def _interfaces(surveys: Mapping[str, Survey]) -> Iterator[Said]:
+    """Jobs that a node sends elsewhere than over the cluster's address: the others must be there as well.
+
+    A second network for data is one that most nodes are in; a container engine's bridge has the same address
+    on every node, or is the only one of its network.
+    """
+    addresses = {host: seen.job_address for host, seen in surveys.items() if seen.job_address}
+    networks = Counter(str(ip_interface(address).network) for address in addresses.values())
+    usual = {network for network, count in networks.items() if count > len(surveys) / 2}
+    for host, seen in surveys.items():
+        if not seen.job_interface or seen.job_interface == seen.interface:
+            continue
+        same = [
+            other for other, address in addresses.items() if other != host and address == seen.job_address
+        ]
+        if not seen.job_address:
+            why = "which is not there, or has no address"
+        elif same:
+            why = f"whose address {seen.job_address} {', '.join(same)} has as well"
+        elif usual and str(ip_interface(seen.job_address).network) not in usual:
+            why = f"at {seen.job_address}; those of the others are in {', '.join(usual)}"
+        else:
+            continue
+        yield Said(
+            check="interface",
+            host=host,
+            found=f"jobs use the interface {seen.job_interface} there, {why}",
+            fix="Run the role collective_network, or correct /etc/clusterwright/job.env there.",
+        )
+
+
+def changed_files(files: Mapping[str, Files]) -> Iterator[Said]:
+    """Nodes whose environment is not what was installed, or where nobody can tell."""
+    for host, seen in files.items():
+        if seen.problem:
+            found = f"whether its environment is as installed cannot be told: {seen.problem}"
+        elif seen.different:
+            rest = f" and {seen.different - len(seen.first)} more" * (seen.different > len(seen.first))
+            found = f"files of its environment differ from what was installed: {', '.join(seen.first)}{rest}"
+        else:
+            continue
+        yield Said(check="files", host=host, found=found, fix="Run the role conda_env, which builds it anew.")
 
 
 def _versions(surveys: Mapping[str, Survey]) -> Iterator[Said]:
@@ -198,7 +245,9 @@ def slow_disks(disks: Mapping[str, Written]) -> Iterator[Said]:
         yield Said(check="disk write", host=host, found=found, fix=fix)
 
 
-def evidence(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> dict[str, str]:
+def evidence(
+    surveys: Mapping[str, Survey], clocks: Mapping[str, Clock], files: Mapping[str, Files]
+) -> dict[str, str]:
     """What the checks saw where they found nothing, by their identity."""
     seen = list(surveys.values())
     if not seen:
@@ -207,6 +256,8 @@ def evidence(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> dict
     offsets = [clock.offset for clock in clocks.values()]
     return {
         "host.environment": f"digest {first.environment[:12]} on all {len(seen)} nodes",
+        "host.files": f"as installed on {sum(one.known for one in files.values())} nodes",
+        "host.interface": f"jobs use {first.job_interface} ({first.job_address})",
         "host.kernel": f"Linux {first.kernel}",
         "host.names": f"{len(first.addresses_by_name)} names mean the same on {len(seen)} nodes",
         "host.own-name": "no node calls itself by a loopback address",
@@ -220,13 +271,17 @@ def evidence(surveys: Mapping[str, Survey], clocks: Mapping[str, Clock]) -> dict
     }
 
 
-def not_applicable(surveys: Mapping[str, Survey]) -> dict[str, str]:
+def not_applicable(surveys: Mapping[str, Survey], files: Mapping[str, Files]) -> dict[str, str]:
     """Checks that have no object on these nodes, with the reason."""
     reasons = {}
     if not any(seen.rdma for seen in surveys.values()):
         reasons["host.locked-memory"] = "no RDMA device on any node"
     if not any(seen.environment for seen in surveys.values()):
         reasons["host.environment"] = "no node has an environment.json (role conda_env)"
+    if not any(seen.known for seen in files.values()):
+        reasons["host.files"] = "no node has a record of what was installed (role conda_env)"
+    if not any(seen.job_address for seen in surveys.values()):
+        reasons["host.interface"] = "no node's interface for jobs has an IPv4 address"
     return reasons
 
 

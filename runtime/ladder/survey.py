@@ -10,11 +10,13 @@ from pathlib import PurePosixPath
 from runtime.ladder.host import Clock, Written, slow_disks
 from runtime.launch.session import Session
 from runtime.launch.spec import HOSTFILE
-from runtime.launch.survey import Survey, from_json
+from runtime.launch.survey import Files, Survey, from_json
 from runtime.smoke import matrix
 
 _SURVEY_SECONDS = 10.0
 _CLOCK_SECONDS = 2.0
+# Tenths of a second where the kernel remembers the files; a disk over a network is asked for each.
+_FILES_SECONDS = 30.0
 _COMPUTE_SECONDS = 0.15
 _WRITE_SECONDS = 0.2
 _CONFIRMATIONS = 2
@@ -23,12 +25,16 @@ CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyed:
-    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote."""
+    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote.
+
+    `files` has no entry for a node that did not tell in time.
+    """
 
     surveys: dict[str, Survey]
     clocks: dict[str, Clock]
     compute: dict[str, float]
     disks: dict[str, Written]
+    files: dict[str, Files]
 
 
 def ask(session: Session) -> Surveyed:
@@ -36,11 +42,13 @@ def ask(session: Session) -> Surveyed:
     hosts = [host for host in session.facts if session.lines[host].status is None]
     session.broadcast("survey", hosts=hosts, names=list(session.lines), config=CONFIG_PATH)
     answers = session.gather("surveyed", _SURVEY_SECONDS, hosts=hosts)
+    compute = _compute(session, list(answers))
     return Surveyed(
         surveys={host: from_json(frame["survey"]) for host, frame in answers.items()},
         clocks={host: clock for host in answers if (clock := _clock(session, host))},
-        compute=_compute(session, list(answers)),
+        compute=compute,
         disks=_disks(session, list(answers)),
+        files=_files(session, list(compute)),
     )
 
 
@@ -85,3 +93,17 @@ def _write(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
     session.broadcast("write", hosts=hosts, seconds=_WRITE_SECONDS)
     answers = session.gather("written", _SURVEY_SECONDS, hosts=hosts)
     return {host: Written(rate=frame["rate"], problem=frame["problem"]) for host, frame in answers.items()}
+
+
+def _files(session: Session, hosts: Sequence[str]) -> dict[str, Files]:
+    session.broadcast("files", hosts=hosts, timeout=_FILES_SECONDS)
+    answers = session.gather("files", _FILES_SECONDS + 1.0, hosts=hosts)
+    return {
+        host: Files(
+            known=frame["known"],
+            different=frame["different"],
+            first=tuple(frame["first"]),
+            problem=frame["problem"],
+        )
+        for host, frame in answers.items()
+    }

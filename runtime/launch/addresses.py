@@ -8,6 +8,7 @@ import socket
 import struct
 
 _SIOCGIFADDR = 0x8915
+_SIOCGIFNETMASK = 0x891B
 
 
 def resolve(name: str) -> str:
@@ -53,15 +54,24 @@ def interface_of(address: str) -> str:
         return ""
     if is_loopback(address):
         return "lo"
+    names = (name for _, name in socket.if_nameindex())
+    return next((name for name in names if _ask(name, _SIOCGIFADDR) == address), "")
+
+
+def address_of(interface: str) -> str:
+    """An interface's IPv4 address with its prefix length, "10.0.0.1/24"; empty when it has none."""
+    address, mask = (_ask(interface, request) for request in (_SIOCGIFADDR, _SIOCGIFNETMASK))
+    return str(ipaddress.ip_interface(f"{address}/{mask}")) if address and mask else ""
+
+
+def _ask(interface: str, request: int) -> str:
+    """One of netdevice(7)'s questions that an address answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
-            try:
-                answer = fcntl.ioctl(probe, _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-            except OSError:
-                continue
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
-    return ""
+        try:
+            answer = fcntl.ioctl(probe, request, struct.pack("256s", interface.encode()[:15]))
+        except OSError:
+            return ""
+    return socket.inet_ntoa(answer[20:24])
 
 
 def port_is_free(address: str, port: int) -> bool:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
@@ -112,6 +113,7 @@ class Node:
             "listen": self._listen,
             "connect": self._connect,
             "survey": self._survey,
+            "files": self._files,
             "clock": self._clock,
             "compute": self._compute,
             "write": self._write,
@@ -144,6 +146,10 @@ class Node:
     def _survey(self, frame: Frame) -> None:
         seen = survey.survey(frame["names"], own_address=self._address, config_path=frame["config"])
         self._line.send(frames.encode("surveyed", survey=survey.to_json(seen)))
+
+    def _files(self, frame: Frame) -> None:
+        found = survey.files(sys.prefix, timeout_seconds=frame["timeout"])
+        self._line.send(frames.encode("files", **asdict(found)))
 
     def _clock(self, _frame: Frame) -> None:
         self._line.send(frames.encode("clock", now=time.time()))

@@ -1,13 +1,15 @@
-"""What a node says about itself beyond what a job needs: names, limits, disks, versions. Changes nothing."""
+"""What a node says about itself beyond what a job needs: names, limits, disks, files. Changes nothing."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import resource
 import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,15 +17,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import BadInput
 from runtime.launch import addresses, gpus
+from runtime.launch.environment import parse_job_environment
 from runtime.launch.gpus import Gpus
 from runtime.launch.mtu import interface_mtu
 from runtime.launch.observe import environment_digest
+from runtime.launch.supervisor import complete
 
 # An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
 _NAMES_SECONDS = 3.0
 _BLOCK = bytes(1 << 16)
 _RDMA = Path("/sys/class/infiniband")
+# Where the role conda_env puts what tells whether an environment is as it was installed.
+_DIGEST_SCRIPT = Path("/usr/local/lib/clusterwright/environment_digest.py")
+_SHOWN_FILES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +40,8 @@ class Survey:
 
     `addresses_by_name` are all nodes' names as this node resolves them; `own_address` what its own host name
     means there; `free_bytes` by mount point, for those that exist; `environment` the digest that the role
-    conda_env wrote; `speed_bits` what a physical interface has negotiated, in bits a second; `rdma_ports`
+    conda_env wrote; `job_interface` what jobs use by the node's job.env, `job_address` its address as
+    "10.0.0.1/24"; `speed_bits` what a physical interface has negotiated, in bits a second; `rdma_ports`
     those that are active, such as "mlx5_0 port 1 (InfiniBand)".
     """
 
@@ -40,6 +49,8 @@ class Survey:
     own_address: str
     addresses_by_name: Mapping[str, str]
     interface: str
+    job_interface: str
+    job_address: str
     mtu: int
     speed_bits: int
     rdma: bool
@@ -71,12 +82,15 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
     hostname = socket.gethostname()
     resolved = _resolve_all((hostname, *names))
     interface = addresses.interface_of(own_address)
+    job_interface = _job_interface(Path(config_path, "job.env")) or interface
     disks = {path: os.statvfs(path) for path in ("/", "/data") if Path(path).is_dir()}
     return Survey(
         hostname=hostname,
         own_address=resolved[hostname],
         addresses_by_name={name: resolved[name] for name in names},
         interface=interface,
+        job_interface=job_interface,
+        job_address=addresses.address_of(job_interface),
         mtu=interface_mtu(interface),
         speed_bits=_speed_bits(interface),
         rdma=any(_RDMA.glob("*")),
@@ -92,6 +106,17 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         environment=environment_digest(Path(config_path)),
         gpus=gpus.look(),
     )
+
+
+def _job_interface(path: Path) -> str:
+    """The one that job.env names exactly, for Gloo or (with `=`) for NCCL; empty where it names none."""
+    try:
+        variables = parse_job_environment(path.read_text(), source=str(path))
+    except (OSError, BadInput):
+        return ""
+    nccl = variables.get("NCCL_SOCKET_IFNAME", "")
+    exact = nccl[1:] if nccl.startswith("=") else ""
+    return (variables.get("GLOO_SOCKET_IFNAME") or exact).split(",")[0]
 
 
 def _speed_bits(interface: str) -> int:
@@ -138,3 +163,33 @@ def compute_rate(seconds: float) -> float:
         hashlib.sha256(_BLOCK).digest()
         count += 1
     return count * len(_BLOCK) / passed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """How the environment of this Python differs from what the role conda_env installed.
+
+    `different` counts its files, `first` names some ("changed lib/python3.11/copy.py");
+    `known` is False where no role has installed it; `problem` says why nobody can tell.
+    """
+
+    known: bool
+    different: int = 0
+    first: Sequence[str] = ()
+    problem: str = ""
+
+
+def files(prefix: str, *, script: Path = _DIGEST_SCRIPT, timeout_seconds: float) -> Files:
+    """Looks at every file's status and reads those that were touched since; some tenths of a second."""
+    if not script.is_file():
+        return Files(known=False)
+    ended = complete(
+        [sys.executable, str(script), "--prefix", prefix, "--verify"], timeout_seconds=timeout_seconds
+    )
+    try:
+        said = json.loads(ended.out)
+    except json.JSONDecodeError:
+        return Files(known=True, problem=ended.errors.strip()[-300:] or f"status {ended.status}")
+    if not said["recorded"]:
+        return Files(known=False)
+    return Files(known=True, different=said["different"], first=said["differences"][:_SHOWN_FILES])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,15 +12,16 @@ import pytest
 from runtime.ladder.host import (
     Clock,
     Written,
+    changed_files,
     evidence,
     judge_hosts,
     not_applicable,
     slow_disks,
     slow_processors,
 )
-from runtime.launch import survey
+from runtime.launch import supervisor, survey
 from runtime.launch.gpus import Gpus
-from runtime.launch.survey import Survey
+from runtime.launch.survey import Files, Survey
 from runtime.smoke.checks import CATALOGUE
 
 NAMES = {"te1": "10.0.0.1", "te2": "10.0.0.2", "te3": "10.0.0.3", "te4": "10.0.0.4"}
@@ -30,6 +33,8 @@ def healthy(host: str) -> Survey:
         own_address=NAMES[host],
         addresses_by_name=NAMES,
         interface="eth0",
+        job_interface="eth0",
+        job_address=f"{NAMES[host]}/24",
         mtu=1500,
         speed_bits=0,
         rdma=False,
@@ -71,6 +76,12 @@ def cluster(**changes: Any) -> dict[str, Survey]:
         ({"free_files": {"/": 3}}, "disk", "/ has room for 3 more files"),
         ({"kernel": "5.15.0-99"}, "kernel", "runs Linux 5.15, against 6.1"),
         ({"environment": "e" * 64}, "environment", "has the environment eeeeeeeeeeee"),
+        (
+            {"job_interface": "docker0", "job_address": "172.17.0.1/16"},
+            "interface",
+            "docker0 there, at 172.17.0.1/16; those of the others are in 10.0.0.0/24",
+        ),
+        ({"job_interface": "eth9", "job_address": ""}, "interface", "eth9 there, which is not there"),
         ({"processors": 4}, "hardware", "has 4 processors, the others 8"),
         ({"memory_bytes": 32 << 30}, "hardware", "bytes of memory"),
     ],
@@ -95,10 +106,75 @@ def test_the_odd_node_is_named(changes: dict[str, Any], check: str, words: str) 
         {"rdma": True, "locked_bytes": -1},
         {"free_files": {}},
         {"environment": ""},
+        {"job_interface": "ens7", "job_address": "10.0.0.103/24"},
+        {"interface": "", "job_interface": "", "job_address": ""},
     ],
 )
 def test_what_is_well_or_does_not_matter_is_not_named(changes: dict[str, Any]) -> None:
     assert judge_hosts(cluster(**changes), {}) == ()
+
+
+def every_job_on(interface: str, *addresses: str) -> dict[str, Survey]:
+    return {
+        host: replace(healthy(host), job_interface=interface, job_address=address)
+        for host, address in zip(NAMES, addresses, strict=True)
+    }
+
+
+def test_a_bridge_that_every_node_has_for_itself_is_named_on_each() -> None:
+    said = judge_hosts(every_job_on("docker0", *["172.17.0.1/16"] * 4), {})
+
+    assert [(one.check, one.host) for one in said] == [("interface", host) for host in NAMES]
+    assert "172.17.0.1/16 te2, te3, te4 has as well" in said[0].found
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ("10.1.0.1/24", "10.1.0.2/24", "10.1.0.3/24", "10.1.0.4/24"),
+        ("10.1.0.1/32", "10.1.0.2/32", "10.1.0.3/32", "10.1.0.4/32"),
+    ],
+)
+def test_a_second_network_for_data_routed_or_not_is_left_alone(addresses: tuple[str, ...]) -> None:
+    assert judge_hosts(every_job_on("eth1", *addresses), {}) == ()
+
+
+def test_files_that_were_changed_are_named_and_so_is_what_cannot_be_told() -> None:
+    changed = ("changed torch/a.py", "missing torch/b.py", "extra torch/c.py")
+    said = changed_files(
+        {
+            "te1": Files(known=True),
+            "te2": Files(known=True, different=5, first=changed),
+            "te3": Files(known=False),
+            "te4": Files(known=True, problem="gave no answer in 30 s"),
+        }
+    )
+
+    found = {one.host: one.found for one in said}
+    assert list(found) == ["te2", "te4"]
+    assert found["te2"].endswith("changed torch/a.py, missing torch/b.py, extra torch/c.py and 2 more")
+    assert "gave no answer in 30 s" in found["te4"]
+
+
+def test_an_environment_tells_which_of_its_files_were_changed(tmp_path: Path) -> None:
+    script = Path(__file__).parents[4] / "playbooks/roles/conda_env/files/environment_digest.py"
+    file = tmp_path / "lib" / "a.py"
+    file.parent.mkdir()
+    file.write_text("as installed")
+
+    def look(prefix: Path) -> Files:
+        return survey.files(str(prefix), script=script, timeout_seconds=20)
+
+    assert look(tmp_path) == Files(known=False)
+    supervisor.complete(
+        [sys.executable, str(script), "--prefix", str(tmp_path), "--record", "--built-from", "a test"]
+    )
+    assert look(tmp_path) == Files(known=True, different=0, first=[])
+    file.write_text("by hand")
+    assert look(tmp_path) == Files(known=True, different=1, first=["changed lib/a.py"])
+    (tmp_path / ".clusterwright" / "record.json").write_text("[]")
+    assert "AttributeError" in look(tmp_path).problem
+    assert survey.files(str(tmp_path), script=tmp_path / "none", timeout_seconds=20) == Files(known=False)
 
 
 def test_a_machine_alone_may_call_itself_loopback() -> None:
@@ -132,9 +208,12 @@ def test_a_slow_processor_is_named_with_the_others_rate() -> None:
 def test_evidence_belongs_to_checks_that_exist_and_what_has_no_object_is_skipped() -> None:
     surveys = cluster()
 
-    assert set(evidence(surveys, {"te1": Clock(offset=0, error=0)})) <= set(CATALOGUE)
-    assert evidence({}, {}) == {}
-    assert not_applicable(surveys) == {"host.locked-memory": "no RDMA device on any node"}
+    files = {"te1": Files(known=True)}
+
+    assert set(evidence(surveys, {"te1": Clock(offset=0, error=0)}, files)) <= set(CATALOGUE)
+    assert evidence({}, {}, {}) == {}
+    assert not_applicable(surveys, files) == {"host.locked-memory": "no RDMA device on any node"}
+    assert "host.files" in not_applicable(surveys, {"te1": Files(known=False)})
 
 
 def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
@@ -144,6 +223,7 @@ def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
 
     assert survey.from_json(survey.to_json(seen)) == seen
     assert (seen.interface, seen.environment, seen.speed_bits) == ("lo", "", 0)
+    assert (seen.job_interface, seen.job_address) == ("lo", "127.0.0.1/8")
     assert seen.addresses_by_name == {"localhost": "127.0.0.1", "no-such-name.invalid": ""}
     assert seen.free_bytes["/"] > 0
     assert seen.processors >= 1
@@ -174,3 +254,24 @@ def test_a_disk_that_takes_no_file_is_named_with_the_reason() -> None:
     (said,) = slow_disks(disks)
 
     assert (said.host, said.found) == ("te2", "cannot write to /data: Read-only file system")
+
+
+@pytest.mark.parametrize(
+    ("lines", "interface"),
+    [
+        ("GLOO_SOCKET_IFNAME=no-such0\nNCCL_SOCKET_IFNAME==no-such0", "no-such0"),
+        ("NCCL_SOCKET_IFNAME==no-such1,lo", "no-such1"),
+        ("NCCL_SOCKET_IFNAME=eth", "lo"),
+        ("NCCL_SOCKET_IFNAME=^docker0", "lo"),
+        ("no line", "lo"),
+    ],
+)
+def test_the_interface_of_jobs_is_what_job_env_names_exactly(
+    tmp_path: Path, lines: str, interface: str
+) -> None:
+    (tmp_path / "job.env").write_text(lines)
+
+    seen = survey.survey((), own_address="127.0.0.1", config_path=str(tmp_path))
+
+    assert seen.job_interface == interface
+    assert bool(seen.job_address) == (interface == "lo")
