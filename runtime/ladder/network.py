@@ -41,13 +41,17 @@ def ceiling(surveys: Mapping[str, Survey]) -> float | None:
 
 
 def suspicious(results: Results, compute: Mapping[str, float]) -> tuple[Pair, ...]:
-    """The pairs to measure once more before anyone is blamed."""
+    """The pairs to measure once more before anyone is blamed; not those whose fault shows beside the rate."""
+    largest = max((result.path_mtu or 0 for result in results.values()), default=0)
+    in_a_hole = {
+        pair for pair, result in results.items() if result.error and 0 < (result.path_mtu or 0) < largest
+    }
     nodes = len({node for pair in results for node in pair})
     found = to_confirm(verdicts(rates_of(results), compute=compute, excused=excused(results)), nodes)
     found = tuple(pair for pair in found if not loses_packets(results[pair]))
     late = [pair for pair, result in results.items() if _is_late(result, results)]
     wrong = [pair for pair, result in results.items() if result.error]
-    return tuple(dict.fromkeys((*found, *late, *wrong)))
+    return tuple(pair for pair in dict.fromkeys((*found, *late, *wrong)) if pair not in in_a_hole)
 
 
 def judge_pairs(
@@ -84,19 +88,26 @@ def reachable_floor(floor: float, surveys: Mapping[str, Survey]) -> None:
 
 
 def below_floor(results: Results, floor: float, ranks: Mapping[str, tuple[int, ...]]) -> tuple[Finding, ...]:
-    """What carries less than somebody demands (bytes a second), whatever the peers of this run do."""
+    """What carries less than somebody demands (bytes a second), whatever the peers of this run do.
+
+    Where a processor held the streams back, nothing is proven of the network: inconclusive.
+    """
     rates = {pair: rate for pair, rate in rates_of(results).items() if rate < floor}
     asked = f"less than the {rate_text(floor)} that --least-bandwidth asks for"
+    bound = {pair for pair in rates if processor_bound(results[pair])}
     fix = "See the negotiated speed, `tc qdisc show` and who else uses the network."
+    busy_fix = "A processor was the limit, not the network: see `top` on both, test again when they are idle."
     if len(rates) > 1 and len(rates) == len(results):
         hosts = tuple(sorted({host for pair in rates for host in pair}))
         found = f"every pair carries {_range(list(rates.values()))}, {asked}"
-        return (_finding(("bandwidth", hosts, "everything", found, fix, True), ranks),)
+        said = busy_fix if bound == set(rates) else fix
+        return (_finding(("bandwidth", hosts, "everything", found, said, said is fix), ranks),)
     return tuple(
         _finding(
             (
                 *("bandwidth", pair, " -> ".join(pair)),
-                *(f"{' -> '.join(pair)} carries {rate_text(rate)}, {asked}", fix, True),
+                f"{' -> '.join(pair)} carries {rate_text(rate)}, {asked}",
+                *((busy_fix, False) if pair in bound else (fix, True)),
             ),
             ranks,
         )

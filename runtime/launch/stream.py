@@ -198,8 +198,8 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
         total += count
         counted += count if ended > warm_at else 0
     rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
-    busy = _busy_seconds() - busy
-    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "busy": busy}
+    share = (_busy_seconds() - busy) / max(seconds, ended - began)
+    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "busy_share": share}
 
 
 def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
@@ -257,8 +257,8 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
             delivered = json.loads(lines.readline(4096) or b"{}")
     except TimeoutError:
         delivered = {}
-    share = min(1.0, max(busy, delivered.get("busy", 0.0)) / bounds.stream_seconds)
-    return {**resent, "busy_share": share, **_judged(delivered)}
+    share = max(busy / bounds.stream_seconds, delivered.get("busy_share", 0.0))
+    return {**resent, "busy_share": min(1.0, share), **_judged(delivered)}
 
 
 def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,6 +207,18 @@ def test_a_node_behind_a_hole_for_large_packets_is_named_once() -> None:
     assert len(judged({"te1>te2": {"path_mtu": 1280}, "te3>te4": {"path_mtu": 1280}})) == 2
 
 
+def test_a_way_on_which_large_packets_vanish_is_not_measured_again() -> None:
+    hole = {
+        "path_mtu": 1280,
+        "bytes_per_s": 0.0,
+        "error": "small messages pass, but nothing of a stream arrives",
+    }
+
+    assert suspicious(matrix({"te2>te1": hole}), COMPUTE) == ()
+    assert suspicious(matrix({"te2>te1": hole | {"path_mtu": 1500}}), COMPUTE) == (("te2", "te1"),)
+    assert suspicious(matrix({"te2>te1": {"path_mtu": 1280, "rtt_p50_s": 0.5}}), COMPUTE) == (("te2", "te1"),)
+
+
 def test_with_two_nodes_the_pair_is_named() -> None:
     two = {
         pair: result
@@ -248,6 +260,16 @@ def test_a_demand_names_the_pairs_that_do_not_meet_it() -> None:
     assert (said.where, said.conclusive) == ("te1 -> te2", True)
     assert said.found == "te1 -> te2 carries 600 MB/s, less than the 700 MB/s that --least-bandwidth asks for"
     assert below_floor(results, 6e8, RANKS) == ()
+
+
+def test_a_demand_that_a_processor_kept_from_being_met_is_not_decided() -> None:
+    busy = {"bytes_per_s": 6e8, "busy_share": 0.9}
+
+    (said,) = below_floor(matrix({"te1>te2": busy}), 7e8, RANKS)
+    (all_said,) = below_floor(matrix({f"{name}>*": busy for name in NAMES}), 7e8, RANKS)
+
+    assert (said.conclusive, all_said.conclusive) == (False, False)
+    assert "processor was the limit" in said.fix
 
 
 def test_where_no_pair_meets_a_demand_it_is_said_once() -> None:
