@@ -37,7 +37,7 @@ class Line:
     def __init__(self, *, read_descriptor: int, write_descriptor: int) -> None:
         self._in = read_descriptor
         self._out = write_descriptor
-        self._frames: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._frames: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._heard = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._read, daemon=True).start()
@@ -50,6 +50,8 @@ class Line:
                 if frame is not None:
                     self._frames.put(frame)
         self._closed.set()
+        # Wakes whoever waits for a frame: it is what a launcher waits for at its own end.
+        self._frames.put(None)
 
     def _check(self) -> None:
         if self._closed.is_set() or time.monotonic() - self._heard > frames.SILENCE_SECONDS:
@@ -62,10 +64,12 @@ class Line:
             LauncherGone: the channel closed or fell silent, and every frame has been handed out.
         """
         try:
-            return self._frames.get(timeout=timeout_seconds)
+            frame = self._frames.get(timeout=timeout_seconds)
         except queue.Empty:
+            frame = None
+        if frame is None:
             self._check()
-            return None
+        return frame
 
     def send(self, data: bytes) -> None:
         """Writes in pieces that a pipe takes at once, so that a launcher that is gone cannot block us."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from runtime.launch import addresses, frames
 from runtime.launch.mesh import Listener, Peer, connect_all
+from runtime.launch.node import LauncherGone, Line
 from runtime.launch.observe import Request, observe, torch_version
 from runtime.launch.supervisor import Agent, Channel, descendants, kill_descendants
 from runtime.launch.tail import Tail, last_lines
@@ -24,6 +26,24 @@ def test_a_frame_is_read_back_and_other_lines_are_not_frames() -> None:
     assert frames.decode(line) == {"kind": "lines", "pieces": ["a\n", "\x1e"]}
     for other in ("Welcome to te1", "\x1e{", '{"kind": "lines"}', "\x1e[]", "\x1e{}"):
         assert frames.decode(other) is None
+
+
+def test_a_launcher_that_leaves_wakes_the_node_that_waits_for_it() -> None:
+    reading, writing = os.pipe()
+    line = Line(read_descriptor=reading, write_descriptor=1)
+    os.write(writing, frames.encode("ping"))
+    threading.Timer(0.2, os.close, [writing]).start()
+    started = time.monotonic()
+
+    first = line.next(60)
+    with pytest.raises(LauncherGone):
+        line.next(60)
+    with pytest.raises(LauncherGone):
+        line.next(0.01)
+
+    assert first == {"kind": "ping"}
+    assert time.monotonic() - started < 30
+    os.close(reading)
 
 
 def test_a_tail_hands_on_whole_lines_and_bars_and_at_the_end_the_rest(tmp_path: Path) -> None:
