@@ -17,7 +17,7 @@ from provision.lab import lab as labs
 from provision.lab.fault import record
 from provision.lab.fault import strike as striking
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
-from provision.lab.fault.drill import Outcome, Strike, judge, strikes
+from provision.lab.fault.drill import LEAST_NODES, Case, Outcome, cases, judge, several
 from provision.lab.layout import Lab
 
 _LIMIT_SECONDS = 240.0
@@ -26,7 +26,7 @@ _progress = Console(stderr=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrillRow:
-    """One fault of the drill: who had to be named, what the test said, and how the two agree."""
+    """One case of the drill: who had to be named, what the test said, and how the two agree."""
 
     fault: str
     expected: str
@@ -36,21 +36,25 @@ class DrillRow:
     seconds: float
 
 
-def drill(lab: Lab, names: Sequence[str], options: Sequence[str]) -> list[DrillRow]:
-    """Strikes with each fault (all without names) in turn; the lab is healthy before and after.
+def drill(lab: Lab, names: Sequence[str], options: Sequence[str], *, together: bool) -> list[DrillRow]:
+    """Strikes with each fault (all without names) in turn, or with several at once.
+
+    The lab is healthy before and after.
 
     Raises:
         BadInput: the lab has too few nodes, or a fault is active in it.
         CommandFailed: the healthy lab does not pass the test, before or after.
     """
-    faults = [fault_called(name) for name in names] or list(CATALOGUE.values())
     _refuse(lab)
+    faults = [fault_called(name) for name in names] or list(CATALOGUE.values())
+    chosen = several(lab.nodes) if together else cases(faults, lab.nodes)
     rows = []
     with labs.locked(lab.folder):
         _require_health(lab, options)
-        for number, one in enumerate(strikes(faults, lab.nodes), start=1):
-            _progress.print(f"{number}/{len(faults)} {one.fault.name}: {one.fault.what}", soft_wrap=True)
-            rows.append(_drilled(lab, one, options))
+        for number, case in enumerate(chosen, start=1):
+            what = "; ".join(f"{one.fault.name}: {one.fault.what}" for one in case)
+            _progress.print(f"{number}/{len(chosen)} {what}", soft_wrap=True)
+            rows.append(_drilled(lab, case, options))
             _progress.print(f"  {rows[-1].outcome}: {rows[-1].named}", markup=False, soft_wrap=True)
         # Nodes that a test names lose their certificates; this one gives them back.
         _require_health(lab, options)
@@ -58,9 +62,11 @@ def drill(lab: Lab, names: Sequence[str], options: Sequence[str]) -> list[DrillR
 
 
 def _refuse(lab: Lab) -> None:
-    if lab.count < 3:
+    if lab.count < LEAST_NODES:
         raise BadInput(
-            f"drill lab {lab.name}", found=f"it has {lab.count} nodes", fix="A drill needs three at least."
+            f"drill lab {lab.name}",
+            found=f"it has {lab.count} nodes",
+            fix=f"A drill needs {LEAST_NODES} at least: provision lab up --nodes {LEAST_NODES}",
         )
     if broken := [node.name for node in lab.nodes if record.load(node)]:
         raise BadInput(
@@ -90,44 +96,44 @@ def _require_health(lab: Lab, options: Sequence[str]) -> None:
         )
 
 
-def _drilled(lab: Lab, one: Strike, options: Sequence[str]) -> DrillRow:
+def _drilled(lab: Lab, case: Case, options: Sequence[str]) -> DrillRow:
     """A fault that cannot be injected, or a test that cannot be run, is a row too: the others go on."""
     try:
-        return _row(one, _strike(lab, one, options))
+        ended = _strike(lab, case, options)
     except CommandFailed as e:
-        return DrillRow(
-            fault=one.fault.name,
-            expected=one.expected,
-            verdict="none",
-            outcome=Outcome.not_injected,
-            named=e.found,
-            seconds=0,
-        )
+        return _row(case, verdict="none", outcome=Outcome.not_injected, named=e.found, seconds=0)
+    result = ended.result
+    verdict = result.verdict if result else "none"
+    return _row(
+        case, verdict=verdict, outcome=judge(case, result), named=_named(result), seconds=ended.seconds
+    )
 
 
-def _strike(lab: Lab, one: Strike, options: Sequence[str]) -> Ended:
-    """One fault, there while the test runs and taken back whatever happens."""
+def _strike(lab: Lab, case: Case, options: Sequence[str]) -> Ended:
+    """The faults of a case, there while the test runs and taken back whatever happens."""
     try:
-        if not one.fault.needs_ranks:
-            striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
-            return _test(lab, options)
+        for one in case:
+            if not one.fault.needs_ranks:
+                striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_test, lab, options)
-            striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+            for one in case:
+                if one.fault.needs_ranks:
+                    striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
             return running.result()
     finally:
-        striking.clear(lab, one.node)
+        for one in case:
+            striking.clear(lab, one.node)
 
 
-def _row(one: Strike, ended: Ended) -> DrillRow:
-    result = ended.result
+def _row(case: Case, *, verdict: str, outcome: Outcome, named: str, seconds: float) -> DrillRow:
     return DrillRow(
-        fault=one.fault.name,
-        expected=one.expected,
-        verdict=result.verdict if result else "none",
-        outcome=judge(one, result),
-        named=_named(result),
-        seconds=ended.seconds,
+        fault=" + ".join(one.fault.name for one in case),
+        expected="; ".join(one.expected for one in case),
+        verdict=verdict,
+        outcome=outcome,
+        named=named,
+        seconds=seconds,
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from provision.commands.which_lab import Name, existing
 from provision.lab import lab
 from provision.lab.fault import record, strike
-from provision.lab.fault.catalogue import CATALOGUE, LEFT_OUT, fault_called
+from provision.lab.fault.catalogue import CATALOGUE, fault_called
 from provision.lab.layout import Lab, folder_of
 from provision.lab.record import load
 from provision.lab.requirements import require
@@ -75,8 +75,6 @@ def list_faults(
     table = Table("fault", "what it does", "a diagnosis must name", title="catalogue")
     for fault in CATALOGUE.values():
         table.add_row(strike.usage(fault), fault.what, fault.named.part.value)
-    for missing, why in LEFT_OUT.items():
-        table.add_row(f"[dim]{missing}[/]", f"[dim]not possible here: {why}[/]", "")
     _out.print(table)
     for entry in active:
         _out.print(f"active: {_words(entry[0], entry[1])}", highlight=False)
@@ -102,7 +100,6 @@ def _as_data(active: list[tuple[str, record.Active]]) -> dict[str, Any]:
             }
             for fault in CATALOGUE.values()
         ],
-        "left_out": dict(LEFT_OUT),
         "active": [
             {"node": node, "fault": one.fault, "peer": one.peer, "value": one.value} for node, one in active
         ],

@@ -42,15 +42,18 @@ def smoke(
     faults: Annotated[
         list[str] | None, typer.Option("--fault", help="Only this fault of the drill; can be repeated.")
     ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="Drill two and three faults that are there at once.")
+    ] = False,
 ) -> None:
     """Prove that a cluster works, or name what breaks it: node, link, direction, cause and fix.
 
     Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive. Of a drill: 0 every fault was named, 1 not.
     """
-    if (inventory is None) != is_drill or (faults and not is_drill):
+    if (inventory is None) != is_drill or ((faults or together) and not is_drill) or (faults and together):
         raise BadInput(
             "choose what to test",
-            found="it takes one of -i and --drill, and --fault only with --drill",
+            found="it takes one of -i and --drill, and with --drill one of --fault and --together",
             fix="provision smoke -i inventory/SITE, or provision smoke --drill --name LAB",
         )
     options = [
@@ -59,7 +62,7 @@ def smoke(
         *(["--quick"] if quick else []),
     ]
     if is_drill:
-        _drill(name, faults or [], options, json_file)
+        _drill(name, faults or [], options, json_file, together=together)
     if inventory is not None:
         _prove(inventory, options, json_file)
 
@@ -88,9 +91,11 @@ def _tell_causes(ended: Ended) -> None:
         _say("INCONCLUSIVE: the test left no result; it was ended or ran out of its time")
 
 
-def _drill(name: str, faults: list[str], options: list[str], json_file: Path | None) -> None:
+def _drill(
+    name: str, faults: list[str], options: list[str], json_file: Path | None, *, together: bool
+) -> None:
     require()
-    rows = drill(existing(name), faults, options)
+    rows = drill(existing(name), faults, options, together=together)
     if json_file is not None:
         _write(json_file, [asdict(row) for row in rows])
     _out.print(table_of(rows))

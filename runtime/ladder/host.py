@@ -158,8 +158,11 @@ def _interfaces(surveys: Mapping[str, Survey]) -> Iterator[Said]:
 
 def changed_files(files: Mapping[str, Files]) -> Iterator[Said]:
     """Nodes whose environment is not what was installed, or where nobody can tell."""
+    recorded = any(seen.known for seen in files.values())
     for host, seen in files.items():
-        if seen.problem:
+        if recorded and not seen.known:
+            found = "it has no record of what was installed, as the others have"
+        elif seen.problem:
             found = f"whether its environment is as installed cannot be told: {seen.problem}"
         elif seen.different:
             rest = f" and {seen.different - len(seen.first)} more" * (seen.different > len(seen.first))
@@ -173,6 +176,8 @@ def _versions(surveys: Mapping[str, Survey]) -> Iterator[Said]:
     """The odd node out by majority vote."""
     votes: dict[str, tuple[str, Callable[[Survey], str]]] = {
         "environment": ("has the environment", lambda seen: seen.environment[:12]),
+        "cuda": ("has CUDA", lambda seen: seen.cuda),
+        "nccl": ("has NCCL", lambda seen: seen.nccl),
         "kernel": ("runs Linux", lambda seen: ".".join(seen.kernel.split(".")[:2])),
         # Where a wrong name leads a node to its loopback, the name is the fault, not the loopback's MTU.
         "mtu": ("sends packets of", lambda seen: str(seen.mtu or "") if seen.interface != "lo" else ""),
@@ -258,6 +263,8 @@ def evidence(
         "host.environment": f"digest {first.environment[:12]} on all {len(seen)} nodes",
         "host.files": f"as installed on {sum(one.known for one in files.values())} nodes",
         "host.interface": f"jobs use {first.job_interface} ({first.job_address})",
+        "host.cuda": f"CUDA {first.cuda} on all nodes",
+        "host.nccl": f"NCCL {first.nccl} on all nodes",
         "host.kernel": f"Linux {first.kernel}",
         "host.names": f"{len(first.addresses_by_name)} names mean the same on {len(seen)} nodes",
         "host.own-name": "no node calls itself by a loopback address",
@@ -278,6 +285,10 @@ def not_applicable(surveys: Mapping[str, Survey], files: Mapping[str, Files]) ->
         reasons["host.locked-memory"] = "no RDMA device on any node"
     if not any(seen.environment for seen in surveys.values()):
         reasons["host.environment"] = "no node has an environment.json (role conda_env)"
+    if not any(seen.cuda for seen in surveys.values()):
+        reasons["host.cuda"] = "no node's torch came with CUDA"
+    if not any(seen.nccl for seen in surveys.values()):
+        reasons["host.nccl"] = "no node's torch came with NCCL"
     if not any(seen.known for seen in files.values()):
         reasons["host.files"] = "no node has a record of what was installed (role conda_env)"
     if not any(seen.job_address for seen in surveys.values()):

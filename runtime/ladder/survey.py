@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from runtime.ladder.host import Clock, Written, slow_disks
 from runtime.launch.session import Session
 from runtime.launch.spec import HOSTFILE
-from runtime.launch.survey import Files, Survey, from_json
+from runtime.launch.survey import Files, Survey, files_from_json, from_json
 from runtime.smoke import matrix
 
 _SURVEY_SECONDS = 10.0
@@ -25,10 +25,7 @@ CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyed:
-    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote.
-
-    `files` has no entry for a node that did not tell in time.
-    """
+    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote."""
 
     surveys: dict[str, Survey]
     clocks: dict[str, Clock]
@@ -98,12 +95,5 @@ def _write(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
 def _files(session: Session, hosts: Sequence[str]) -> dict[str, Files]:
     session.broadcast("files", hosts=hosts, timeout=_FILES_SECONDS)
     answers = session.gather("files", _FILES_SECONDS + 1.0, hosts=hosts)
-    return {
-        host: Files(
-            known=frame["known"],
-            different=frame["different"],
-            first=tuple(frame["first"]),
-            problem=frame["problem"],
-        )
-        for host, frame in answers.items()
-    }
+    silent = Files(known=True, problem=f"it did not say in {_FILES_SECONDS:.0f} s")
+    return {host: files_from_json(answers[host]) if host in answers else silent for host in hosts}

@@ -10,10 +10,11 @@ import resource
 import shutil
 import socket
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ class Survey:
 
     `addresses_by_name` are all nodes' names as this node resolves them; `own_address` what its own host name
     means there; `free_bytes` by mount point, for those that exist; `environment` the digest that the role
-    conda_env wrote; `job_interface` what jobs use by the node's job.env, `job_address` its address as
+    conda_env wrote; `cuda` and `nccl` the versions of what came with its torch; `job_interface` what jobs use
+    by the node's job.env, `job_address` its address as
     "10.0.0.1/24"; `speed_bits` what a physical interface has negotiated, in bits a second; `rdma_ports`
     those that are active, such as "mlx5_0 port 1 (InfiniBand)".
     """
@@ -64,6 +66,8 @@ class Survey:
     processors: int
     memory_bytes: int
     environment: str
+    cuda: str
+    nccl: str
     gpus: Gpus
 
 
@@ -104,8 +108,16 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         processors=len(os.sched_getaffinity(0)),
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         environment=environment_digest(Path(config_path)),
+        cuda=_library("cuda_runtime"),
+        nccl=_library("nccl"),
         gpus=gpus.look(),
     )
+
+
+def _library(name: str) -> str:
+    """The version of NVIDIA's wheel of that name (such as nvidia_nccl_cu12); empty where there is none."""
+    installed = Path(sysconfig.get_path("purelib")).glob(f"nvidia_{name}*.dist-info")
+    return next((folder.stem.rpartition("-")[2] for folder in installed), "")
 
 
 def _job_interface(path: Path) -> str:
@@ -177,6 +189,11 @@ class Files:
     different: int = 0
     first: Sequence[str] = ()
     problem: str = ""
+
+
+def files_from_json(values: Mapping[str, Any]) -> Files:
+    """The answer back from plain values."""
+    return Files(**{one.name: values[one.name] for one in fields(Files)})
 
 
 def files(prefix: str, *, script: Path = _DIGEST_SCRIPT, timeout_seconds: float) -> Files:

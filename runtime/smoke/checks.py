@@ -16,6 +16,8 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "host.python": ("python",),
     "host.torch": ("torch",),
     "host.environment": ("environment",),
+    "host.cuda": ("cuda",),
+    "host.nccl": ("nccl",),
     "host.files": ("files",),
     "host.kernel": ("kernel",),
     "host.folders": ("folder", "program", "job folder"),

@@ -131,6 +131,22 @@ def swallows_what_is_large(lab: LabUnderTest) -> None:
     assert not carries(lab, "te2", "te1", 16384)
 
 
+def rate_of(lab: LabUnderTest, source: str, target: str) -> float:
+    """Megabytes in a second that one stream of two seconds and a half carries at 20."""
+    seconds = f"TIMEFORMAT=%R; {{ time {python(SENDS, lab.address(target), str(50_000_000))}; }} 2>&1"
+    return 50 / float(lab.out(source, seconds))
+
+
+def takes_slowly_of_te1(lab: LabUnderTest) -> None:
+    assert rate_of(lab, "te1", "te2") < 30
+    assert rate_of(lab, "te2", "te1") > 60
+
+
+def is_a_slow_link(lab: LabUnderTest) -> None:
+    assert rate_of(lab, "te1", "te2") < 30
+    assert rate_of(lab, "te2", "te1") < 30
+
+
 def loses_some(lab: LabUnderTest) -> None:
     lab.run("te2", f"({python(COUNTS)}) >/root/count 2>&1 </dev/null & sleep 0.5")
     send = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); a = ({!r}, 20001)\n"
@@ -164,6 +180,12 @@ def writes_slowly(lab: LabUnderTest) -> None:
     assert float(lab.out("te2", f"TIMEFORMAT=%R; {{ time {writing}; }} 2>&1")) > 0.5
 
 
+def has_another_clock(lab: LabUnderTest) -> None:
+    now = "import time; print(time.time())"
+    first, second = (float(lab.out(node, python(now))) for node in ("te1", "te2"))
+    assert 80 < second - first < 100
+
+
 def takes_the_port(lab: LabUnderTest) -> None:
     assert reaches(lab, "te1", "te2", 29500)
 
@@ -178,11 +200,14 @@ EFFECTS: dict[str, Callable[[LabUnderTest], None]] = {
     "firewall-peer te2 te1": blocks_the_peer,
     "mtu-hole te2": swallows_what_is_large,
     "packet-loss te2": loses_some,
+    "slow-direction te2 te1": takes_slowly_of_te1,
+    "slow-link te2 te1": is_a_slow_link,
     "loopback-name te2": calls_itself_loopback,
     "wrong-hosts te2 te1": takes_another_for_te1,
     "host-key-changed te2": is_refused,
     "slow-cpu te2": computes_slowly,
     "slow-disk te2": writes_slowly,
+    "clock-skew te2": has_another_clock,
     "ports-taken te2": takes_the_port,
 }
 

@@ -1,4 +1,4 @@
-"""All faults by name, and those that a lab cannot have."""
+"""All faults by name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from provision.lab.fault.model import Fault
 
 CATALOGUE: Mapping[str, Fault] = {
     fault.name: fault for fault in (*cables.FAULTS, *packets.FAULTS, *files.FAULTS, *machine.FAULTS)
-}
-LEFT_OUT: Mapping[str, str] = {
-    "clock-skew": "all nodes share this machine's clock, and no namespace has a wall clock of its own "
-    "(time_namespaces(7): the monotonic and the boot clock only)",
 }
 
 
@@ -29,6 +25,6 @@ def fault_called(name: str) -> Fault:
     close = get_close_matches(name, CATALOGUE, 1)
     raise BadInput(
         f"find the fault {name!r}",
-        found=LEFT_OUT.get(name, "the catalogue has no such fault"),
+        found="the catalogue has no such fault",
         fix=f"Did you mean {close[0]}?" if close else "See `provision lab fault list`.",
     )

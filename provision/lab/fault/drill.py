@@ -1,4 +1,4 @@
-"""Whether a smoke test named the fault that was injected. Pure."""
+"""Which faults a drill injects, alone and together, and whether a smoke test named them. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from provision.core.smoke_result import Finding, SmokeResult
+from provision.lab.fault.catalogue import fault_called
 from provision.lab.fault.model import Fault, Part
 from provision.lab.layout import LabNode
 
 
 class Outcome(StrEnum):
-    """named: exactly those at fault, with the cause. cause not said: those, without it."""
+    """named: exactly those at fault, each with its cause. cause not said: those, without it."""
 
     named = "named"
+    in_part = "named in part"
     cause_not_said = "cause not said"
     others_blamed = "others blamed"
     inconclusive = "inconclusive"
@@ -33,32 +35,68 @@ class Strike:
     peer: LabNode | None
 
     @property
+    def at_fault(self) -> frozenset[str]:
+        """The nodes that must be named, and no other."""
+        between = self.fault.named.part in (Part.link, Part.direction) and self.peer is not None
+        return frozenset({self.node.name, *([self.peer.name] if between and self.peer else [])})
+
+    @property
     def expected(self) -> str:
         """Who must be named, in words."""
-        part = self.fault.named.part
-        if part is Part.link and self.peer is not None:
-            return f"{self.node.name} <-> {self.peer.name}"
+        part, peer = self.fault.named.part, self.peer.name if self.peer else ""
         return {
+            Part.link: f"{self.node.name} <-> {peer}",
+            Part.direction: f"{peer} -> {self.node.name}",
             Part.send: f"{self.node.name} transmit",
             Part.receive: f"{self.node.name} receive",
             Part.rank: f"the rank on {self.node.name}",
         }.get(part, self.node.name)
 
 
-def strikes(faults: Sequence[Fault], nodes: Sequence[LabNode]) -> list[Strike]:
-    """Where each fault strikes: the second node, with the third as its peer; or the first if only it can."""
+Case = Sequence[Strike]
+
+# Faults that are there at once: each with the number of its node and, for a fault of two, of the other.
+_SEVERAL: Sequence[Sequence[tuple[str, int, int | None]]] = (
+    (("slow-link", 2, 3), ("slow-link", 1, 4)),
+    (("slow-both", 2, None), ("firewall-peer", 3, 4)),
+    (("slow-direction", 4, 1), ("wrong-hosts", 2, 3)),
+    (("slow-cpu", 3, None), ("slow-link", 1, 2)),
+    (("packet-loss", 3, None), ("firewall-peer", 1, 2)),
+    (("slow-send", 2, None), ("slow-direction", 4, 1), ("other-torch", 3, None)),
+    (("slow-direction", 4, 1), ("wrong-hosts", 2, 3), ("slow-disk", 3, None)),
+)
+LEAST_NODES = 4
+
+
+def cases(faults: Sequence[Fault], nodes: Sequence[LabNode]) -> list[Case]:
+    """One fault a case: at the second node, with the third as its peer; or at the first if only it can."""
     first, second, third = nodes[:3]
     return [
-        Strike(
-            fault=fault,
-            node=first if fault.on_first else second,
-            peer=third if fault.two_nodes else None,
+        (
+            Strike(
+                fault=fault,
+                node=first if fault.on_first else second,
+                peer=third if fault.two_nodes else None,
+            ),
         )
         for fault in faults
     ]
 
 
-def judge(strike: Strike, result: SmokeResult | None) -> Outcome:
+def several(nodes: Sequence[LabNode]) -> list[Case]:
+    """Cases of two and three faults that are there at once."""
+    return [
+        tuple(
+            Strike(
+                fault=fault_called(name), node=nodes[node - 1], peer=None if peer is None else nodes[peer - 1]
+            )
+            for name, node, peer in combination
+        )
+        for combination in _SEVERAL
+    ]
+
+
+def judge(case: Case, result: SmokeResult | None) -> Outcome:
     """Compares what the test found with what the catalogue says."""
     if result is None:
         return Outcome.no_result
@@ -67,15 +105,22 @@ def judge(strike: Strike, result: SmokeResult | None) -> Outcome:
     blaming = [finding for finding in result.findings if finding.conclusive]
     if not blaming:
         return Outcome.inconclusive
-    if {host for finding in blaming for host in finding.hosts} != _at_fault(strike):
+    blamed = {host for finding in blaming for host in finding.hosts}
+    at_fault = {host for strike in case for host in strike.at_fault}
+    if not blamed <= at_fault:
         return Outcome.others_blamed
-    said = any(_says(strike, finding) for finding in blaming)
-    return Outcome.named if said else Outcome.cause_not_said
+    if all(_is_named(strike, blaming) for strike in case):
+        return Outcome.named
+    if len(case) > 1:
+        return Outcome.in_part
+    return Outcome.cause_not_said if blamed == at_fault else Outcome.others_blamed
 
 
-def _at_fault(strike: Strike) -> set[str]:
-    link = strike.fault.named.part is Part.link and strike.peer is not None
-    return {strike.node.name, *([strike.peer.name] if link and strike.peer else [])}
+def _is_named(strike: Strike, blaming: Sequence[Finding]) -> bool:
+    """Whether what is said of its nodes, and of no other, gives the cause and names all of them."""
+    about = [finding for finding in blaming if set(finding.hosts) <= strike.at_fault]
+    said = [finding for finding in about if _says(strike, finding)]
+    return bool(said) and {host for finding in about for host in finding.hosts} == strike.at_fault
 
 
 def _says(strike: Strike, finding: Finding) -> bool:

@@ -20,6 +20,7 @@ class Part(StrEnum):
     send = "what the node sends"
     receive = "what the node receives"
     link = "the link of two nodes"
+    direction = "one direction of the link of two nodes"
     rank = "a rank on the node"
 
 

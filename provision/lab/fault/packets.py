@@ -42,6 +42,26 @@ def _hole(target: Target) -> Sequence[Argv]:
     return _inject(target, _drop(table, "iif lo accept", *rules), out)
 
 
+def _policed(target: Target, word: str) -> str:
+    """What is above the rate is dropped, as a provider's policer does."""
+    rate = f"limit rate over {target.value} mbytes/second burst 256 kbytes"
+    return f"ip {word} {target.neighbour.address} {rate} drop"
+
+
+def _slow_direction(target: Target) -> Sequence[Argv]:
+    return _inject(target, _drop(_table("slow-direction", target), _policed(target, "saddr")))
+
+
+def _slow_link(target: Target) -> Sequence[Argv]:
+    table = _table("slow-link", target)
+    out = _chain(f"netdev {table}", "out", 'egress device "eth0"', _policed(target, "daddr"))
+    return _inject(target, _drop(table, _policed(target, "saddr")), out)
+
+
+def _clear_both(fault: str, target: Target) -> Sequence[Argv]:
+    return _clear(target, *(f"{family} {_table(fault, target)}" for family in ("inet", "netdev")))
+
+
 FAULTS = (
     Fault(
         name="firewall-all",
@@ -82,11 +102,29 @@ FAULTS = (
         what="the way to the node swallows packets (but ssh's) above a size that its interface promises",
         named=Named(part=Part.node, cause="mtu|black hole|larger than|large (messages|packets)"),
         inject=_hole,
-        clear=lambda target: _clear(
-            target, *(f"{family} {_table('mtu-hole', target)}" for family in ("inet", "netdev"))
-        ),
+        clear=lambda target: _clear_both("mtu-hole", target),
         default="1400",
         value_pattern="[1-9][0-9]{2,4}",
+    ),
+    Fault(
+        name="slow-direction",
+        what="the node takes so many megabytes a second of one other node and drops the rest",
+        named=Named(part=Part.direction, cause=r" -> "),
+        inject=_slow_direction,
+        clear=lambda target: _clear(target, f"inet {_table('slow-direction', target)}"),
+        default="20",
+        value_pattern="[1-9][0-9]{0,3}",
+        two_nodes=True,
+    ),
+    Fault(
+        name="slow-link",
+        what="two nodes carry so many megabytes a second to each other, each way; the rest is dropped",
+        named=Named(part=Part.link, cause=r" <-> "),
+        inject=_slow_link,
+        clear=lambda target: _clear_both("slow-link", target),
+        default="20",
+        value_pattern="[1-9][0-9]{0,3}",
+        two_nodes=True,
     ),
     Fault(
         name="packet-loss",

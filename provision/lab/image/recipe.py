@@ -10,6 +10,7 @@ from pathlib import Path
 from provision.lab.image import guest
 
 # What a cloud image of Debian or Ubuntu has and a role may count on; nothing that a role installs.
+# libfaketime is for the fault clock-skew.
 PACKAGES = (
     "ca-certificates",
     "dbus",
@@ -18,6 +19,7 @@ PACKAGES = (
     "iproute2",
     "iputils-ping",
     "less",
+    "libfaketime",
     "libpam-systemd",
     "nftables",
     "openssh-server",

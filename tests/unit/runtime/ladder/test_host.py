@@ -48,6 +48,8 @@ def healthy(host: str) -> Survey:
         processors=8,
         memory_bytes=64 << 30,
         environment="d" * 64,
+        cuda="13.0.96",
+        nccl="2.28.9",
         gpus=Gpus(present=False, problem="", driver="", cards=(), xids=None),
     )
 
@@ -76,6 +78,7 @@ def cluster(**changes: Any) -> dict[str, Survey]:
         ({"free_files": {"/": 3}}, "disk", "/ has room for 3 more files"),
         ({"kernel": "5.15.0-99"}, "kernel", "runs Linux 5.15, against 6.1"),
         ({"environment": "e" * 64}, "environment", "has the environment eeeeeeeeeeee"),
+        ({"nccl": "2.27.3"}, "nccl", "has NCCL 2.27.3, against 2.28.9"),
         (
             {"job_interface": "docker0", "job_address": "172.17.0.1/16"},
             "interface",
@@ -151,7 +154,8 @@ def test_files_that_were_changed_are_named_and_so_is_what_cannot_be_told() -> No
     )
 
     found = {one.host: one.found for one in said}
-    assert list(found) == ["te2", "te4"]
+    assert list(found) == ["te2", "te3", "te4"]
+    assert "no record" in found["te3"]
     assert found["te2"].endswith("changed torch/a.py, missing torch/b.py, extra torch/c.py and 2 more")
     assert "gave no answer in 30 s" in found["te4"]
 
@@ -213,6 +217,7 @@ def test_evidence_belongs_to_checks_that_exist_and_what_has_no_object_is_skipped
     assert set(evidence(surveys, {"te1": Clock(offset=0, error=0)}, files)) <= set(CATALOGUE)
     assert evidence({}, {}, {}) == {}
     assert not_applicable(surveys, files) == {"host.locked-memory": "no RDMA device on any node"}
+    assert "host.nccl" in not_applicable({"te1": replace(healthy("te1"), nccl="")}, files)
     assert "host.files" in not_applicable(surveys, {"te1": Files(known=False)})
 
 

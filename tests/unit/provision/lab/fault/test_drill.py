@@ -6,14 +6,14 @@ import pytest
 
 from provision.core.smoke_result import Finding, SmokeResult
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
-from provision.lab.fault.drill import Outcome, Strike, judge, strikes
+from provision.lab.fault.drill import Case, Outcome, cases, judge, several
 from provision.lab.layout import lay_out
 
 NODES = lay_out(name="lab", subnet="10.77.0.0/24", count=4, disk_bytes=1 << 30, base=Path("/b")).nodes
 
 
-def struck(name: str) -> Strike:
-    return strikes([fault_called(name)], NODES)[0]
+def struck(name: str) -> Case:
+    return cases([fault_called(name)], NODES)[0]
 
 
 def result(verdict: str, *findings: tuple[str, str], conclusive: bool = True) -> SmokeResult:
@@ -54,13 +54,46 @@ def test_only_those_at_fault_with_the_cause_count_as_named(
     assert judge(struck(name), told) is outcome
 
 
+TWO_LINKS = several(NODES)[0]
+SLOW_AND_WRONG = several(NODES)[2]
+
+
+@pytest.mark.parametrize(
+    ("case", "told", "outcome"),
+    [
+        (
+            TWO_LINKS,
+            result("fail", ("te2 te3", "te2 <-> te3 20 MB/s"), ("te1 te4", "te1 <-> te4 20 MB/s")),
+            Outcome.named,
+        ),
+        (TWO_LINKS, result("fail", ("te2 te3", "te2 <-> te3 20 MB/s")), Outcome.in_part),
+        (TWO_LINKS, result("fail", ("te1", "te1 transmit 20 MB/s")), Outcome.in_part),
+        (
+            SLOW_AND_WRONG,
+            result("fail", ("te4", "unreachable"), ("te3", "te3 receive")),
+            Outcome.others_blamed,
+        ),
+        (
+            SLOW_AND_WRONG,
+            result("fail", ("te1 te4", "te1 -> te4 20 MB/s"), ("te2", "names: resolves te3 to 10.0.0.1")),
+            Outcome.named,
+        ),
+    ],
+)
+def test_of_several_faults_each_must_be_named_by_itself(
+    case: Case, told: SmokeResult, outcome: Outcome
+) -> None:
+    assert judge(case, told) is outcome
+
+
 def test_a_strike_says_whom_it_expects() -> None:
-    assert struck("slow-send").expected == "te2 transmit"
-    assert struck("firewall-peer").expected == "te2 <-> te3"
-    assert struck("ports-taken").expected == "te1"
-    assert struck("rank-stopped").expected == "the rank on te2"
-    assert struck("wrong-hosts").expected == "te2"
+    assert struck("slow-send")[0].expected == "te2 transmit"
+    assert struck("firewall-peer")[0].expected == "te2 <-> te3"
+    assert struck("slow-direction")[0].expected == "te3 -> te2"
+    assert struck("ports-taken")[0].expected == "te1"
+    assert struck("rank-stopped")[0].expected == "the rank on te2"
+    assert struck("wrong-hosts")[0].expected == "te2"
 
 
-def test_every_fault_has_its_strike() -> None:
-    assert len(strikes(list(CATALOGUE.values()), NODES)) == len(CATALOGUE)
+def test_every_fault_has_its_case() -> None:
+    assert len(cases(list(CATALOGUE.values()), NODES)) == len(CATALOGUE)
