@@ -28,7 +28,7 @@ from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
-from runtime.smoke.plan import LARGEST_BYTES, check_sizes, operations, sweep
+from runtime.smoke.plan import LARGEST_BYTES, SWEEP_SECONDS, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, summary, to_json
 
 
@@ -38,6 +38,11 @@ def smoke(
     exclude: str = typer.Option("", help="All but these nodes and slots."),
     sizes: str = typer.Option("", help="Bytes of the all-reduce sweep, with commas. Default: 4, 16, ..."),
     max_bytes: int = typer.Option(LARGEST_BYTES, help="The largest message of the default sweep."),
+    sweep_seconds: float = typer.Option(
+        SWEEP_SECONDS,
+        min=0.0,
+        help="Seconds for the default sweep: what would not fit is left out; 0: no limit.",
+    ),
     timeout: float = typer.Option(30.0, min=1.0, help="Seconds that one step may take."),
     master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point."),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
@@ -67,7 +72,8 @@ def smoke(
     """
     swept = _sizes(sizes, max_bytes)
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
-    job = _job(nodes, _worker_words(swept, timeout), master_port=master_port, interface=interface)
+    words = _worker_words(swept, timeout, 0.0 if sizes else sweep_seconds)
+    job = _job(nodes, words, master_port=master_port, interface=interface)
     job = replace(job, certificate_path=str(certificate))
     plan = Plan(
         sizes=swept,
@@ -131,10 +137,11 @@ def _sizes(text: str, max_bytes: int) -> tuple[int, ...]:
     return sizes
 
 
-def _worker_words(sizes: Sequence[int], timeout: float) -> tuple[str, ...]:
+def _worker_words(sizes: Sequence[int], timeout: float, sweep_seconds: float) -> tuple[str, ...]:
     listed = ",".join(map(str, sizes))
     own = ("-P", "-u", "-m", "runtime", "smoke")
-    return (sys.executable, *own, "--sizes", listed, "--timeout", str(timeout))
+    limits = ("--timeout", str(timeout), "--sweep-seconds", str(sweep_seconds))
+    return (sys.executable, *own, "--sizes", listed, *limits)
 
 
 class _Show:

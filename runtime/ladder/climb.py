@@ -25,7 +25,7 @@ from runtime.launch.survey import Survey
 from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.localize import Finding
 from runtime.smoke.places import Places
-from runtime.smoke.plan import operations
+from runtime.smoke.plan import SWEPT, operations
 from runtime.smoke.report import Report, conclude
 from runtime.smoke.schedule import Pair
 from runtime.smoke.watch import Watch
@@ -222,7 +222,8 @@ class _Climb:
         self.done |= transport.evidence(chosen)
         self.skipped |= transport.not_applicable(self.places.backend, len(self.session.lines), chosen)
         if self.places.finished:
-            done = f"{len(self.places.plan)} operations done by every rank"
+            count = sum(not measured.left_out for measured in self.places.measured)
+            done = f"{count} operations done by every rank"
             self.done |= {
                 "collectives.progress": done,
                 "collectives.contents": f"every element right; {done}",
@@ -257,11 +258,10 @@ class _Climb:
 
     def _certify(self, report: Report) -> None:
         rates = [pair.bytes_per_s / 1e9 for pair in self.pairs.values() if pair.bytes_per_s]
-        reduced = [row.figures for row in report.rows if row.operation.step == "all-reduce"]
-        figures = {
-            "slowest_pair_gb_s": min(rates, default=None),
-            "busbw_gb_s": reduced[-1].busbw_gb_s if reduced[-1] else None,
-        }
+        reduced = [
+            row.figures.busbw_gb_s for row in report.rows if row.operation.step == SWEPT and row.figures
+        ]
+        figures = {"slowest_pair_gb_s": min(rates, default=None), "busbw_gb_s": [None, *reduced][-1]}
         made, problems = certify(
             self.session, key=self.plan.key, valid_seconds=self.plan.valid_seconds, figures=figures
         )

@@ -34,10 +34,11 @@ class Place:
 
 @dataclass(slots=True, kw_only=True)
 class Measured:
-    """What the ranks reported of one operation: seconds of each round, and wrong contents."""
+    """What the ranks reported of one operation: seconds of its rounds, wrong contents, why left out."""
 
     seconds_by_rank: dict[int, list[float]] = field(default_factory=dict)
     wrong_by_rank: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: str = ""
 
 
 class Places:
@@ -76,6 +77,9 @@ class Places:
 
     def _measure(self, rank: int, event: Mapping[str, Any]) -> None:
         measured = self.measured[event["operation"]]
+        if event.get("left_out"):
+            measured.left_out = event["left_out"]
+            return
         measured.seconds_by_rank[rank] = event["seconds"]
         if event["wrong"]:
             measured.wrong_by_rank[rank] = event["wrong"]

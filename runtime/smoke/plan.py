@@ -10,7 +10,10 @@ from runtime.errors import BadInput
 BROADCAST_BYTES = 1 << 20
 # What people send today to test a link: a million floats (SCENARIO.md, section 4).
 RING_BYTES = 4_000_000
-LARGEST_BYTES = 64 << 20
+LARGEST_BYTES = 1 << 30
+# The operation whose message grows, and seconds that this may take.
+SWEPT = "all-reduce"
+SWEEP_SECONDS = 10.0
 # What the operations that give every rank a part are measured with: one float for each, and about a MiB.
 PARTED = ("all-gather", "reduce-scatter", "all-to-all")
 PARTED_BYTES = (4, 1 << 20)
@@ -57,7 +60,7 @@ def _steps(world_size: int, sizes: Sequence[int]) -> Iterator[tuple[str, int, in
         for size in PARTED_BYTES:
             yield step, max(1, size // (4 * world_size)) * 4 * world_size, -1, -1
     for size in sizes:
-        yield "all-reduce", size, -1, -1
+        yield SWEPT, size, -1, -1
     yield TRAINING, 0, -1, -1
 
 

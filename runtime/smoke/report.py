@@ -18,12 +18,13 @@ EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One operation: its figures where every rank measured it, and how many ranks got wrong contents."""
+    """One operation: figures where every rank measured it, who got wrong contents, why it was left out."""
 
     operation: Operation
     figures: Figures | None
     rounds: int
     wrong_ranks: tuple[int, ...]
+    left_out: str = ""
 
     @property
     def done(self) -> bool:
@@ -80,6 +81,7 @@ def _row(operation: Operation, measured: Measured, world_size: int) -> Row:
         else None,
         rounds=min((len(seconds) for seconds in measured.seconds_by_rank.values()), default=0),
         wrong_ranks=tuple(sorted(measured.wrong_by_rank)),
+        left_out=measured.left_out,
     )
 
 
@@ -167,6 +169,7 @@ def _row_values(row: Row) -> dict[str, Any]:
         "done": row.done,
         "rounds": row.rounds,
         "wrong_ranks": row.wrong_ranks,
+        "left_out": row.left_out,
         **measured,
     }
 
@@ -180,7 +183,7 @@ def cells(row: Row) -> tuple[str, ...]:
     }.get(operation.step, operation.step)
     size = size_text(operation.size) if operation.size else ""
     if row.figures is None:
-        return ends, size, "", "not done", "", "", "", ""
+        return ends, size, "", "left out" if row.left_out else "not done", "", "", "", ""
     measured = row.figures
     bandwidths = (f"{measured.algbw_gb_s:.3g}", f"{measured.busbw_gb_s:.3g}") if operation.size else ("", "")
     contents = f"wrong on {', '.join(map(str, row.wrong_ranks))}" if row.wrong_ranks else "right"
@@ -218,4 +221,6 @@ def _done_text(report: Report) -> str:
     pairs = f"{measured} of {len(report.pairs)} pairs measured"
     if report.left_out:
         return f"{pairs}, collectives left out ({report.left_out})"
-    return f"{sum(row.done for row in report.rows)} of {len(report.rows)} operations done, {pairs}"
+    short = sum(bool(row.left_out) for row in report.rows)
+    rest = f" ({short} for want of time)" if short else ""
+    return f"{sum(row.done for row in report.rows)} of {len(report.rows)} operations done{rest}, {pairs}"

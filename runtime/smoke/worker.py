@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.comm import transport
-from runtime.comm.group import process_group
+from runtime.comm.group import Group, process_group
 from runtime.smoke import marks
+from runtime.smoke.budget import Budget
 from runtime.smoke.pattern import Pattern
-from runtime.smoke.plan import TRAINING, operations
-from runtime.smoke.trial import Trial
+from runtime.smoke.plan import SWEPT, TRAINING, Operation, operations
+from runtime.smoke.trial import OnRound, Trial
 from runtime.topology import Topology
 
 # Own limit of the backend, above the launcher's, which knows more and so speaks first.
@@ -54,18 +55,27 @@ def main(words: Sequence[str], environ: MutableMapping[str, str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m runtime smoke")
     parser.add_argument("--sizes", required=True)
     parser.add_argument("--timeout", type=float, required=True)
+    parser.add_argument("--sweep-seconds", type=float, required=True)
     options = parser.parse_args(words)
     sizes = tuple(int(size) for size in options.sizes.split(","))
     topology, log = Topology.from_environment(environ), transport.keep_log(environ)
     try:
-        work(topology, sizes=sizes, timeout_seconds=options.timeout, nccl_log=log)
+        work(
+            topology,
+            sizes=sizes,
+            timeout_seconds=options.timeout,
+            budget=Budget(limit_seconds=options.sweep_seconds),
+            nccl_log=log,
+        )
     finally:
         log.unlink()
     # All has been said and nothing is left to free: taking torch down object by object takes 0.7 s.
     os._exit(0)
 
 
-def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float, nccl_log: Path) -> None:
+def work(
+    topology: Topology, *, sizes: Sequence[int], timeout_seconds: float, budget: Budget, nccl_log: Path
+) -> None:
     """Runs all operations over the job's ranks: NCCL where there are GPUs, else Gloo."""
     voice = Voice()
     voice.say(marks.STARTED, hostname=topology.hostname, pid=os.getpid())
@@ -79,18 +89,43 @@ def work(topology: Topology, *, sizes: Sequence[int], timeout_seconds: float, nc
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     with process_group(topology, timeout_seconds=timeout_seconds + _MARGIN_SECONDS) as group:
         voice.say(marks.JOINED, backend=backend)
-        plan = operations(topology.world_size, sizes)
-        elements = max(operation.size for operation in plan) // 4
-        pattern = Pattern(elements=elements, world_size=topology.world_size, device=group.device)
-        for operation in plan:
+        data = _Data(group)
+        for operation in operations(topology.world_size, sizes):
             voice.say("begin", operation=operation.number)
             on_round = partial(voice.at, operation.number)
-            done = (
-                train(group)
-                if operation.step == TRAINING
-                else Trial(group, pattern, operation, on_round).run()
-            )
+            done = train(group) if operation.step == TRAINING else _tried(data, operation, budget, on_round)
             voice.say("done", operation=operation.number, **done)
             if backend == "nccl" and operation.number == 0:
                 voice.say(marks.TRANSPORT, name=transport.chosen(nccl_log.read_text(errors="replace")))
     voice.close()
+
+
+class _Data:
+    """Test data for the largest operation so far: what the budget leaves out costs no memory."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self._pattern: Pattern | None = None
+        self._elements = 0
+
+    def of(self, operation: Operation) -> Pattern:
+        """Data that suffices for the operation."""
+        elements = operation.size // 4
+        if self._pattern is None or elements > self._elements:
+            self._pattern = None  # before the larger one, not beside it
+            world_size = self.group.topology.world_size
+            self._pattern = Pattern(elements=elements, world_size=world_size, device=self.group.device)
+            self._elements = elements
+        return self._pattern
+
+
+def _tried(data: _Data, operation: Operation, budget: Budget, on_round: OnRound) -> dict[str, Any]:
+    """What became of an operation; those of the sweep only as long as its time lasts."""
+    swept = operation.step == SWEPT
+    if swept and (reason := budget.against(operation.size)):
+        return {"seconds": [], "wrong": None, "left_out": reason}
+    trial = Trial(data.group, data.of(operation), operation, on_round)
+    done = trial.run()
+    if swept:
+        budget.spend(size=operation.size, round_seconds=trial.round_seconds, rounds=trial.rounds)
+    return done
