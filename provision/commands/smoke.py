@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,15 @@ def smoke(
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds that one step may take.")] = 30.0,
     max_bytes: Annotated[int | None, typer.Option(help="The largest message of the sweep.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there as well.")] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", help="Write the checks as JUnit XML, for a CI system.")
+    ] = None,
+    prometheus_file: Annotated[
+        Path | None, typer.Option("--prometheus", help="Write gauges in Prometheus' text format.")
+    ] = None,
+    html_file: Annotated[
+        Path | None, typer.Option("--html", help="Write one page with heat maps that loads nothing.")
+    ] = None,
     is_drill: Annotated[
         bool, typer.Option("--drill", help="Break a lab with each fault in turn: is each one named?")
     ] = False,
@@ -50,10 +60,14 @@ def smoke(
 
     Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive. Of a drill: 0 every fault was named, 1 not.
     """
-    if (inventory is None) != is_drill or ((faults or together) and not is_drill) or (faults and together):
+    formats = {"junit": junit_file, "prometheus": prometheus_file, "html": html_file}
+    shown = {name: path for name, path in formats.items() if path}
+    of_drill = bool(faults or together)
+    if (inventory is None) != is_drill or (shown if is_drill else of_drill) or (faults and together):
         raise BadInput(
             "choose what to test",
-            found="it takes one of -i and --drill, and with --drill one of --fault and --together",
+            found="it takes -i, with which go --junit, --prometheus and --html, or --drill, with which goes "
+            "one of --fault and --together",
             fix="provision smoke -i inventory/SITE, or provision smoke --drill --name LAB",
         )
     options = [
@@ -64,15 +78,17 @@ def smoke(
     if is_drill:
         _drill(name, faults or [], options, json_file, together=together)
     if inventory is not None:
-        _prove(inventory, options, json_file)
+        _prove(inventory, options, json_file, shown)
 
 
-def _prove(inventory: Path, options: list[str], json_file: Path | None) -> None:
+def _prove(inventory: Path, options: list[str], json_file: Path | None, formats: Mapping[str, Path]) -> None:
     first = read_site(inventory, environment=os.environ)[0]
     with Console(stderr=True).status(f"the test runs on {first.name}"):
-        ended = run_smoke(first, options, limit_seconds=_LIMIT_SECONDS, on_line=_say)
+        ended = run_smoke(first, options, limit_seconds=_LIMIT_SECONDS, on_line=_say, formats=list(formats))
     if json_file is not None and ended.result is not None:
         _write(json_file, explained(ended.result, ROWS))
+    for name, text in ended.formats.items():
+        write_file(formats[name], text)
     _tell_causes(ended)
     raise typer.Exit(ended.exit_code)
 

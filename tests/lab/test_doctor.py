@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from junitparser import JUnitXml
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.conftest import LabUnderTest, provision
 
@@ -88,11 +90,15 @@ def test_the_smoke_test_runs_from_the_controller(converged_lab: LabUnderTest, tm
         str(tmp_path / "r"),
     )
 
-    passed = provision(*words)
+    passed = provision(*words, *("--junit", f"{tmp_path}/j", "--prometheus", f"{tmp_path}/p"))
     with fault(converged_lab, "firewall-ports", "te2"):
         failed = provision(*words, "--timeout", "10", check=False)
 
     assert "PASS" in passed.stdout
+    (suite,) = JUnitXml.fromfile(str(tmp_path / "j"))
+    assert (suite.failures, suite.errors) == (0, 0)
+    gauges = text_string_to_metric_families((tmp_path / "p").read_text())
+    assert sum(gauge.name == "clusterwright_smoke_pair_bytes_per_second" for gauge in gauges) == 1
     assert failed.returncode == 1
     converged_lab.run("te2", "test ! -e /etc/clusterwright/certificate.json")
     findings = json.loads((tmp_path / "r").read_text())["findings"]
