@@ -10,7 +10,15 @@ from typing import Any, Protocol
 
 from runtime.ladder import gpu, host, network, sockets, survey, transport
 from runtime.ladder.certify import certify, proven_until, revoke
-from runtime.ladder.findings import everyone, interrupted, of_host, of_problem, of_ranks, unheard
+from runtime.ladder.findings import (
+    everyone,
+    interrupted,
+    of_host,
+    of_problem,
+    of_ranks,
+    of_silence,
+    unheard,
+)
 from runtime.ladder.survey import Surveyed
 from runtime.ladder.transport import judge_transports
 from runtime.launch import stream
@@ -18,7 +26,7 @@ from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
 from runtime.launch.follow import run
 from runtime.launch.judge import judge, ranks_of
-from runtime.launch.preflight import TIMEOUT_SECONDS, greet, reach, reach_problems, silence
+from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Survey
@@ -103,8 +111,10 @@ class _Climb:
         self.session.hear(_PROMPT_SECONDS)
         prompt = set(self.session.facts)
         self.sockets(self.hosts())
-        if self.session.silent:
-            self.show(f"waiting for {', '.join(line.host for line in self.session.silent)}", 0)
+        knocked: Sequence[Reach] = ()
+        if missing := [name for name in self.session.lines if name not in prompt]:
+            self.show(f"waiting for {', '.join(missing)}", 0)
+            knocked = knock(self.session, missing)
         self.session.hear(TIMEOUT_SECONDS - (time.monotonic() - started))
         self.watch.lap("nodes")
         if set(self.session.facts) != prompt:
@@ -112,7 +122,7 @@ class _Climb:
             self.findings.clear()
             self.skipped.clear()
             self.sockets(self.hosts())
-        self.findings[:0] = [of_problem(problem) for problem in silence(self.session)]
+        self.findings[:0] = of_silence(self.session, knocked)
 
     def hosts(self) -> Surveyed:
         """First rung: what each node is, by itself and against the others."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from runtime.ladder.host import Said
+from runtime.launch.blame import Reach, between
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.outcome import Outcome, first_cause
-from runtime.launch.preflight import reach, reach_problems, silence_problems
+from runtime.launch.preflight import reach, reach_problems, silence, silence_problems
 from runtime.launch.session import Session
 from runtime.smoke import marks
 from runtime.smoke.localize import SILENT_SECONDS, Finding, localize
@@ -42,6 +44,29 @@ def of_ranks(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
     fix = f"Read {session.job.job_path}/logs there."
     words = str(replace(cause, said="") if marks.decode(cause.said) else cause)
     return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=words, fix=fix)]
+
+
+def of_silence(session: Session, knocked: Sequence[Reach]) -> list[Finding]:
+    """Nodes that do not answer the launching one, or the way between the two where others reach them."""
+    launcher = session.job.nodes[0].host.name
+    found = []
+    for problem in silence(session):
+        reaching = between(launcher, problem.host, knocked)
+        finding = of_problem(problem)
+        found.append(_of_way(finding, launcher, reaching) if reaching else finding)
+    return found
+
+
+def _of_way(finding: Finding, launcher: str, reaching: Sequence[str]) -> Finding:
+    (silent,) = finding.hosts
+    others = ", ".join(reaching)
+    return replace(
+        finding,
+        hosts=(launcher, silent),
+        where=f"{launcher} <-> {silent}",
+        found=f"{launcher} <-> {silent}: {launcher} cannot reach {silent}, but {others} can",
+        fix=f"See `nft list ruleset` and `ip route` on {launcher} and, from {reaching[0]}, on {silent}.",
+    )
 
 
 def interrupted(session: Session) -> Finding:

@@ -62,6 +62,14 @@ def blame(hosts: Sequence[str], reached: Sequence[Reach]) -> tuple[Blame, ...]:
     return tuple(blamed)
 
 
+def between(launcher: str, silent: str, knocked: Sequence[Reach]) -> tuple[str, ...]:
+    """The nodes that reach a node which the launching one does not: then it is the way between these two."""
+    own = [one for one in knocked if (one.source, one.target) == (launcher, silent)]
+    if not own or own[0].ok:
+        return ()
+    return tuple(one.source for one in knocked if one.target == silent and one.ok)
+
+
 def _partners(host: str, failed: Sequence[Reach]) -> set[str]:
     return {r.target for r in failed if r.source == host} | {r.source for r in failed if r.target == host}
 

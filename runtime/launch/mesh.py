@@ -19,6 +19,7 @@ from runtime.launch.addresses import family_of
 from runtime.launch.blame import Reach
 
 CONNECT_SECONDS = 3.0
+SSH_PORT = 22
 _TOKEN_BYTES = 1024
 
 
@@ -83,6 +84,23 @@ def connect_all(source: str, own_address: str, peers: Sequence[Peer], timeout_se
         return []
     with ThreadPoolExecutor(max_workers=min(64, len(peers))) as pool:
         return list(pool.map(lambda peer: _connect(source, own_address, peer, timeout_seconds), peers))
+
+
+def knock_all(source: str, targets: Sequence[str], timeout_seconds: float) -> list[Reach]:
+    """Whether this node gets a connection to the ssh port of others, all at once, each in that time."""
+    with ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
+        return list(pool.map(lambda target: _knock(source, target, timeout_seconds), targets))
+
+
+def _knock(source: str, target: str, timeout_seconds: float) -> Reach:
+    started, error = time.monotonic(), ""
+    try:
+        socket.create_connection((target, SSH_PORT), timeout=timeout_seconds).close()
+    except TimeoutError:
+        error = f"no answer within {timeout_seconds:g} s"
+    except OSError as e:
+        error = e.strerror or str(e)
+    return Reach(source=source, target=target, error=error, seconds=time.monotonic() - started)
 
 
 def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float) -> Reach:

@@ -116,6 +116,7 @@ class Node:
             "hello": self._hello,
             "listen": self._listen,
             "connect": self._connect,
+            "knock": self._knock,
             "survey": self._survey,
             "files": self._files,
             "clock": self._clock,
@@ -146,6 +147,10 @@ class Node:
         peers = [mesh.peer_from_json(peer) for peer in frame["peers"]]
         reached = mesh.connect_all(self._host, self._address, peers, frame["timeout"])
         self._line.send(frames.encode("reached", reached=[mesh.to_json(reach) for reach in reached]))
+
+    def _knock(self, frame: Frame) -> None:
+        knocked = mesh.knock_all(self._host, frame["targets"], frame["timeout"])
+        self._line.send(frames.encode("knocked", knocked=[mesh.to_json(reach) for reach in knocked]))
 
     def _survey(self, frame: Frame) -> None:
         seen = survey.survey(frame["names"], own_address=self._address, config_path=frame["config"])

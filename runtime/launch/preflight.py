@@ -55,6 +55,14 @@ def _silence(session: Session, line: Line) -> Problem:
     return Problem(check=check, host=line.host, ranks=ranks, found=found, fix=fix)
 
 
+def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
+    """What every node that answers gets of the ssh ports of those that do not."""
+    hosts = list(session.facts)
+    session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=mesh.CONNECT_SECONDS)
+    answers = session.gather("knocked", 2 * mesh.CONNECT_SECONDS, hosts=hosts)
+    return tuple(reach_from_json(one) for frame in answers.values() for one in frame["knocked"])
+
+
 def reach(
     session: Session,
     *,

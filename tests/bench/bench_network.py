@@ -40,7 +40,7 @@ FAULTS = (
     ("link-down", "te2"),
 )
 # People wait longer: gloo's own limit is 30 minutes.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 30
 
 
 def say(words: str) -> None:

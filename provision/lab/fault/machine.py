@@ -32,11 +32,11 @@ done; for i in $(seq 50); do rmdir "$1" 2>/dev/null && break; sleep 0.1; done
 [ ! -d "$1" ] && { rmdir "${1%/*}" "${1%/*/*}" 2>/dev/null || true; }"""
 _PERIOD_MICROSECONDS = 100_000
 
-# No namespace has a wall clock of its own: libfaketime gives every program of an ssh session, and no other,
-# another one (https://github.com/wolfcw/libfaketime). PAM reads the file when a session begins.
-_SKEW = """set -e; set -- "$1" /usr/lib/*/faketime/libfaketime.so.1 /etc/environment; [ -f "$2" ]
-printf '%s\\n' "LD_PRELOAD=$2" "FAKETIME=$1s" FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1 >>"$3" """
-_OWN_CLOCK = r"/^LD_PRELOAD=.*libfaketime/d; /^FAKETIME\(_DONT_FAKE_MONOTONIC\)\?=/d; /^NO_FAKE_STAT=/d"
+# No namespace has a wall clock of its own: datefudge gives another one to what an ssh session starts, and to
+# nothing else. PAM reads the file when a session begins. (libfaketime breaks sleeping in Python 3.11.)
+_SKEW = """set -e; set -- "$1" /usr/lib/*/datefudge/datefudge.so; [ -f "$2" ]
+printf '%s\\n' "LD_PRELOAD=$2" "DATEFUDGE=$1" >>/etc/environment"""
+_OWN_CLOCK = "/^LD_PRELOAD=.*datefudge/d; /^DATEFUDGE=/d"
 
 # $1: the signal, $2: seconds that a rank has run. torchrun's ranks, and nothing else, have LOCAL_RANK; the
 # process of zerorun that says how its rank ended is left alone.
@@ -128,7 +128,8 @@ FAULTS = (
         name="clock-skew",
         what="every ssh session on the node sees a clock that is so many seconds off",
         named=Named(part=Part.node, cause="clock"),
-        inject=lambda target: [target.within("sh", "-c", _SKEW, "fault", target.value)],
+        # DATEFUDGE is how far the clock goes back.
+        inject=lambda target: [target.within("sh", "-c", _SKEW, "fault", str(-int(target.value)))],
         clear=lambda target: [target.within("sed", "-i", _OWN_CLOCK, "/etc/environment")],
         default="+90",
         value_pattern="[+-][1-9][0-9]{0,8}",

@@ -10,16 +10,16 @@ from pathlib import Path
 from provision.lab.image import guest
 
 # What a cloud image of Debian or Ubuntu has and a role may count on; nothing that a role installs.
-# libfaketime is for the fault clock-skew.
+# datefudge is for the fault clock-skew.
 PACKAGES = (
     "ca-certificates",
+    "datefudge",
     "dbus",
     "e2fsprogs",
     "fdisk",
     "iproute2",
     "iputils-ping",
     "less",
-    "libfaketime",
     "libpam-systemd",
     "nftables",
     "openssh-server",

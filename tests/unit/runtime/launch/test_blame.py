@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.launch.blame import Reach, blame
+from runtime.launch.blame import Reach, between, blame
 
 HOSTS = ("te1", "te2", "te3", "te4")
 
@@ -52,3 +52,18 @@ def test_the_words_say_which_direction_fails() -> None:
     inbound = blame(HOSTS, matrix(HOSTS, {(other, "te3") for other in ("te1", "te2", "te4")}))
 
     assert inbound[0].found == "te1, te2, te4 cannot reach its ports (no answer)"
+
+
+@pytest.mark.parametrize(
+    ("failing", "reaching"),
+    [
+        ({("te1", "te2")}, ("te3", "te4")),
+        ({("te1", "te2"), ("te3", "te2")}, ("te4",)),
+        ({("te1", "te2"), ("te3", "te2"), ("te4", "te2")}, ()),  # nobody does: it is the node
+        (set(), ()),  # the launcher does: it is ssh itself
+    ],
+)
+def test_a_node_that_others_reach_is_not_the_culprit(
+    failing: set[tuple[str, str]], reaching: tuple[str, ...]
+) -> None:
+    assert between("te1", "te2", matrix(HOSTS, failing)) == reaching

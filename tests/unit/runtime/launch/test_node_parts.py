@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.launch import addresses, frames
-from runtime.launch.mesh import Listener, Peer, connect_all
+from runtime.launch.mesh import Listener, Peer, connect_all, knock_all
 from runtime.launch.node import LauncherGone, Line
 from runtime.launch.observe import Request, observe, torch_version
 from runtime.launch.supervisor import Agent, Channel, descendants, kill_descendants
@@ -94,6 +94,18 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
 
     assert reach.error == "no answer within 0.2 s"
     assert time.monotonic() - started < 1
+
+
+def test_a_knock_says_why_a_door_stays_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("runtime.launch.mesh.SSH_PORT", door.getsockname()[1])
+        (shut,) = knock_all("me", ["127.0.0.1"], 1.0)
+        door.listen()
+        (opened,) = knock_all("me", ["127.0.0.1"], 1.0)
+
+    assert (shut.ok, shut.error) == (False, "Connection refused")
+    assert opened.ok
 
 
 def test_own_addresses_interfaces_and_ports() -> None:
