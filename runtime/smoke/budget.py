@@ -4,33 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A size costs a round to warm up, one that counts, and about as much to make its test data.
-_LEAST_ROUNDS = 3
-
 
 @dataclass(slots=True, kw_only=True)
 class Budget:
-    """Seconds that the sweep may take, 0 for no limit; ranks that agree on seconds decide alike.
+    """Seconds that the sweep may take, 0 for no limit, and that one size may; ranks that agree decide alike.
 
-    `size` and `round_seconds` are of the last size that was measured.
+    `size` and `seconds` are of the last size that was measured.
     """
 
     limit_seconds: float
+    step_seconds: float
     spent_seconds: float = 0.0
     size: int = 0
-    round_seconds: float = 0.0
+    seconds: float = 0.0
 
-    def spend(self, *, size: int, round_seconds: float, rounds: int) -> None:
-        """Notes a size that was measured, with the slowest rank's seconds of a whole round."""
-        self.spent_seconds += rounds * round_seconds
-        self.size, self.round_seconds = size, round_seconds
+    def spend(self, *, size: int, seconds: float) -> None:
+        """Notes a size that was measured, with the slowest rank's seconds for all of it."""
+        self.spent_seconds += seconds
+        self.size, self.seconds = size, seconds
 
     def against(self, size: int) -> str:
         """Why this size is left out; empty where it fits. Time grows with the bytes from the last size on."""
         if not self.limit_seconds or not self.size:
             return ""
-        wanted = _LEAST_ROUNDS * self.round_seconds * max(1.0, size / self.size)
-        left = self.limit_seconds - self.spent_seconds
+        wanted = self.seconds * max(1.0, size / self.size)
+        left = min(self.step_seconds, max(0.0, self.limit_seconds - self.spent_seconds))
         if wanted <= left:
             return ""
-        return f"it would take {wanted:.1f} s, and {max(0.0, left):.1f} of {self.limit_seconds:g} s are left"
+        return (
+            f"it would take {wanted:.1f} s, and {left:.1f} are left of the sweep's {self.limit_seconds:g} s"
+        )

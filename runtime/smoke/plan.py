@@ -13,7 +13,7 @@ RING_BYTES = 4_000_000
 LARGEST_BYTES = 1 << 30
 # The operation whose message grows, and seconds that this may take.
 SWEPT = "all-reduce"
-SWEEP_SECONDS = 10.0
+SWEEP_SECONDS = 6.0
 # What the operations that give every rank a part are measured with: one float for each, and about a MiB.
 PARTED = ("all-gather", "reduce-scatter", "all-to-all")
 PARTED_BYTES = (4, 1 << 20)

@@ -48,8 +48,6 @@ class Trial:
         self._own = slice(self._rank * self._part, (self._rank + 1) * self._part)
         self._buffer = torch.empty(max(1, self._elements), dtype=torch.float32, device=group.device)
         self._exchange_of = self._exchanges()[operation.step]
-        self.round_seconds = 0.0  # of a whole round with its checks, by the slowest rank
-        self.rounds = 0
 
     def _exchanges(self) -> dict[str, Callable[[int], _Exchange]]:
         return {
@@ -64,11 +62,10 @@ class Trial:
 
     def run(self) -> dict[str, Any]:
         """Times of the rounds in seconds after the first, and the first wrong contents."""
-        started = time.perf_counter()
         first, wrong = self._round(0)
-        self._agree_on_rounds(first, time.perf_counter() - started)
+        rounds = self._agree_on_rounds(first)
         seconds = []
-        for number in range(1, self.rounds):
+        for number in range(1, rounds + 1):
             taken, more = self._round(number)
             seconds.append(taken)
             wrong = wrong or more
@@ -82,15 +79,14 @@ class Trial:
             return seconds, None
         return seconds, compare(exchange.found, exchange.expected)
 
-    def _agree_on_rounds(self, first_seconds: float, whole_seconds: float) -> None:
+    def _agree_on_rounds(self, first_seconds: float) -> int:
         """As many as the budget allows by the slowest rank's first round; the same number on all."""
         import torch
         import torch.distributed as dist
 
-        slowest = torch.tensor([first_seconds, whole_seconds], device=self._group.device)
+        slowest = torch.tensor([first_seconds], device=self._group.device)
         dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-        action, self.round_seconds = slowest.tolist()
-        self.rounds = 1 + max(1, min(_MOST_ROUNDS, int(_BUDGET_SECONDS / max(action, 1e-6))))
+        return max(1, min(_MOST_ROUNDS, int(_BUDGET_SECONDS / max(float(slowest), 1e-6))))
 
     def _timed(self, action: Callable[[], object]) -> float:
         """Seconds of the action, begun by all ranks together and ended on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import threading
+import time
 from collections.abc import MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from runtime.topology import Topology
 
 # Own limit of the backend, above the launcher's, which knows more and so speaks first.
 _MARGIN_SECONDS = 10.0
+# A size of the sweep that may take longer than this share of a step's time-out is not tried.
+_STEP_SHARE = 0.5
 
 
 class Voice:
@@ -64,7 +67,7 @@ def main(words: Sequence[str], environ: MutableMapping[str, str]) -> None:
             topology,
             sizes=sizes,
             timeout_seconds=options.timeout,
-            budget=Budget(limit_seconds=options.sweep_seconds),
+            budget=Budget(limit_seconds=options.sweep_seconds, step_seconds=_STEP_SHARE * options.timeout),
             nccl_log=log,
         )
     finally:
@@ -124,8 +127,18 @@ def _tried(data: _Data, operation: Operation, budget: Budget, on_round: OnRound)
     swept = operation.step == SWEPT
     if swept and (reason := budget.against(operation.size)):
         return {"seconds": [], "wrong": None, "left_out": reason}
-    trial = Trial(data.group, data.of(operation), operation, on_round)
-    done = trial.run()
+    started = time.perf_counter()
+    done = Trial(data.group, data.of(operation), operation, on_round).run()
     if swept:
-        budget.spend(size=operation.size, round_seconds=trial.round_seconds, rounds=trial.rounds)
+        budget.spend(size=operation.size, seconds=_slowest(data.group, time.perf_counter() - started))
     return done
+
+
+def _slowest(group: Group, seconds: float) -> float:
+    """The largest of all ranks' seconds."""
+    import torch
+    import torch.distributed as dist
+
+    longest = torch.tensor([seconds], device=group.device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    return float(longest)
