@@ -9,6 +9,8 @@ from runtime.smoke.places import Place, Places
 
 # A rank beats twice a second, also while it waits in a collective: after this time its process does not run.
 SILENT_SECONDS = 2.5
+# Ranks that gave up waiting fall silent too while they end; whom they waited for has been silent much longer.
+_SAME_SILENCE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,7 @@ class Finding:
 
 def localize(places: Places, *, now: float, waited_seconds: float) -> Finding:
     """The ranks that are silent, or behind the others; else everyone."""
-    silent = [place for place in places.ranks if _is_silent(place, now)]
+    silent = _silent(places, now)
     if silent and len(silent) < len(places.ranks):
         return _finding(silent, _silent_words(places, silent, now), _STOPPED_FIX)
     behind = _behind(places)
@@ -60,8 +62,11 @@ def _finding(places: Sequence[Place], found: str, fix: str, *, conclusive: bool 
     )
 
 
-def _is_silent(place: Place, now: float) -> bool:
-    return place.heard_at is not None and now - place.heard_at > SILENT_SECONDS
+def _silent(places: Places, now: float) -> list[Place]:
+    """Those that were heard once and then not for a time that is like the longest silence."""
+    silences = [0.0 if place.heard_at is None else now - place.heard_at for place in places.ranks]
+    least = max(SILENT_SECONDS, _SAME_SILENCE_SHARE * max(silences))
+    return [place for place, silence in zip(places.ranks, silences, strict=True) if silence > least]
 
 
 def _behind(places: Places) -> list[Place]:

@@ -37,8 +37,8 @@ class Target:
     """Where a fault strikes.
 
     keeper and init: the processes that hold the node's network, and the node's own process 1, as this machine
-    counts them. shape: the limits of the cable that a person asked for. groups: what limits it, control
-    groups of version 1 by controller.
+    counts them; peer_init: that of the peer, 0 while it is off. shape: the limits of the cable that a person
+    asked for. groups: what limits it, control groups of version 1 by controller.
     """
 
     lab: Lab
@@ -48,18 +48,27 @@ class Target:
     keeper: int
     init: int
     shape: Shape
+    peer_init: int = 0
     groups: Mapping[str, Path] = field(default_factory=dict)
 
     def within(self, *words: str) -> Argv:
         """Runs words in the node, also while no ssh reaches it."""
-        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
-        return ("nsenter", f"--target={self.init}", *namespaces, "--", *words)
+        return _within(self.init, words)
+
+    def within_peer(self, *words: str) -> Argv:
+        """The same in the peer, which is on."""
+        return _within(self.peer_init, words)
 
     @property
     def neighbour(self) -> LabNode:
         """The other end, for a fault of two nodes."""
         assert self.peer is not None
         return self.peer
+
+
+def _within(init: int, words: Sequence[str]) -> Argv:
+    namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
+    return ("nsenter", f"--target={init}", *namespaces, "--", *words)
 
 
 Words = Callable[[Target], Sequence[Argv]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from provision.errors import BadInput
 from provision.lab.fault.model import Fault, Named, Part, Target
+from provision.lab.layout import LabNode
 from provision.lab.shape import Argv
 
 _BLOCKED = "cannot reach|unreachable|firewall|filtered|no connection"
@@ -42,24 +44,41 @@ def _hole(target: Target) -> Sequence[Argv]:
     return _inject(target, _drop(table, "iif lo accept", *rules), out)
 
 
-def _policed(target: Target, word: str) -> str:
-    """What is above the rate is dropped, as a provider's policer does."""
+def _policed(target: Target, source: LabNode) -> str:
+    """What comes above the rate is dropped, as a provider's policer does."""
     rate = f"limit rate over {target.value} mbytes/second burst 256 kbytes"
-    return f"ip {word} {target.neighbour.address} {rate} drop"
+    return f"ip saddr {source.address} {rate} drop"
 
 
 def _slow_direction(target: Target) -> Sequence[Argv]:
-    return _inject(target, _drop(_table("slow-direction", target), _policed(target, "saddr")))
+    return _inject(target, _drop(_table("slow-direction", target), _policed(target, target.neighbour)))
 
 
 def _slow_link(target: Target) -> Sequence[Argv]:
-    table = _table("slow-link", target)
-    out = _chain(f"netdev {table}", "out", 'egress device "eth0"', _policed(target, "daddr"))
-    return _inject(target, _drop(table, _policed(target, "saddr")), out)
+    """Each end drops what comes: dropped where it is sent, it would keep the sender's processor busy."""
+    if not target.peer_init:
+        found, name = f"{target.neighbour.name} is off", target.lab.name
+        raise BadInput(
+            "slow a link down",
+            found=found,
+            fix=f"provision lab power on {target.neighbour.name} --name {name}",
+        )
+    here = _drop(_table("slow-link", target), _policed(target, target.neighbour))
+    there = _drop(_at_peer("slow-link", target), _policed(target, target.node))
+    return [*_inject(target, here), target.within_peer("nft", there)]
 
 
-def _clear_both(fault: str, target: Target) -> Sequence[Argv]:
-    return _clear(target, *(f"{family} {_table(fault, target)}" for family in ("inet", "netdev")))
+def _at_peer(fault: str, target: Target) -> str:
+    return f"clusterwright_{fault.replace('-', '_')}_{target.node.name}"
+
+
+def _free_link(target: Target) -> Sequence[Argv]:
+    """What a peer that is off had is gone with its power."""
+    table = f"inet {_at_peer('slow-link', target)}"
+    there = (
+        [target.within_peer("nft", f"add table {table}; delete table {table}")] if target.peer_init else []
+    )
+    return [*_clear(target, f"inet {_table('slow-link', target)}"), *there]
 
 
 FAULTS = (
@@ -102,7 +121,9 @@ FAULTS = (
         what="the way to the node swallows packets (but ssh's) above a size that its interface promises",
         named=Named(part=Part.node, cause="mtu|black hole|larger than|large (messages|packets)"),
         inject=_hole,
-        clear=lambda target: _clear_both("mtu-hole", target),
+        clear=lambda target: _clear(
+            target, *(f"{family} {_table('mtu-hole', target)}" for family in ("inet", "netdev"))
+        ),
         default="1400",
         value_pattern="[1-9][0-9]{2,4}",
     ),
@@ -121,7 +142,7 @@ FAULTS = (
         what="two nodes carry so many megabytes a second to each other, each way; the rest is dropped",
         named=Named(part=Part.link, cause=r" <-> "),
         inject=_slow_link,
-        clear=lambda target: _clear_both("slow-link", target),
+        clear=_free_link,
         default="20",
         value_pattern="[1-9][0-9]{0,3}",
         two_nodes=True,

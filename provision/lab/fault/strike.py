@@ -90,8 +90,10 @@ def _run(commands: Iterable[Argv]) -> None:
 
 
 def _aim(lab: Lab, node: LabNode, active: Active) -> Target:
-    keeper = observe.keepers_in(lab.folder).get(node.name)
+    keepers = observe.keepers_in(lab.folder)
+    keeper = keepers.get(node.name)
     init = init_of(keeper) if keeper else None
+    peer_keeper = keepers.get(active.peer) if active.peer else None
     if keeper is None or init is None:
         raise BadInput(
             f"work on {node.name} of lab {lab.name}",
@@ -106,6 +108,7 @@ def _aim(lab: Lab, node: LabNode, active: Active) -> Target:
         keeper=keeper,
         init=init,
         shape=load_shape(node),
+        peer_init=(init_of(peer_keeper) or 0) if peer_keeper else 0,
         groups=limited_groups(f"{lab.name}/{node.name}"),
     )
 

@@ -39,8 +39,10 @@ def events(at: str) -> list[dict[str, Any]]:
 )
 def test_a_hang_has_a_name(case: dict[str, Any]) -> None:
     places = Places(HOSTS, operations(4, [4]))
+    silent = case.get("silent", {})
+    silences = silent if isinstance(silent, dict) else dict.fromkeys(silent, 4.0)
     for rank, at in enumerate(case["at"]):
-        heard_at = NOW - 4.0 if rank in case.get("silent", ()) else NOW - 0.3
+        heard_at = NOW - silences.get(rank, 0.3)
         for event in events(at):
             places.hear(rank, event, heard_at)
 

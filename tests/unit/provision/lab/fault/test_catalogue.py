@@ -21,6 +21,7 @@ TARGET = Target(
     keeper=9,
     init=11,
     shape=Shape(),
+    peer_init=12,
     groups={name: Path(f"/sys/fs/cgroup/{name}/clusterwright/lab/te2") for name in ("cpu", "blkio")},
 )
 ASKED = {
@@ -90,6 +91,21 @@ def test_a_firewall_s_rules_are_one_table_which_goes_also_when_it_is_not_there()
         f"{table} {{\nchain in {{\ntype filter hook input priority 0;\nip saddr 10.77.0.13 drop\n}}\n}}",
     )
     assert fault.clear(aimed(fault)) == [(*WITHIN, "nft", f"add {table}; delete {table}")]
+
+
+def test_a_slow_link_is_slow_at_both_ends_and_cleared_where_it_can_be() -> None:
+    fault = fault_called("slow-link")
+
+    here, there = fault.inject(aimed(fault))
+    off = aimed(fault, peer_init=0)
+
+    assert "ip saddr 10.77.0.13 limit" in here[-1]
+    assert there[1] == "--target=12"
+    assert "ip saddr 10.77.0.12 limit" in there[-1]
+    assert len(fault.clear(aimed(fault))) == 2
+    assert len(fault.clear(off)) == 1
+    with pytest.raises(BadInput, match="te3 is off"):
+        fault.inject(off)
 
 
 def test_a_wrong_name_is_a_marked_line() -> None:
