@@ -1,7 +1,7 @@
 """Healthy runs of the smoke test without a false alarm, and its seconds on a lab of so many nodes.
 
 Usage: python -m tests.bench.bench_smoke healthy [--lab NAME] [--runs 30] [--busy 10]
-       python -m tests.bench.bench_smoke time [--lab NAME] [--rounds 3]
+       python -m tests.bench.bench_smoke time [--lab NAME] [--rounds 3] [--nodes 4,8,16]
 Needs root and a lab on which site.yml has run (`make demo` leaves one).
 """
 
@@ -68,12 +68,14 @@ def row(lab: LabUnderTest, words: tuple[str, ...], rounds: int) -> str:
     return f"{whole:.1f} | {median(parts[0]):.1f} | {median(parts[1]):.1f}"
 
 
-def time_of(lab: LabUnderTest, *, rounds: int) -> None:
-    """One row of the table of growth."""
+def time_of(lab: LabUnderTest, *, rounds: int, counts: list[int]) -> None:
+    """A row for the first so many nodes of the lab."""
     print("| nodes | rounds of pairs | --quick s | nodes s | sockets s | whole s | nodes s | sockets s |")
     print("|---:|---:|---:|---:|---:|---:|---:|---:|")
-    count = len(lab.nodes)
-    print(f"| {count} | {count - 1} | {row(lab, ('--quick',), rounds)} | {row(lab, WHOLE, rounds)} |")
+    for count in counts:
+        some = ("--include", "@".join(lab.nodes[:count]))
+        quick, whole = (row(lab, (*words, *some), rounds) for words in (("--quick",), WHOLE))
+        print(f"| {count} | {count - 1} | {quick} | {whole} |", flush=True)
 
 
 def main() -> None:
@@ -83,12 +85,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--busy", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--nodes", default="4")
     options = parser.parse_args()
     lab = LabUnderTest(lab=existing(options.lab))
     if options.what == "healthy":
         healthy(lab, runs=options.runs, busy=options.busy)
     else:
-        time_of(lab, rounds=options.rounds)
+        time_of(lab, rounds=options.rounds, counts=[int(count) for count in options.nodes.split(",")])
 
 
 if __name__ == "__main__":
