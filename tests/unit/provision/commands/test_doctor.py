@@ -49,8 +49,8 @@ def test_a_healthy_text_ends_with_0() -> None:
         (["doctor"], "standard input has none"),
         (["doctor", "-i", "/nonexistent"], "there is none"),
         (["doctor", "-i", "x", "--logs", "y"], "Give one of them"),
-        (["smoke"], "it takes one of -i and --drill"),
-        (["smoke", "-i", "x", "--fault", "link-down"], "--fault only with --drill"),
+        (["smoke"], "it takes -i, with which go"),
+        (["smoke", "-i", "x", "--fault", "link-down"], "or --drill, with which goes one of --fault"),
     ],
 )
 def test_what_cannot_be_examined_is_bad_input(words: list[str], says: str) -> None:
