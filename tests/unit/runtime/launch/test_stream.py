@@ -142,3 +142,10 @@ def test_nobody_there_and_nobody_who_answers_are_errors_in_time() -> None:
 )
 def test_the_largest_packet_that_passes_is_found(own: int, hole: int, found: int) -> None:
     assert largest_passing(own, lambda size: size <= hole) == found
+
+
+@pytest.mark.parametrize(("lost", "found"), [(1, 1500), (4, 1500), (5, 1460)])
+def test_large_packets_that_were_lost_by_chance_come_through_at_last(lost: int, found: int) -> None:
+    large = iter([False] * lost)
+
+    assert largest_passing(1500, lambda size: size < 1500 or next(large, True)) == found
