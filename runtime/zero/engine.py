@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +18,11 @@ from runtime.errors import BadInput
 from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.load import load
 from runtime.zero.checkpoint.together import from_first
+from runtime.zero.compiled import compile_blocks
+from runtime.zero.config.compilation import Compile
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
+from runtime.zero.facts import Facts
 from runtime.zero.gradients import (
     clip_factor,
     global_norm,
@@ -27,9 +30,10 @@ from runtime.zero.gradients import (
     multiply,
 )
 from runtime.zero.mesh import shard_group
-from runtime.zero.precision import LossScale
+from runtime.zero.precision import LossScale, waiting_dtype
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
+from runtime.zero.waiting import Waiting
 
 logger = logging.getLogger("runtime")
 
@@ -42,7 +46,7 @@ class LearningRates(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine:
+class Engine(Facts):
     """Trains a sharded model; made by `runtime.initialize`.
 
     A micro-step is `engine(batch)`, `engine.backward(loss)`, `engine.step()`; every
@@ -60,6 +64,7 @@ class Engine:
         config: Config,
         plan: ShardPlan,
         group: Group,
+        blocks: Sequence[nn.Module] = (),
     ) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -74,10 +79,13 @@ class Engine:
         self.micro_steps = 0
         self.overflow = False
         self._plan = plan
+        self._blocks = blocks
+        self._compiled = config.compile.enabled
         self._norm: float | None = None
         self._skips = Skips()
         self._boundary_set: bool | None = None
         self._synced: bool | None = None
+        self._waiting = self._narrow_waiting()
         self._scaled_backwards = 0
         self._samples: Iterator[Any] | None = None
         self._data_at_boundary = self._data_now()
@@ -149,26 +157,6 @@ class Engine:
         """The norm of the last step's gradients before clipping; None where no step needed it."""
         return self._norm
 
-    def get_lr(self) -> list[float]:
-        """The learning rates in force, one for each parameter group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def gradient_accumulation_steps(self) -> int:
-        """Micro-steps in an optimizer step."""
-        return self.config.gradient_accumulation_steps or 1
-
-    def train_micro_batch_size_per_gpu(self) -> int:
-        """Samples of one rank in a micro-step."""
-        return self.config.train_micro_batch_size_per_gpu or 1
-
-    def train_batch_size(self) -> int:
-        """Samples of all ranks in an optimizer step."""
-        return self.config.train_batch_size or 1
-
-    def zero_optimization_stage(self) -> int:
-        """The ZeRO stage."""
-        return self.config.zero_optimization.stage
-
     def train(self, mode: bool = True) -> Engine:
         """Puts the model into training mode, or out of it."""
         self.module.train(mode)
@@ -178,9 +166,31 @@ class Engine:
         """Puts the model into evaluation mode."""
         return self.train(False)
 
+    def compile(self, backend: str = "inductor", compile_kwargs: Mapping[str, Any] | None = None) -> None:
+        """torch.compile of every transformer block, which the key `compile` does from the start.
+
+        Args:
+            compile_kwargs: `mode` and `dynamic` of torch.compile.
+        """
+        options = dict(compile_kwargs or {})
+        wanted = Compile(
+            backend=backend, mode=options.pop("mode", None), dynamic=options.pop("dynamic", None)
+        )
+        if options:
+            raise BadInput(
+                f"compile with {', '.join(options)}",
+                found="blocks are compiled with a backend, a mode and dynamic",
+                fix="Leave it out of compile_kwargs.",
+            )
+        if not self._compiled:
+            compile_blocks(self._blocks, wanted, self.device)
+        self._compiled = True
+
     def zero_grad(self) -> None:
         """Drops the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self._waiting is not None:
+            self._waiting.drop()
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not set yet
@@ -274,6 +284,12 @@ class Engine:
             unit.set_requires_gradient_sync(sync, recurse=False)
             unit.set_reshard_after_backward(boundary or self._plan.gather_every_micro_step, recurse=False)
         self._synced = boundary
+
+    def _narrow_waiting(self) -> Waiting | None:
+        dtype = waiting_dtype(self.config)
+        if dtype is torch.float32 or not self._plan.sync_every_micro_step:
+            return None
+        return Waiting(self.module, dtype, self.is_gradient_accumulation_boundary)
 
     def _update(self) -> None:
         shards = local_gradients(self.module.parameters())
