@@ -25,6 +25,7 @@ from runtime.bench.contest import (
     rows_of,
     to_json,
 )
+from runtime.bench.plot import plot
 from runtime.errors import BadInput, RuntimeFault
 from runtime.launch.supervisor import Channel
 
@@ -41,7 +42,7 @@ def _root() -> None:
 
 @app.command()
 def zero(
-    peers: str = typer.Option("ddp,fsdp2", help="With commas: ddp, fsdp2, deepspeed."),
+    peers: str = typer.Option("ddp,fsdp2", help="With commas: ddp, fsdp2, deepspeed; or none."),
     stages: str = typer.Option("1,2,3", help="ZeRO stages, with commas."),
     ranks: str = typer.Option("2", help="Ranks on this machine; with commas: one table for each number."),
     rounds: int = typer.Option(3, min=1, help="Jobs of each contestant; they take turns."),
@@ -55,6 +56,7 @@ def zero(
         [], help="PEER=PATH: the Python of an environment that has this peer and this runtime's needs."
     ),
     json_file: Path = typer.Option(None, "--json", help="Write all that was measured there as well."),
+    plot_file: Path = typer.Option(None, "--plot", help="Draw bytes of model state there, as SVG."),
 ) -> None:
     """Step time and memory of stages 1 to 3 beside DDP, bare FSDP2 and DeepSpeed, as medians and ratios."""
     workload = Workload(
@@ -79,6 +81,8 @@ def zero(
     Console().print(_table(rows))
     if json_file is not None:
         json_file.write_text(json.dumps(to_json(rows, workload), indent=2) + "\n")
+    if plot_file is not None:
+        plot_file.write_text(plot(rows))
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -24,8 +24,7 @@ def recompute_blocks(
     if config is None or not config.enabled:
         return
     for block in blocks:
-        # torch types `forward` as a method; any callable will do.
-        block.forward = Recomputed(block.forward, config.cpu_checkpointing, device)  # type: ignore[method-assign]
+        block.forward = Recomputed(block.forward, config.cpu_checkpointing, device)
 
 
 class Recomputed:

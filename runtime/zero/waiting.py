@@ -26,7 +26,8 @@ class Waiting:
         self.shards: dict[nn.Parameter, torch.Tensor] = {}
         for parameter in module.parameters():
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(self._take)  # FSDP2 calls it once it has reduced
+                # FSDP2 calls it once it has reduced.
+                parameter.register_post_accumulate_grad_hook(self._take)  # type: ignore[no-untyped-call]
 
     def drop(self) -> None:
         """Forgets them, as `zero_grad` does."""

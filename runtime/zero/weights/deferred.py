@@ -44,7 +44,7 @@ def without_weights() -> Iterator[None]:
             parameter.__dict__.update(kept)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = without  # type: ignore[method-assign]
+    nn.Module.register_parameter = without  # type: ignore[method-assign, assignment]
     try:
         with _EmptyOnMeta():
             yield

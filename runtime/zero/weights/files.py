@@ -108,7 +108,7 @@ def _reader(path: Path, offset: int, dtype: torch.dtype) -> Callable[[int, int],
         span = torch.empty(stop - start, dtype=dtype)
         with path.open("rb") as file:
             file.seek(offset + start * dtype.itemsize)
-            if file.readinto(span.view(torch.uint8).numpy()) != span.nbytes:
+            if file.readinto(span.view(torch.uint8).numpy().data) != span.nbytes:
                 raise OSError(f"{path} ends early")
         return span
 

@@ -86,14 +86,15 @@ def stream(slot: Slot, source: Source | None, dtype: torch.dtype) -> None:
 
 def agreed(act: Callable[[], T]) -> T:
     """What rank 0 found, on every rank; what it refused is refused on every rank."""
-    value, fault = None, None
+    found: list[T] = []
+    fault = None
     if dist.get_rank() == 0:
         try:
-            value = act()
+            found = [act()]
         except BadInput as e:
             fault = (e.asked, e.found, e.fix)
-    value, fault = from_first((value, fault))
+    found, fault = from_first((found, fault))
     if fault is not None:
-        asked, found, fix = fault
-        raise BadInput(asked, found=found, fix=fix)
-    return value
+        asked, why, fix = fault
+        raise BadInput(asked, found=why, fix=fix)
+    return found[0]

@@ -51,8 +51,8 @@ def main() -> None:
     deepspeed.init_distributed()
     runs = [train(stage, bf16) for stage in (1, 2, 3) for bf16 in (False, True)]
     source = (
-        f"deepspeed {deepspeed.__version__} with torch 2.13.0 on {dist.get_world_size()} gloo ranks: {STEPS} steps "
-        "of tests/distributed/zero_job.py, config_for(stage) and torch_adam true, by record.py"
+        f"deepspeed {deepspeed.__version__} with torch 2.13.0 on {dist.get_world_size()} gloo ranks: {STEPS} "
+        "steps of tests/distributed/zero_job.py, config_for(stage) and torch_adam true, by record.py"
     )
     if dist.get_rank() == 0:
         TARGET.write_text(json.dumps({"source": source, "runs": runs}, indent=1) + "\n")
