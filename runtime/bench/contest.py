@@ -50,7 +50,7 @@ class Sample:
     """One job of one contestant; all values are of the rank with most, seconds of one optimizer step.
 
     Args:
-        processor_seconds: what the first rank's threads computed in each step; other programs do not change it.
+        processor_seconds: what the first rank computed in each step; other programs hardly change it.
         state_bytes: tensors alive in the last micro-step of a step, after its forward or before the update,
             whichever is more; what the forward computed is not among them.
         peak_bytes: growth of the resident (on a GPU: allocated) memory from before the model was built.
