@@ -161,7 +161,7 @@ def _table(rows: Sequence[Row]) -> Table:
     )
     table = Table(
         *headings,
-        caption="medians; ours/its below 1: we need less; computed: a rank's processor time; state: before the update",
+        caption="medians; ours/its below 1: we need less; computed: processor time of a rank",
     )
     for row in rows:
         table.add_row(
