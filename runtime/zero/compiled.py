@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +31,22 @@ def compile_blocks(blocks: Sequence[nn.Module], config: Compile, device: torch.d
     for block in blocks:
         holder = block.forward if isinstance(block.forward, Recomputed) else block
         holder.forward = torch.compile(holder.forward, **options)
+
+
+def wanted_compilation(backend: str, options: Mapping[str, Any]) -> Compile:
+    """The settings of `engine.compile(backend, compile_kwargs)`.
+
+    Raises:
+        BadInput: an option that a block is not compiled with.
+    """
+    unknown = sorted(set(options) - {"mode", "dynamic"})
+    if unknown:
+        raise BadInput(
+            f"compile with {', '.join(unknown)}",
+            found="blocks are compiled with a backend, a mode and dynamic",
+            fix="Leave it out of compile_kwargs.",
+        )
+    return Compile(backend=backend, mode=options.get("mode"), dynamic=options.get("dynamic"))
 
 
 def _check(backend: str, device: torch.device) -> None:

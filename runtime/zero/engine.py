@@ -6,7 +6,6 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,10 +15,8 @@ from torch import nn
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.zero.checkpoint.background import Saves
-from runtime.zero.checkpoint.load import load
 from runtime.zero.checkpoint.together import from_first
-from runtime.zero.compiled import compile_blocks
-from runtime.zero.config.compilation import Compile
+from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.facts import Facts
@@ -31,6 +28,7 @@ from runtime.zero.gradients import (
 )
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale, waiting_dtype
+from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
 from runtime.zero.waiting import Waiting
@@ -46,7 +44,7 @@ class LearningRates(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine(Facts):
+class Engine(Facts, Saving):
     """Trains a sharded model; made by `runtime.initialize`.
 
     A micro-step is `engine(batch)`, `engine.backward(loss)`, `engine.step()`; every
@@ -172,16 +170,7 @@ class Engine(Facts):
         Args:
             compile_kwargs: `mode` and `dynamic` of torch.compile.
         """
-        options = dict(compile_kwargs or {})
-        wanted = Compile(
-            backend=backend, mode=options.pop("mode", None), dynamic=options.pop("dynamic", None)
-        )
-        if options:
-            raise BadInput(
-                f"compile with {', '.join(options)}",
-                found="blocks are compiled with a backend, a mode and dynamic",
-                fix="Leave it out of compile_kwargs.",
-            )
+        wanted = wanted_compilation(backend, compile_kwargs or {})
         if not self._compiled:
             compile_blocks(self._blocks, wanted, self.device)
         self._compiled = True
@@ -196,63 +185,6 @@ class Engine(Facts):
         if name == "module":  # not set yet
             raise AttributeError(name)
         return getattr(self.module, name)
-
-    # -- checkpoints --------------------------------------------------------------------------------------
-
-    def save_checkpoint(
-        self,
-        save_dir: str | Path,
-        tag: str | None = None,
-        client_state: Mapping[str, Any] | None = None,
-        save_latest: bool = True,
-        exclude_frozen_parameters: bool = False,
-    ) -> Path:
-        """Saves everything that a resumed run needs, and returns the checkpoint's folder. Collective.
-
-        The tag is global_step<N> where None; a tag that exists is not overwritten but numbered. Micro-steps
-        since the last optimizer step are not saved; a resumed run takes them again.
-
-        With `checkpoint.async_save` it returns once the state is copied, and the rest is done beside the
-        training; `wait_for_checkpoint` waits for that, and the next save or load does.
-        """
-        return self._saves.save(
-            self,
-            Path(save_dir),
-            tag or f"global_step{self.global_steps}",
-            client_state or {},
-            frozen=not exclude_frozen_parameters,
-            write_latest=save_latest,
-        )
-
-    def wait_for_checkpoint(self) -> None:
-        """Waits until the last save is committed; call it before the process group is destroyed.
-
-        Raises:
-            CheckpointFailed: it could not be written; the checkpoint before it is untouched.
-        """
-        self._saves.wait()
-
-    def load_checkpoint(
-        self,
-        load_dir: str | Path,
-        tag: str | None = None,
-        load_optimizer_states: bool = True,
-        load_lr_scheduler_states: bool = True,
-        load_module_only: bool = False,
-    ) -> tuple[str | None, dict[str, Any]]:
-        """Loads the newest whole checkpoint (or the one of a tag) at any size and stage. Collective.
-
-        Returns its folder and the script's own state; None and {} where there is no checkpoint.
-        """
-        self.wait_for_checkpoint()
-        loaded = load(
-            self,
-            Path(load_dir),
-            tag,
-            optimizer=load_optimizer_states and not load_module_only,
-            schedule=load_lr_scheduler_states and not load_module_only,
-        )
-        return (str(loaded.path), loaded.client_state) if loaded else (None, {})
 
     def data_position(self) -> dict[str, int] | None:
         """Where the data stood after the last optimizer step."""
