@@ -32,6 +32,7 @@ from runtime.launch.supervisor import Channel
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)
 
 _JOB_SECONDS = 600.0
+_WIDTH = 140  # columns of the table where no terminal says how many there are
 _USUAL = Workload()
 
 
@@ -78,7 +79,7 @@ def zero(
         for count in _numbers(ranks, "--ranks")
         for row in rows_of(_contest(everyone, workload, count, rounds, pythons), count)
     ]
-    Console().print(_table(rows))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows))
     if json_file is not None:
         json_file.write_text(json.dumps(to_json(rows, workload), indent=2) + "\n")
     if plot_file is not None:
