@@ -62,7 +62,7 @@ def every_way(topology: Topology) -> list[tuple[list[float], list[float]]]:
 
 def test_objects_callables_and_plain_backward_train_alike(ranks: Ranks) -> None:
     for found in ranks(every_way, 2):
-        losses, rates = found[0]
+        _, rates = found[0]
         assert all(other == found[0] for other in found)
         assert rates == pytest.approx([0.01, 0.01, 0.005, 0.005, 0.0025, 0.0025, 0.00125, 0.00125])
 
