@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runtime.api import add_config_arguments, init_distributed, initialize
+    from runtime.api import add_config_arguments, init_distributed, initialize, without_weights
 
-__all__ = ["add_config_arguments", "init_distributed", "initialize"]
+__all__ = ["add_config_arguments", "init_distributed", "initialize", "without_weights"]
 
 
 def __getattr__(name: str) -> Any:

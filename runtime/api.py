@@ -6,6 +6,7 @@ import logging
 import os
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.zero.data import Collate, ShardedLoader
     from runtime.zero.engine import Engine, LearningRates
     from runtime.zero.optim import Parameters
+    from runtime.zero.weights.files import Weights
 
 ConfigSource = str | Path | Mapping[str, Any]
 logger = logging.getLogger("runtime")
@@ -38,6 +40,7 @@ def initialize(
     config: ConfigSource | None = None,
     *,
     blocks: Sequence[type[nn.Module]] | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Engine, torch.optim.Optimizer, ShardedLoader | None, LearningRates | None]:
     """Shards the model in place; returns engine, optimizer, data loader and learning-rate scheduler.
 
@@ -52,6 +55,9 @@ def initialize(
         lr_scheduler: a scheduler, or a callable that makes one from the optimizer; the configuration's else.
         config: a path, a mapping, or JSON in base64.
         blocks: classes of the modules that travel as one; found from the model where None.
+        weights: what fills the model once it is sharded: a safetensors file, a folder of them, or a callable
+            that gives a tensor by its name (KeyError: it has none). Only rank 0 reads. Where None, a model
+            that was built in `without_weights` draws its weights by its modules' `reset_parameters`.
 
     Raises:
         ConfigError: the configuration cannot be used; says every reason.
@@ -78,8 +84,19 @@ def initialize(
         training_data=training_data,
         collate_fn=collate_fn,
         blocks=blocks,
+        weights=weights,
     )
     return engine, engine.optimizer, engine.training_dataloader, engine.lr_scheduler
+
+
+def without_weights() -> AbstractContextManager[None]:
+    """Within it, a model is built with parameters that take no memory, to be filled by `initialize`.
+
+    Buffers are real. The model may be larger than the process's memory: no rank ever holds it whole.
+    """
+    from runtime.zero.weights.deferred import without_weights as build_without
+
+    return build_without()
 
 
 def init_distributed(dist_backend: str | None = None, timeout_seconds: float = 600.0) -> Group:

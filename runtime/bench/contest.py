@@ -50,6 +50,7 @@ class Sample:
     """One job of one contestant; all values are of the rank with most, seconds of one optimizer step.
 
     Args:
+        processor_seconds: what the first rank computed in each step; other programs hardly change it.
         state_bytes: tensors alive in the last micro-step of a step, after its forward or before the update,
             whichever is more; what the forward computed is not among them.
         peak_bytes: growth of the resident (on a GPU: allocated) memory from before the model was built.
@@ -60,6 +61,7 @@ class Sample:
     state_bytes: int
     peak_bytes: int
     loss: float
+    processor_seconds: Sequence[float] = (0.0,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +75,9 @@ class Row:
     expected_bytes_per_parameter: float | None
     peak_bytes: float
     loss: float
+    processor_seconds: float
     time_ratio: float | None = None
+    processor_ratio: float | None = None
     peak_ratio: float | None = None
     jobs: Sequence[Sample] = field(default=())
 
@@ -128,6 +132,7 @@ def _row(contestant: Contestant, found: Sequence[Sample], ranks: int) -> Row:
         expected_bytes_per_parameter=definition_bytes(contestant.stage, ranks),
         peak_bytes=median(sample.peak_bytes for sample in found),
         loss=median(sample.loss for sample in found),
+        processor_seconds=median(second for sample in found for second in sample.processor_seconds),
         jobs=tuple(found),
     )
 
@@ -138,7 +143,11 @@ def _beside(row: Row, ours: Row | None) -> Row:
     values = {name: getattr(row, name) for name in Row.__dataclass_fields__}
     return Row(
         **values
-        | {"time_ratio": ours.seconds / row.seconds, "peak_ratio": ours.peak_bytes / max(1.0, row.peak_bytes)}
+        | {
+            "time_ratio": ours.seconds / row.seconds,
+            "processor_ratio": ours.processor_seconds / max(1e-9, row.processor_seconds),
+            "peak_ratio": ours.peak_bytes / max(1.0, row.peak_bytes),
+        }
     )
 
 

@@ -41,25 +41,29 @@ def measure(contestant: Contestant, workload: Workload, group: Group) -> Sample:
     model = Model(workload).to(group.device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trainer = build(contestant, model, workload, group)
-    seconds, state, loss = _train(trainer, workload, group, before)
+    seconds, processor, state, loss = _train(trainer, workload, group, before)
     return Sample(
         parameters=parameters,
         seconds=seconds[workload.warm_up :],
+        processor_seconds=processor[workload.warm_up :],
         state_bytes=int(_largest(state, group)),
         peak_bytes=int(_largest(memory.growth(), group)),
         loss=_largest(loss, group),
     )
 
 
-def _train(trainer: Trainer, workload: Workload, group: Group, before: int) -> tuple[list[float], int, float]:
+def _train(
+    trainer: Trainer, workload: Workload, group: Group, before: int
+) -> tuple[list[float], list[float], int, float]:
     generator = torch.Generator().manual_seed(1 + group.topology.rank)
     shape = (workload.micro_batch, workload.sequence)
     tokens = torch.randint(workload.vocabulary, shape, generator=generator).to(group.device)
     seconds: list[float] = []
+    processor: list[float] = []
     state = 0
     for number in range(workload.warm_up + workload.steps):
         dist.barrier()
-        started = time.perf_counter()
+        started, computed = time.perf_counter(), time.process_time()
         for micro_step in range(workload.accumulation):
             last = micro_step == workload.accumulation - 1
             loss = trainer.forward(tokens, last=last)
@@ -70,7 +74,8 @@ def _train(trainer: Trainer, workload: Workload, group: Group, before: int) -> t
             state = max(state, _live_bytes())
         trainer.update()
         seconds.append(_now(group) - started)
-    return seconds, state - before - tokens.numel() * tokens.element_size(), float(loss.detach())
+        processor.append(time.process_time() - computed)
+    return seconds, processor, state - before - tokens.numel() * tokens.element_size(), float(loss.detach())
 
 
 def _now(group: Group) -> float:

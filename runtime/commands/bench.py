@@ -25,12 +25,14 @@ from runtime.bench.contest import (
     rows_of,
     to_json,
 )
+from runtime.bench.plot import plot
 from runtime.errors import BadInput, RuntimeFault
 from runtime.launch.supervisor import Channel
 
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)
 
 _JOB_SECONDS = 600.0
+_WIDTH = 140  # columns of the table where no terminal says how many there are
 _USUAL = Workload()
 
 
@@ -41,7 +43,7 @@ def _root() -> None:
 
 @app.command()
 def zero(
-    peers: str = typer.Option("ddp,fsdp2", help="With commas: ddp, fsdp2, deepspeed."),
+    peers: str = typer.Option("ddp,fsdp2", help="With commas: ddp, fsdp2, deepspeed; or none."),
     stages: str = typer.Option("1,2,3", help="ZeRO stages, with commas."),
     ranks: str = typer.Option("2", help="Ranks on this machine; with commas: one table for each number."),
     rounds: int = typer.Option(3, min=1, help="Jobs of each contestant; they take turns."),
@@ -55,6 +57,7 @@ def zero(
         [], help="PEER=PATH: the Python of an environment that has this peer and this runtime's needs."
     ),
     json_file: Path = typer.Option(None, "--json", help="Write all that was measured there as well."),
+    plot_file: Path = typer.Option(None, "--plot", help="Draw bytes of model state there, as SVG."),
 ) -> None:
     """Step time and memory of stages 1 to 3 beside DDP, bare FSDP2 and DeepSpeed, as medians and ratios."""
     workload = Workload(
@@ -76,9 +79,11 @@ def zero(
         for count in _numbers(ranks, "--ranks")
         for row in rows_of(_contest(everyone, workload, count, rounds, pythons), count)
     ]
-    Console().print(_table(rows))
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows))
     if json_file is not None:
         json_file.write_text(json.dumps(to_json(rows, workload), indent=2) + "\n")
+    if plot_file is not None:
+        plot_file.write_text(plot(rows))
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -148,18 +153,25 @@ def _table(rows: Sequence[Row]) -> Table:
         "engine",
         "step",
         "ours/its",
+        "computed",
+        "ours/its",
         "state B/param",
         "definition",
         "peak RSS +",
         "ours/its",
     )
-    table = Table(*headings, caption="medians; ours/its below 1: we need less; state: before the update")
+    table = Table(
+        *headings,
+        caption="medians; ours/its below 1: we need less; computed: processor time of a rank",
+    )
     for row in rows:
         table.add_row(
             str(row.ranks),
             f"[bold]{row.contestant}[/]" if row.contestant.engine == OURS else str(row.contestant),
             f"{row.seconds * 1000:.0f} ms",
             _ratio(row.time_ratio),
+            f"{row.processor_seconds * 1000:.0f} ms",
+            _ratio(row.processor_ratio),
             f"{row.state_bytes_per_parameter:.2f}",
             f"{row.expected_bytes_per_parameter:.2f}",
             f"{row.peak_bytes / 2**20:.0f} MiB",

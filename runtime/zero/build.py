@@ -12,7 +12,9 @@ from torch.utils.data import Dataset
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.zero.blocks import find_blocks
+from runtime.zero.buckets import TokenLoader
 from runtime.zero.collectives import broadcast_from_first
+from runtime.zero.compiled import compile_blocks
 from runtime.zero.config import Config
 from runtime.zero.data import Collate, ShardedLoader
 from runtime.zero.engine import Engine, LearningRates
@@ -32,6 +34,8 @@ from runtime.zero.precision import compute_dtype, mixed_precision
 from runtime.zero.recompute import recompute_blocks
 from runtime.zero.schedule import build_schedule
 from runtime.zero.shard import ShardPlan, plan_shards, shard
+from runtime.zero.weights.deferred import fill, names_on_meta
+from runtime.zero.weights.files import Weights
 
 AnyOptimizer = torch.optim.Optimizer | MakeOptimizer
 MakeSchedule = Callable[[torch.optim.Optimizer], LearningRates]
@@ -48,10 +52,12 @@ def build_engine(
     training_data: Dataset[Any] | None = None,
     collate_fn: Collate | None = None,
     blocks: Sequence[type[nn.Module]] | None = None,
+    weights: Weights | None = None,
 ) -> Engine:
     """Shards the model in place and puts optimizer, schedule and data around it.
 
-    Every rank ends up with rank 0's weights and buffers.
+    Every rank ends up with rank 0's weights and buffers; parameters on the meta device get theirs, or those
+    that they draw, once they are sharded.
 
     Args:
         blocks: classes of the modules that travel as one; found from the model where None, the whole model
@@ -62,11 +68,16 @@ def build_engine(
         return_freed_memory()
     made = optimizer if isinstance(optimizer, torch.optim.Optimizer) else None
     named = detach(made, model) if made else name_groups(model, model_parameters)
+    missing = names_on_meta(model)
     prepare(model, compute_dtype(config), group.device)
     plan = _plan(config, group)
     units = [] if blocks is not None and not blocks else find_blocks(model, blocks or ())
+    if config.compile.enabled:
+        compile_blocks(units, config.compile, group.device)
     recompute_blocks(units, config.activation_checkpointing, group.device)
     shard(model, units, plan)
+    if missing or weights is not None:
+        fill(model, missing, weights, plan.mesh, plan.home(group.device))
     if on_disk:
         chosen = optimizer_on_disk(model, config, group, optimizer, parameter_groups(model, named))
     else:
@@ -81,17 +92,22 @@ def build_engine(
         config=config,
         plan=plan,
         group=group,
+        blocks=units,
     )
 
 
 def prepare(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
-    """Moves the model to its device and rank 0's values: fp32 masters, frozen weights in the compute type."""
+    """Moves the model to its device and rank 0's values: fp32 masters, frozen weights in the compute type.
+
+    What is on the meta device stays there and gets its type only.
+    """
     for parameter in model.parameters():
         if parameter.is_floating_point():
             wanted = torch.float32 if parameter.requires_grad else dtype
-            parameter.data = parameter.data.to(device, wanted)
-    model.to(device)
-    broadcast_from_first([tensor.data for tensor in (*model.parameters(), *model.buffers())])
+            parameter.data = parameter.data.to(parameter.device if parameter.is_meta else device, wanted)
+    model._apply(lambda t: t if t.is_meta else t.to(device))  # type: ignore[no-untyped-call]
+    tensors = [tensor.data for tensor in (*model.parameters(), *model.buffers())]
+    broadcast_from_first([tensor for tensor in tensors if not tensor.is_meta])
 
 
 def _plan(config: Config, group: Group) -> ShardPlan:
@@ -134,12 +150,14 @@ def _loader(
 ) -> ShardedLoader | None:
     if dataset is None:
         return None
-    return ShardedLoader(
-        dataset,
-        micro=config.train_micro_batch_size_per_gpu or 1,
-        rank=group.topology.rank,
-        world_size=group.topology.world_size,
-        seed=config.seed,
-        drop_last=config.dataloader_drop_last,
-        collate=collate,
-    )
+    place: dict[str, Any] = {
+        "rank": group.topology.rank,
+        "world_size": group.topology.world_size,
+        "seed": config.seed,
+        "drop_last": config.dataloader_drop_last,
+        "collate": collate,
+    }
+    tokens = config.data_efficiency.token_batches
+    if tokens is not None:
+        return TokenLoader(dataset, config=tokens, **place)
+    return ShardedLoader(dataset, micro=config.train_micro_batch_size_per_gpu or 1, **place)

@@ -40,6 +40,8 @@ class ShardedLoader:
     samples over all ranks, so that it can be loaded with another number of ranks.
     """
 
+    unit = "samples"  # what a position counts
+
     def __init__(
         self,
         dataset: Dataset[Any],
@@ -84,11 +86,19 @@ class ShardedLoader:
             yield from self
 
     def state_dict(self) -> dict[str, int]:
-        """The position, in samples over all ranks."""
-        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+        """The position, in samples over all ranks (with token batches: in batches, marked so)."""
+        marked = {"batches": 1} if self.unit == "batches" else {}
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed, **marked}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Continues where a state was taken, on any number of ranks."""
+        counted = "batches" if state.get("batches") else "samples"
+        if counted != self.unit:
+            raise BadInput(
+                f"continue where {state['position']} {counted} were taken",
+                found=f"training_data is now taken by {self.unit}",
+                fix="Keep dynamic_batching as it was, or load with a loader of your own.",
+            )
         self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,10 +15,11 @@ from torch import nn
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.zero.checkpoint.background import Saves
-from runtime.zero.checkpoint.load import load
 from runtime.zero.checkpoint.together import from_first
+from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
+from runtime.zero.facts import Facts
 from runtime.zero.gradients import (
     clip_factor,
     global_norm,
@@ -27,9 +27,11 @@ from runtime.zero.gradients import (
     multiply,
 )
 from runtime.zero.mesh import shard_group
-from runtime.zero.precision import LossScale
+from runtime.zero.precision import LossScale, waiting_dtype
+from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
+from runtime.zero.waiting import Waiting
 
 logger = logging.getLogger("runtime")
 
@@ -42,7 +44,7 @@ class LearningRates(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Engine:
+class Engine(Facts, Saving):
     """Trains a sharded model; made by `runtime.initialize`.
 
     A micro-step is `engine(batch)`, `engine.backward(loss)`, `engine.step()`; every
@@ -60,6 +62,7 @@ class Engine:
         config: Config,
         plan: ShardPlan,
         group: Group,
+        blocks: Sequence[nn.Module] = (),
     ) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -74,10 +77,13 @@ class Engine:
         self.micro_steps = 0
         self.overflow = False
         self._plan = plan
+        self._blocks = blocks
+        self._compiled = config.compile.enabled
         self._norm: float | None = None
         self._skips = Skips()
         self._boundary_set: bool | None = None
         self._synced: bool | None = None
+        self._waiting = self._narrow_waiting()
         self._scaled_backwards = 0
         self._samples: Iterator[Any] | None = None
         self._data_at_boundary = self._data_now()
@@ -149,26 +155,6 @@ class Engine:
         """The norm of the last step's gradients before clipping; None where no step needed it."""
         return self._norm
 
-    def get_lr(self) -> list[float]:
-        """The learning rates in force, one for each parameter group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def gradient_accumulation_steps(self) -> int:
-        """Micro-steps in an optimizer step."""
-        return self.config.gradient_accumulation_steps or 1
-
-    def train_micro_batch_size_per_gpu(self) -> int:
-        """Samples of one rank in a micro-step."""
-        return self.config.train_micro_batch_size_per_gpu or 1
-
-    def train_batch_size(self) -> int:
-        """Samples of all ranks in an optimizer step."""
-        return self.config.train_batch_size or 1
-
-    def zero_optimization_stage(self) -> int:
-        """The ZeRO stage."""
-        return self.config.zero_optimization.stage
-
     def train(self, mode: bool = True) -> Engine:
         """Puts the model into training mode, or out of it."""
         self.module.train(mode)
@@ -178,71 +164,27 @@ class Engine:
         """Puts the model into evaluation mode."""
         return self.train(False)
 
+    def compile(self, backend: str = "inductor", compile_kwargs: Mapping[str, Any] | None = None) -> None:
+        """torch.compile of every transformer block, which the key `compile` does from the start.
+
+        Args:
+            compile_kwargs: `mode` and `dynamic` of torch.compile.
+        """
+        wanted = wanted_compilation(backend, compile_kwargs or {})
+        if not self._compiled:
+            compile_blocks(self._blocks, wanted, self.device)
+        self._compiled = True
+
     def zero_grad(self) -> None:
         """Drops the gradients."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self._waiting is not None:
+            self._waiting.drop()
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not set yet
             raise AttributeError(name)
         return getattr(self.module, name)
-
-    # -- checkpoints --------------------------------------------------------------------------------------
-
-    def save_checkpoint(
-        self,
-        save_dir: str | Path,
-        tag: str | None = None,
-        client_state: Mapping[str, Any] | None = None,
-        save_latest: bool = True,
-        exclude_frozen_parameters: bool = False,
-    ) -> Path:
-        """Saves everything that a resumed run needs, and returns the checkpoint's folder. Collective.
-
-        The tag is global_step<N> where None; a tag that exists is not overwritten but numbered. Micro-steps
-        since the last optimizer step are not saved; a resumed run takes them again.
-
-        With `checkpoint.async_save` it returns once the state is copied, and the rest is done beside the
-        training; `wait_for_checkpoint` waits for that, and the next save or load does.
-        """
-        return self._saves.save(
-            self,
-            Path(save_dir),
-            tag or f"global_step{self.global_steps}",
-            client_state or {},
-            frozen=not exclude_frozen_parameters,
-            write_latest=save_latest,
-        )
-
-    def wait_for_checkpoint(self) -> None:
-        """Waits until the last save is committed; call it before the process group is destroyed.
-
-        Raises:
-            CheckpointFailed: it could not be written; the checkpoint before it is untouched.
-        """
-        self._saves.wait()
-
-    def load_checkpoint(
-        self,
-        load_dir: str | Path,
-        tag: str | None = None,
-        load_optimizer_states: bool = True,
-        load_lr_scheduler_states: bool = True,
-        load_module_only: bool = False,
-    ) -> tuple[str | None, dict[str, Any]]:
-        """Loads the newest whole checkpoint (or the one of a tag) at any size and stage. Collective.
-
-        Returns its folder and the script's own state; None and {} where there is no checkpoint.
-        """
-        self.wait_for_checkpoint()
-        loaded = load(
-            self,
-            Path(load_dir),
-            tag,
-            optimizer=load_optimizer_states and not load_module_only,
-            schedule=load_lr_scheduler_states and not load_module_only,
-        )
-        return (str(loaded.path), loaded.client_state) if loaded else (None, {})
 
     def data_position(self) -> dict[str, int] | None:
         """Where the data stood after the last optimizer step."""
@@ -274,6 +216,12 @@ class Engine:
             unit.set_requires_gradient_sync(sync, recurse=False)
             unit.set_reshard_after_backward(boundary or self._plan.gather_every_micro_step, recurse=False)
         self._synced = boundary
+
+    def _narrow_waiting(self) -> Waiting | None:
+        dtype = waiting_dtype(self.config)
+        if dtype is torch.float32 or not self._plan.sync_every_micro_step:
+            return None
+        return Waiting(self.module, dtype, self.is_gradient_accumulation_boundary)
 
     def _update(self) -> None:
         shards = local_gradients(self.module.parameters())

@@ -16,9 +16,12 @@ _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def compute_dtype(config: Config) -> torch.dtype:
     """The type of the forward and the backward; master weights are fp32 whatever it is."""
-    if config.fp16.enabled:
-        return torch.float16
-    return torch.bfloat16 if config.bf16.enabled else torch.float32
+    return _TYPES[config.compute_type]
+
+
+def waiting_dtype(config: Config) -> torch.dtype:
+    """The type of gradient shards between micro-steps."""
+    return _TYPES[config.shards_wait_in]
 
 
 def mixed_precision(config: Config) -> MixedPrecisionPolicy:

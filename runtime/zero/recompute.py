@@ -24,19 +24,21 @@ def recompute_blocks(
     if config is None or not config.enabled:
         return
     for block in blocks:
-        block.forward = _recomputed(block.forward, config.cpu_checkpointing, device)
+        block.forward = Recomputed(block.forward, config.cpu_checkpointing, device)
 
 
-def _recomputed(
-    forward: Callable[..., Any], in_host_memory: bool, device: torch.device
-) -> Callable[..., Any]:
-    def keep() -> AbstractContextManager[Any]:
-        return save_on_cpu(pin_memory=device.type != "cpu") if in_host_memory else nullcontext()
+class Recomputed:
+    """A block's forward that keeps its inputs, and in the backward runs again."""
 
-    def call(*inputs: Any, **named: Any) -> Any:
+    def __init__(self, forward: Callable[..., Any], in_host_memory: bool, device: torch.device) -> None:
+        self.forward = forward
+        self._in_host_memory, self._pinned = in_host_memory, device.type != "cpu"
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
-            return forward(*inputs, **named)
-        with keep():
-            return checkpoint(forward, *inputs, use_reentrant=False, **named)
+            return self.forward(*inputs, **named)
+        with self._keep():
+            return checkpoint(self.forward, *inputs, use_reentrant=False, **named)
 
-    return call
+    def _keep(self) -> AbstractContextManager[Any]:
+        return save_on_cpu(pin_memory=self._pinned) if self._in_host_memory else nullcontext()

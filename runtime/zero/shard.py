@@ -38,6 +38,10 @@ class ShardPlan:
     precision: MixedPrecisionPolicy
     offload: OffloadPolicy
 
+    def home(self, device: torch.device) -> torch.device:
+        """Where shards live between uses."""
+        return torch.device("cpu") if isinstance(self.offload, CPUOffloadPolicy) else device
+
 
 def plan_shards(
     stage: int,

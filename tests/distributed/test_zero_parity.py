@@ -50,7 +50,7 @@ def test_every_stage_in_fp32_equals_the_plain_loop_and_the_peer(
         assert len(history.losses) == STEPS
 
 
-@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_every_stage_in_bf16_stays_within_its_precision(
     ranks: Ranks, plain: History, peer: dict[tuple[int, bool], list[float]], world_size: int
 ) -> None:

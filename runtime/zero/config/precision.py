@@ -51,8 +51,8 @@ class DataTypes(Block):
 
     grad_accum_dtype: DataType | None = key(
         None,
-        "type in which gradients accumulate",
-        idle="shards accumulate in fp32, whole gradients as they travel",
+        "type in which gradient shards wait for their step's other micro-steps; if left out, in stage 2 the "
+        "compute type, as ZeRO defines it, in stage 3 fp32; whole gradients (stages 0, 1) as they travel",
     )
     param_dtype: DataType | None = key(None, "type of parameters", only="say it with fp16 or bf16")
     buffer_dtype: DataType | None = key(None, "type of buffers", only="buffers keep the type they have")

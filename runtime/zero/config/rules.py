@@ -11,12 +11,44 @@ from runtime.zero.config.training import Adam, OneCycle, WarmupCosineLR, WarmupD
 
 def contradictions(config: Config) -> list[Problem]:
     """Every contradiction within a valid configuration."""
-    return [*_precision(config), *_offload(config), *_stage(config), *_schedule(config)]
+    return [*_precision(config), *_offload(config), *_stage(config), *_schedule(config), *_data(config)]
+
+
+def _data(config: Config) -> Iterator[Problem]:
+    tokens = config.data_efficiency.token_batches
+    where = "data_efficiency.data_sampling.dynamic_batching"
+    if tokens is None:
+        return
+    if tokens.max_tokens is None:
+        yield Problem(
+            where=f"{where}.max_tokens",
+            found="it is missing, and batches are filled by tokens",
+            fix="Write how many tokens a rank's micro-batch may have.",
+        )
+    if tokens.max_batch_size is not None and tokens.max_batch_size < tokens.min_batch_size:
+        yield Problem(
+            where=f"{where}.max_batch_size",
+            found=f"{tokens.max_batch_size}, less than min_batch_size {tokens.min_batch_size}",
+            fix="Write a larger one, or leave it out.",
+        )
 
 
 def _precision(config: Config) -> Iterator[Problem]:
     if config.fp16.enabled and config.bf16.enabled:
         yield Problem(where="fp16, bf16", found="both are enabled", fix="Keep one; bf16 needs no loss scale.")
+    waiting = config.data_types.grad_accum_dtype
+    if waiting not in (None, "fp32", config.compute_type):
+        yield Problem(
+            where="data_types.grad_accum_dtype",
+            found=f"{waiting}, while gradients are computed in {config.compute_type}",
+            fix="Write fp32 or the compute type, or leave it out.",
+        )
+    if waiting is not None and config.zero_optimization.stage < 2:
+        yield Problem(
+            where="data_types.grad_accum_dtype",
+            found=f"stage {config.zero_optimization.stage} keeps whole gradients, in the type they travel in",
+            fix="Say it with communication_data_type, or leave it out.",
+        )
     if config.communication_data_type == "fp16" and not config.fp16.enabled:
         yield Problem(
             where="communication_data_type",

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
+from runtime.zero.config.compilation import Compile
+from runtime.zero.config.data import Absent, DataEfficiency
 from runtime.zero.config.fields import Block, Whole, key
 from runtime.zero.config.precision import Bf16, DataType, DataTypes, Fp16, TorchAutocast
 from runtime.zero.config.training import Optimizer, Scheduler
 from runtime.zero.config.zero import Zero
 
 _UNWATCHED = "there is no such monitor here; metrics are the script's own"
-_ABSENT = "it is not implemented here"
 
 
 class Watcher(Block):
@@ -26,25 +27,11 @@ class Watcher(Block):
     enabled: bool = key(False, "switch it on", idle=_UNWATCHED)
 
 
-class Absent(Block):
-    """A feature that would change the training: accepted only while it is off."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    enabled: bool = key(False, "switch it on", only=_ABSENT)
-
-
 class TensorParallel(Block):
     """Tensor parallelism."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     autotp_size: Whole = key(0, "ranks in a tensor-parallel group", ge=0, le=1)
-
-
-class Compile(Block):
-    """torch.compile."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    deepcompile: bool = key(False, "the peer's compiler passes", only="they are not implemented here")
 
 
 class ActivationCheckpointing(Block):
@@ -110,6 +97,20 @@ class Aio(Block):
 class Config(Block):
     """ds_config.json."""
 
+    @property
+    def compute_type(self) -> DataType:
+        """The type of the forward and the backward."""
+        return "fp16" if self.fp16.enabled else "bf16" if self.bf16.enabled else "fp32"
+
+    @property
+    def shards_wait_in(self) -> DataType:
+        """The type of gradient shards between micro-steps."""
+        zero, wanted = self.zero_optimization, self.data_types.grad_accum_dtype
+        if wanted is not None:
+            return wanted
+        offloaded = zero.offload_optimizer.device != "none" or zero.offload_param.device != "none"
+        return self.compute_type if zero.stage == 2 and not offloaded else "fp32"
+
     train_batch_size: Whole | None = key(None, "samples in an optimizer step, over all ranks", ge=1)
     train_micro_batch_size_per_gpu: Whole | None = key(
         None, "samples in one forward and backward of one rank", ge=1
@@ -168,10 +169,10 @@ class Config(Block):
     )
     disable_allgather: bool = key(False, "do not gather parameters", only="ZeRO needs the all-gather")
     autotuning: Absent = key(Absent(), "search for settings")
-    data_efficiency: Absent = key(Absent(), "curriculum and token dropping")
+    data_efficiency: DataEfficiency = key(DataEfficiency(), "how training_data is sampled")
     weight_quantization: Absent = key(Absent(), "quantised weights")
     hybrid_engine: Absent = key(Absent(), "training and generating in turn")
     tensor_parallel: TensorParallel = key(TensorParallel(), "tensor parallelism; not implemented here")
     expert_parallel: Absent = key(Absent(), "expert parallelism")
     pipeline: dict[str, Any] = key({}, "pipeline parallelism", only="it is not implemented here")
-    compile: Compile = key(Compile(), "compilation")
+    compile: Compile = key(Compile(), "torch.compile of every transformer block")

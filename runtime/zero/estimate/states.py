@@ -4,10 +4,11 @@ With Psi trained parameters over N ranks and c bytes in the compute type, Adam:
 
   stage 0  c Psi gathered + 4 Psi masters + gradients + 8 Psi moments
   stage 1  c Psi gathered + 4 Psi/N masters + whole gradients while micro-steps accumulate + 8 Psi/N moments
-  stage 2  c Psi gathered + (4 + 4 + 8) Psi/N        where ZeRO's definition is 2 Psi + 14 Psi/N
+  stage 2  c Psi gathered + (4 + c + 8) Psi/N; with one micro-step in a step (4 + 4 + 8) Psi/N
   stage 3  root and two blocks gathered + (4 + 4 + 8) Psi/N
 
-Gradient shards are fp32 here, in ZeRO's definition they are of the compute type.
+Stage 2 keeps gradient shards in the compute type while they wait for other micro-steps. In the last backward
+they become fp32, block by block, while what is gathered is freed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Settings:
     hpz: int = 1
     sub_group_size: int = 1_000_000_000
     buffer_count: int = 4
+    waiting_bytes: int = 4
 
     @classmethod
     def from_config(cls, config: Config, ranks: int) -> Settings:
@@ -63,6 +65,7 @@ class Settings:
             hpz=zero.zero_hpz_partition_size,
             sub_group_size=zero.sub_group_size,
             buffer_count=zero.offload_optimizer.buffer_count,
+            waiting_bytes=_BYTES[config.shards_wait_in],
         )
 
 
@@ -152,7 +155,8 @@ def _gradients(model: Model, settings: Settings, shards: int) -> tuple[int, int]
     """Whole ones, which stages 0 and 1 keep until the boundary, and shards. The former become the latter."""
     accumulates = settings.stage < 2 and settings.accumulation > 1
     whole = settings.reduce_bytes * model.trained if accumulates else 0
-    return whole, _share(_GRADIENT * model.trained, shards)
+    waits = settings.stage == 2 and settings.accumulation > 1
+    return whole, _share((settings.waiting_bytes if waits else _GRADIENT) * model.trained, shards)
 
 
 def _gathered(model: Model, settings: Settings) -> int:
