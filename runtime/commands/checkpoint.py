@@ -1,4 +1,4 @@
-"""`python -m runtime checkpoint`: verify, list, prune, export."""
+"""`python -m runtime checkpoint`: verify, list, prune, export, import."""
 
 from __future__ import annotations
 
@@ -84,6 +84,23 @@ def export(
         files = write(entry, target, dtype=types[dtype], file_bytes=int(file_gigabytes * 1e9))
     for file in files:
         typer.echo(f"{file}  {file.stat().st_size} bytes")
+
+
+@app.command("import")
+def import_(
+    source: Path = typer.Argument(help="The folder passed to DeepSpeed's save_checkpoint, or one in it."),
+    folder: Path = typer.Argument(help="Where load_checkpoint will find it."),
+) -> None:
+    """Bring a checkpoint of DeepSpeed's ZeRO-1, 2 or 3 into this format, without DeepSpeed.
+
+    Masters, moments, steps, schedule, loss scale and the script's state; the data begins anew.
+    """
+    from runtime.zero.checkpoint.deepspeed.convert import import_checkpoint
+
+    with Console(stderr=True).status(f"importing {source}"):
+        made = import_checkpoint(source, folder)
+    [verdict] = verify_entries(find(made), read=False)
+    typer.echo(f"{made}  step {verdict.step}  {verdict.size} bytes")
 
 
 def _chosen(folder: Path) -> Entry:

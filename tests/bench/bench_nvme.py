@@ -1,7 +1,8 @@
-"""Bandwidth of the optimizer's files as a ratio of dd's in one folder: `python -m tests.bench.bench_nvme`.
+"""Bandwidth of the optimizer's files as a ratio of fio's or dd's: `python -m tests.bench.bench_nvme`.
 
-Both move the same bytes past the page cache (oflag=direct, iflag=direct), in turns, and medians are compared;
-"step" is a whole step of AdamW against the time in which dd would read its moments and write them again.
+Both move the same bytes past the page cache, in turns, and medians are compared: fio (Debian's package) with
+as many requests in flight as ours, by its own clock; dd with one. "step" is a whole step of AdamW against the
+time in which the peer would read its moments and write them again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,53 +36,55 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--threads", type=int, default=8, help="aio.queue_depth")
     options.add_argument("--block-bytes", type=int, default=MIB, help="aio.block_size, and dd's bs")
+    options.add_argument("--peer", choices=PEERS, default="fio")
     options.add_argument("--json", action="store_true")
     given = options.parse_args()
     size = given.mebibytes * MIB // GROUP_BYTES * GROUP_BYTES
-    found = measure(given.folder, size, given.rounds, given.threads, given.block_bytes)
+    found = measure(given.peer, given.folder, size, given.rounds, given.threads, given.block_bytes)
     if given.json:
         print(json.dumps(found, indent=2))
         return
-    print(f"{'':8}{'dd MB/s':>10}{'ours MB/s':>11}{'ratio':>7}")
+    print(f"{'':8}{f'{given.peer} MB/s':>10}{'ours MB/s':>11}{'ratio':>7}")
     for name in ("write", "read", "step"):
-        dd, ours = found[f"dd {name}"], found[f"ours {name}"]
-        print(f"{name:8}{dd / 1e6:10.0f}{ours / 1e6:11.0f}{ours / dd:7.2f}")
+        theirs, ours = found[f"peer {name}"], found[f"ours {name}"]
+        print(f"{name:8}{theirs / 1e6:10.0f}{ours / 1e6:11.0f}{ours / theirs:7.2f}")
 
 
-def measure(folder: Path, size: int, rounds: int, threads: int, block_bytes: int) -> dict[str, float]:
+def measure(
+    peer: str, folder: Path, size: int, rounds: int, threads: int, block_bytes: int
+) -> dict[str, float]:
     """Medians of bytes per second."""
-    dd_file = folder / "bench_nvme.dd"
+    peers_file = folder / "bench_nvme.peer"
     file, transfers = StateFile(folder, size), Transfers(threads=threads, block_bytes=block_bytes)
-    blocks = [f"bs={block_bytes}", f"count={size // block_bytes}"]
+    theirs = partial(PEERS[peer], peers_file, size, block_bytes, threads)
     buffers = [page_aligned(GROUP_BYTES) for _ in range(2)]
     for buffer in buffers:
         buffer[:] = bytes(range(256)) * (GROUP_BYTES // 256)
-    runs: dict[str, Callable[[], None]] = {
-        "dd write": lambda: dd("if=/dev/zero", f"of={dd_file}", "oflag=direct", "conv=notrunc", *blocks),
-        "ours write": lambda: stream(transfers.write, file, buffers, size),
-        "dd read": lambda: dd(f"if={dd_file}", "of=/dev/null", "iflag=direct", *blocks),
-        "ours read": lambda: stream(transfers.read, file, buffers, size),
-    }
     optimizer = adam(folder, size, threads, block_bytes)
-    runs["ours step"] = lambda: step(optimizer)
+    runs: dict[str, Callable[[], float]] = {
+        "peer write": lambda: theirs("write"),
+        "ours write": lambda: timed(lambda: stream(transfers.write, file, buffers, size)),
+        "peer read": lambda: theirs("read"),
+        "ours read": lambda: timed(lambda: stream(transfers.read, file, buffers, size)),
+        "ours step": lambda: timed(optimizer.step),
+    }
     if not file.direct:
         print("the file system refuses O_DIRECT: ours goes through the page cache", file=sys.stderr)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     try:
         for turn in range(rounds + 1):  # the first one warms up
             for name, run in runs.items():
-                start = time.perf_counter()
-                run()
+                took = run()
                 if turn:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append(took)
             print(f"round {turn} of {rounds}", file=sys.stderr)
     finally:
-        dd_file.unlink(missing_ok=True)
+        peers_file.unlink(missing_ok=True)
         transfers.close()
     found = {name: size / statistics.median(measured) for name, measured in seconds.items()}
-    # A step reads everything and writes it again; dd would do one after the other.
+    # A step reads everything and writes it again; the peer would do one after the other.
     found["ours step"] *= 2
-    found["dd step"] = 2 / (1 / found["dd read"] + 1 / found["dd write"])
+    found["peer step"] = 2 / (1 / found["peer read"] + 1 / found["peer write"])
     return found
 
 
@@ -98,8 +102,11 @@ def adam(folder: Path, size: int, threads: int, block_bytes: int) -> DiskAdam:
     )
 
 
-def step(optimizer: DiskAdam) -> None:
-    optimizer.step()
+def timed(act: Callable[[], object]) -> float:
+    """Seconds that it took."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
 
 
 def stream(start: Callable[..., Transfer], file: StateFile, buffers: list[memoryview], size: int) -> None:
@@ -113,8 +120,25 @@ def stream(start: Callable[..., Transfer], file: StateFile, buffers: list[memory
         transfer.wait()
 
 
-def dd(*words: str) -> None:
-    subprocess.run(["dd", *words, "status=none"], check=True)
+def dd(file: Path, size: int, block_bytes: int, threads: int, way: str) -> float:
+    """Seconds of dd, which keeps one request in flight."""
+    ends = [f"if={file}", "of=/dev/null", "iflag=direct"]
+    if way == "write":
+        ends = ["if=/dev/zero", f"of={file}", "oflag=direct", "conv=notrunc"]
+    words = ["dd", *ends, f"bs={block_bytes}", f"count={size // block_bytes}", "status=none"]
+    return timed(lambda: subprocess.run(words, check=True))
+
+
+def fio(file: Path, size: int, block_bytes: int, threads: int, way: str) -> float:
+    """Seconds that fio says the transfer took, without its start."""
+    settings = {"name": "peer", "filename": file, "rw": way, "size": size, "bs": block_bytes}
+    settings |= {"iodepth": threads, "ioengine": "libaio", "direct": 1, "output-format": "json"}
+    words = ["fio", *(f"--{name}={value}" for name, value in settings.items())]
+    answer = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return float(size / json.loads(answer)["jobs"][0][way]["bw_bytes"])
+
+
+PEERS = {"fio": fio, "dd": dd}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Nodes that do not share a disk: each keeps its own files and a copy of its neighbour's."""
+"""Nodes that do not share a disk: each keeps its own files and a copy of its neighbour's. And a full disk."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from runtime.comm.group import shutdown
 from runtime.errors import RuntimeFault
 from runtime.topology import Topology
 from tests.distributed.conftest import Ranks
-from tests.distributed.zero_job import SEED, Model, Samples, config_for
+from tests.distributed.small_disk import mount_small_disk
+from tests.distributed.zero_job import SEED, Model, Samples, config_for, plain_loop
 
 pytestmark = pytest.mark.distributed
 WORLD = 3
+PAGE = 4096
 BATCH = 12  # of which two micro-steps give 1, 2 or 3 ranks whole samples
 
 
@@ -95,3 +98,36 @@ def test_without_a_buddy_the_lost_file_is_named(ranks: Ranks, tmp_path: Path) ->
     for losses, error in ranks(load_from_own_disks, 2, str(root), 3, timeout_seconds=300):
         assert not losses
         assert "global_step3: __1_0.distcp is missing; rank_1.pt is missing" in error
+
+
+def fill_the_disk(topology: Topology, folder: str) -> tuple[str, str | None, list[str], list[float]]:
+    """Saves on a disk with room for one checkpoint and a half, and loads what is there."""
+    group = runtime.init_distributed(timeout_seconds=60)
+    torch.manual_seed(SEED)
+    engine, *_ = runtime.initialize(model=Model(), training_data=Samples(), config=config_for(3))
+    engine.train_batch()
+    sizes = [file.stat().st_size for file in engine.save_checkpoint(f"{folder}.sized").iterdir()]
+    pages = sum(-(-size // PAGE) for size in sizes)
+    mount_small_disk(folder, size=str(3 * pages // 2 * PAGE))
+    engine.save_checkpoint(folder)
+    engine.train_batch()
+    error = ""
+    try:
+        engine.save_checkpoint(folder)
+    except RuntimeFault as e:
+        error = str(e)
+    left = sorted(path.name for path in Path(folder).iterdir())
+    loaded, _ = engine.load_checkpoint(folder)
+    losses = [engine.train_batch().item() for _ in range(2)]
+    shutdown(group)
+    return error, loaded, left, losses
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_leaves_the_checkpoint_before_it_and_no_pieces(ranks: Ranks, tmp_path: Path) -> None:
+    [(error, loaded, left, losses)] = ranks(fill_the_disk, 1, str(tmp_path), timeout_seconds=60)
+
+    assert "No space left on device" in error
+    assert loaded == str(tmp_path / "global_step1")
+    assert left == ["global_step1", "latest", "owner.json"]
+    assert losses == pytest.approx(plain_loop().losses[1:3], rel=1e-5)

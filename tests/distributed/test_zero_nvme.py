@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +16,10 @@ from runtime.errors import BadInput, OffloadFailed
 from runtime.topology import Topology
 from runtime.zero.offload.adam import DiskAdam
 from tests.distributed.conftest import Ranks
-from tests.distributed.zero_job import SEED, Model, Samples, config_for, engine_loops
+from tests.distributed.small_disk import mount_small_disk
+from tests.distributed.zero_job import SEED, Model, Samples, config_for, engine_loops, plain_loop
 
 pytestmark = pytest.mark.distributed
-CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x00020000, 0x4000, 1 << 18
 
 
 def on_nvme(stage: int, folder: Path, *, parameters: bool = False, **changes: Any) -> dict[str, Any]:
@@ -88,7 +87,7 @@ def start_with_a_small_disk(topology: Topology, folder: str, small_rank: int) ->
     """Mounts a file system of 64 KiB over the folder, for this process alone, on one of the ranks."""
     group = runtime.init_distributed()
     if topology.rank == small_rank:
-        _mount_tmpfs(folder, size="64k")
+        mount_small_disk(folder, size="64k")
     try:
         runtime.initialize(model=Model(), training_data=Samples(), config=on_nvme(3, Path(folder)))
     except OffloadFailed as e:
@@ -96,17 +95,6 @@ def start_with_a_small_disk(topology: Topology, folder: str, small_rank: int) ->
     finally:
         shutdown(group)
     return "", "", ""
-
-
-def _mount_tmpfs(folder: str, *, size: str) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    for result in (
-        libc.unshare(CLONE_NEWNS),
-        libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None),
-        libc.mount(b"tmpfs", folder.encode(), b"tmpfs", 0, f"size={size}".encode()),
-    ):
-        if result != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -162,13 +150,16 @@ def test_frozen_weights_are_in_files_too_and_stay(ranks: Ranks, tmp_path: Path) 
     assert ranks(train_a_part, 2, config, timeout_seconds=120) == [(True, True)] * 2
 
 
-def cut_the_file(topology: Topology, folder: str) -> tuple[str, str]:
+def cut_the_file(topology: Topology, folder: str, saved: str) -> tuple[str, str]:
     group = runtime.init_distributed()
+    torch.manual_seed(SEED)
     engine, optimizer, *_ = runtime.initialize(
         model=Model(), training_data=Samples(), config=on_nvme(3, Path(folder))
     )
     assert isinstance(optimizer, DiskAdam)
-    engine.train_batch()
+    for _ in range(3):
+        engine.train_batch()
+    engine.save_checkpoint(saved)
     os.ftruncate(optimizer.state.files["exp_avg"]._descriptor, 4096)
     try:
         engine.train_batch()
@@ -179,8 +170,14 @@ def cut_the_file(topology: Topology, folder: str) -> tuple[str, str]:
     return "", ""
 
 
-def test_states_that_cannot_be_read_end_the_step(ranks: Ranks, tmp_path: Path) -> None:
-    [(asked, found)] = ranks(cut_the_file, 1, str(tmp_path), timeout_seconds=60)
+def test_states_that_cannot_be_read_end_the_step_and_the_last_checkpoint_is_whole(
+    ranks: Ranks, tmp_path: Path
+) -> None:
+    disk, saved = tmp_path / "disk", str(tmp_path / "saved")
 
-    assert asked == f"read states from {tmp_path}"
+    [(asked, found)] = ranks(cut_the_file, 1, str(disk), saved, timeout_seconds=60)
+    [[after]] = ranks(resume, 1, [on_nvme(3, disk)], saved, timeout_seconds=60)
+
+    assert asked == f"read states from {disk}"
     assert found.startswith("the file ends before byte ")
+    assert after == pytest.approx(plain_loop().losses[3:6], rel=1e-5)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shlex
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.lab.conftest import LabUnderTest
-from tests.lab.jobs import smoke
+from tests.lab.jobs import nothing_left, smoke, start, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt"
 FOLDER = "/data/jobs/first"
@@ -52,6 +53,78 @@ def test_a_zero3_job_over_all_nodes_equals_plain_pytorch_at_every_step(ready: La
     compared = ready.run(first, f"cd {FOLDER} && {PYTHON} metrics.py four.jsonl plain.jsonl --tolerance 1e-4")
 
     assert compared.stdout.startswith("green: 25 steps"), compared.stdout
+
+
+def config_of(name: str, changes: dict[str, str]) -> str:
+    """A configuration of the example, with words of it changed."""
+    text = (EXAMPLE / f"{name}.json").read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+IN_MEMORY = {
+    device: f'"{device}": {{"device": "cpu", "pin_memory": true}}'
+    for device in ("offload_optimizer", "offload_param")
+}
+ON_DISK = {
+    old: f'"{device}": {{"device": "nvme", "nvme_path": "/data/jobs/states"}}'
+    for device, old in IN_MEMORY.items()
+}
+JOBS = {
+    "stage 1": config_of("ds_config", {'"stage": 3': '"stage": 1'}),
+    "stage 2": config_of("ds_config", {'"stage": 3': '"stage": 2'}),
+    "offload to cpu": config_of("ds_config_offload", {}),
+    "offload to nvme": config_of("ds_config_offload", ON_DISK),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_stage_and_offload_equals_plain_pytorch(ready: LabUnderTest, name: str) -> None:
+    first = ready.nodes[0]
+    ready.out_of_all(f"printf %s {shlex.quote(JOBS[name])} > {FOLDER}/changed.json")
+
+    ready.run(
+        first,
+        f"cd {FOLDER} && zerorun train.py --deepspeed_config changed.json --steps 8 --metrics changed.jsonl",
+        timeout_seconds=180,
+    )
+    compared = ready.run(
+        first,
+        f"cd {FOLDER} && head -8 plain.jsonl > eight.jsonl && "
+        f"{PYTHON} metrics.py changed.jsonl eight.jsonl --tolerance 1e-4",
+    )
+
+    assert compared.stdout.startswith("green: 8 steps"), compared.stdout
+
+
+def test_a_job_whose_rank_was_killed_goes_on_as_if_uninterrupted(ready: LabUnderTest) -> None:
+    first, victim = ready.nodes[0], ready.nodes[2]
+    job = f"cd {FOLDER} && zerorun --log-dir {FOLDER}/job train.py --deepspeed_config ds_config.json"
+    job += " --checkpoints killed --save-every 5"
+    start(ready, f"{job} --steps 5000 --metrics before.jsonl; echo status $?")
+    wait_until(ready, first, f"[ -e {FOLDER}/killed/global_step10/manifest.json ]", 120)
+
+    ready.run(victim, f"kill -KILL $(cat {FOLDER}/job/logs/rank2.pid)")
+    wait_until(ready, first, "grep -q '^status' /tmp/out", 60)
+    out = ready.out(first, "cat /tmp/out")
+    assert out.endswith("status 137"), out
+    assert f"rank 2 on {victim} was ended by SIGKILL" in out
+    assert nothing_left(ready, 20)
+    saved = int(ready.out(first, f"cat {FOLDER}/killed/latest").removeprefix("global_step"))
+    last = saved + 5
+
+    ready.run(first, f"{job} --steps {last} --metrics after.jsonl", timeout_seconds=180)
+    ready.run(
+        first, f"cd {FOLDER} && {PYTHON} plain.py --steps {last} --metrics longer.jsonl", timeout_seconds=120
+    )
+    ready.run(first, f"cd {FOLDER} && (head -{saved} before.jsonl; cat after.jsonl) > whole.jsonl")
+    compared = ready.run(
+        first, f"cd {FOLDER} && {PYTHON} metrics.py whole.jsonl longer.jsonl --tolerance 1e-4"
+    )
+
+    assert compared.stdout.startswith(f"green: {last} steps"), compared.stdout
 
 
 def test_the_same_job_in_bf16_learns(ready: LabUnderTest) -> None:

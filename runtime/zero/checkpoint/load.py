@@ -14,8 +14,9 @@ from torch.distributed.checkpoint import state_dict_loader
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
-from runtime.errors import CheckpointFailed
+from runtime.errors import BadInput, CheckpointFailed
 from runtime.zero.checkpoint import folder as disk
+from runtime.zero.checkpoint.deepspeed.source import is_deepspeed
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
 from runtime.zero.checkpoint.save import METADATA, PROGRESS
 from runtime.zero.checkpoint.state import (
@@ -60,8 +61,10 @@ def load(
     disks = find_disks(root, engine.session, engine.group.topology)
     wanted = disk.check_tag(tag) if tag is not None else _latest(root)
     candidates = _candidates(root, wanted, only=tag is not None)
-    if not candidates and tag is None:
-        return None
+    if not candidates:
+        _refuse_deepspeed(root)
+        if tag is None:
+            return None
     faults: list[str] = []
     for name, manifest in candidates:
         found, whole = _survey(root / name, manifest, disks)
@@ -80,6 +83,16 @@ def load(
         )
         return _read(engine, root / name, manifest, optimizer=optimizer, schedule=schedule)
     raise _none_whole(root, tag, faults)
+
+
+def _refuse_deepspeed(root: Path) -> None:
+    """A run that was to go on must not begin anew in silence."""
+    if any(gather(is_deepspeed(root))):
+        raise BadInput(
+            f"load a checkpoint from {root}",
+            found="DeepSpeed saved it",
+            fix=f"Run `python -m runtime checkpoint import {root} FOLDER`, and load from that folder.",
+        )
 
 
 def _none_whole(root: Path, tag: str | None, faults: list[str]) -> CheckpointFailed:
@@ -212,13 +225,14 @@ def _load_shards(tensors: dict[str, torch.Tensor], reader: FileSystemReader) -> 
 
 
 def _restore_random(engine: Engine, path: Path, manifest: Manifest) -> None:
-    topology = engine.group.topology
-    if topology.world_size == manifest.world_size:
-        restore_random_states(torch.load(path / f"rank_{topology.rank}.pt", weights_only=True))
+    topology, name = engine.group.topology, f"rank_{engine.group.topology.rank}.pt"
+    if topology.world_size == manifest.world_size and name in manifest.files:
+        restore_random_states(torch.load(path / name, weights_only=True))
     elif topology.is_first:
         logger.warning(
-            "saved by %d ranks and loaded by %d: random-number states (dropout) are not restored",
+            "saved by %d ranks%s and loaded by %d: random-number states (dropout) are not restored",
             manifest.world_size,
+            "" if name in manifest.files else " without them",
             topology.world_size,
         )
 

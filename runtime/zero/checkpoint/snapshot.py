@@ -67,7 +67,7 @@ def take(
         tag=tag,
         step=engine.global_steps,
         shards=staging.copy(shards) if staging else shards,
-        progress=_loadable_bytes(progress_of(engine, client_state, whole)),
+        progress=loadable_bytes(progress_of(engine, client_state, whole)),
         random=_bytes_of(random_states()),
     )
 
@@ -88,7 +88,7 @@ def _bytes_of(content: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _loadable_bytes(progress: Mapping[str, Any]) -> bytes:
+def loadable_bytes(progress: Mapping[str, Any]) -> bytes:
     """Refuses now what could not be loaded later: only plain data and tensors are read back."""
     content = _bytes_of(progress)
     try:
