@@ -119,7 +119,7 @@ def refusal(ours: list, image: dict) -> str:
     paths = ", ".join(disk["path"] for disk in ours)
     return (
         f"{len(ours)} disks have the label {image['data_label']} ({paths}); none is mounted. "
-        "Detach one, or name it in data_disk_device"
+        "Detach one, then restart clusterwright-first-boot"
     )
 
 
@@ -220,6 +220,8 @@ def take(answer: dict) -> None:
     if key not in known:
         write(path, known.rstrip("\n") + "\n" * bool(known.strip()) + key + "\n", 0o600)
         os.chmod(os.path.dirname(path), 0o700)
+        for place in (path, os.path.dirname(path)):
+            shutil.chown(place, answer["user"])
 
 
 def main() -> int:

@@ -243,8 +243,10 @@ def mend(place: str, how) -> None:
         if os.path.lexists(place):
             os.unlink(place)
         return
-    status = os.lstat(place)
-    text = "" if how == EMPTY else how(text_of(place, most=-1))
+    if how == EMPTY:
+        os.truncate(place, 0)
+        return
+    status, text = os.lstat(place), how(text_of(place, most=-1))
     with open(place + ".partial", "w", encoding="utf-8") as stream:
         stream.write(text)
     os.chmod(place + ".partial", stat.S_IMODE(status.st_mode))

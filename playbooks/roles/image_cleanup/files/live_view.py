@@ -19,8 +19,9 @@ import tarfile
 
 PLACE = "/run/clusterwright/image"
 ROOT, MEMORY, KEPT = f"{PLACE}/root", f"{PLACE}/memory", f"{PLACE}/kept.tar"
-# What goes on being written or read while the disks are copied.
-USED = ("/etc/ssh", "/root/.ssh", "/home/*/.ssh", "/etc/machine-id", "/etc/hosts", "/etc/hostname")
+# What goes on being written or read while the disks are copied. A file with something mounted on it cannot be
+# removed from below, only emptied: machine-id is the one file.
+USED = ("/etc/ssh", "/root/.ssh", "/home/*/.ssh", "/etc/machine-id")
 WRITTEN = ("/var/log", "/var/tmp", "/tmp")
 TREE = 'cd "$1" && find . -xdev -type d -print0 | tar -c --null --no-recursion -T - | tar -xp -C "$2"'
 
@@ -66,8 +67,8 @@ def end() -> None:
         with tarfile.open(KEPT) as archive:
             for member in archive:
                 put_back(archive, member)
-    remove(f"{ROOT}/etc/clusterwright/image.json")
-    remove(f"{ROOT}/etc/clusterwright/join.json")
+    for name in ("image.json", "join.json"):
+        remove(f"{ROOT if mounted(ROOT) else ''}/etc/clusterwright/{name}")
     for pattern in USED + WRITTEN:
         for path in glob.glob(pattern):
             if mounted(path) and os.path.exists(MEMORY + path):
@@ -75,7 +76,7 @@ def end() -> None:
     run("journalctl", "--flush", check=False)
     if mounted(ROOT):
         run("umount", ROOT)
-    shutil.rmtree(PLACE)
+    shutil.rmtree(PLACE, ignore_errors=True)
 
 
 def put_back(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
