@@ -22,7 +22,7 @@ from provision.fleet.restore import Arrivals, play
 from provision.lab import apply, disks
 from provision.lab import lab as labs
 from provision.lab.disks import Kind
-from provision.lab.layout import Lab, folder_of
+from provision.lab.layout import Lab, LabNode, folder_of
 from provision.lab.record import write_file
 from provision.model import Machine
 
@@ -236,23 +236,26 @@ def _disks(
 ) -> Check:
     """A machine at its first boot with these disks."""
     stage.report(name)
-    machine = renewed(stage.lab, 1, kinds, own_bytes=own_bytes, mirror=stage.mirror, report=stage.report)
+    node = stage.lab.nodes[-1]
+    renew(stage.lab, node, kinds, own_bytes=own_bytes)
+    machine = switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report)
     seen = first_boot(machine)
     return Check(name=name, passed=is_right(seen), found=_data(seen))
 
 
-def renewed(
-    lab: Lab, index: int, kinds: Sequence[Kind], *, own_bytes: int | None = None, mirror: Path, report: Report
-) -> Machine:
-    """Makes one machine of a lab anew, with these disks, and switches it on."""
-    node = lab.nodes[index]
+def renew(lab: Lab, node: LabNode, kinds: Sequence[Kind], *, own_bytes: int | None = None) -> None:
+    """Makes one machine of a lab anew, with these disks; it is off then."""
     labs.power_off(lab, [node])
     apply.delete_node(node)
     apply.make_files(lab, node)
     disks.choose(lab, node, kinds, own_bytes=own_bytes)
+
+
+def switch_on(lab: Lab, node: LabNode, *, mirror: Path, report: Report) -> Machine:
+    """Boots a machine, whose host keys may be new."""
     labs.power_on(lab, [node], mirror=mirror, report=report)
     apply.describe(lab)
-    return machines_of(lab)[index]
+    return machines_of(lab)[lab.nodes.index(node)]
 
 
 def first_boot(machine: Machine) -> Mapping[str, Any]:

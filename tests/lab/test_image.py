@@ -1,9 +1,8 @@
-"""Images: baked from a node that goes on, refused where something is left, booted twice, restored unattended."""
+"""Images: baked from a node that goes on, refused where something is left, booted twice, mended disks."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,44 +10,51 @@ from typing import Any
 
 import pytest
 
-from provision.commands.rehearse import first_boot, renewed
-from provision.edges import ssh
-from provision.fleet.image_files import Unpacked, read_manifest, scan
+from provision.commands.demo import machines_of
+from provision.commands.folders import user_cache
+from provision.commands.rehearse import first_boot, renew, switch_on
+from provision.edges.join_server import listening
+from provision.fleet.image_files import Unpacked, read_manifest, scan, unpack
+from provision.fleet.restore import Arrivals
 from provision.lab import disks
 from provision.lab.disks import Kind
 from provision.lab.layout import folder_of
 from provision.lab.record import load
 from tests.lab.conftest import LabUnderTest, provision
 
-ENVIRONMENT = "/data/miniconda3/envs/llm"
+STATE = "/var/lib/clusterwright/first_boot.json"
+PROGRAM = "/usr/local/lib/clusterwright/first_boot.py"
 IDENTITY = (
     "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub /root/.ssh/* /etc/hosts /etc/hostname /etc/fstab "
-    "/etc/clusterwright/*.json; grep -c . /root/.bash_history; hostname; findmnt -no SOURCE /data"
+    "/etc/clusterwright/*.json /root/.bash_history /root/.netrc; hostname; findmnt -no SOURCE /data"
 )
 
 
 @pytest.fixture(scope="module")
-def baked(converged_lab: LabUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An image of te1, and what te1 was before and after."""
-    folder = tmp_path_factory.mktemp("image")
+def baked(converged_lab: LabUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image of te1, and what te1 was before and after."""
+    folder = tmp_path_factory.mktemp("baked")
     converged_lab.run("te1", "echo secret-command >/root/.bash_history; echo hf_x >/root/.netrc")
     (folder / "before").write_text(converged_lab.out("te1", IDENTITY))
-    words = ("-i", str(converged_lab.inventory), "--output", str(folder / "image"), "--json")
-    said = provision("image", "bake", "te1", *words, timeout_seconds=550)
-    (folder / "said.json").write_text(said.stdout)
+    words = ("-i", str(converged_lab.inventory), "--output", str(folder / "image"))
+    provision("image", "bake", "te1", *words, timeout_seconds=550)
     (folder / "after").write_text(converged_lab.out("te1", IDENTITY))
     converged_lab.run("te1", "rm /root/.bash_history /root/.netrc")
-    yield folder
+    return folder
+
+
+def key_of(lab: LabUnderTest) -> Path:
+    return lab.lab.folder / "secrets" / "cluster_key"
 
 
 def test_a_node_that_was_baked_is_the_node_that_it_was(baked: Path, converged_lab: LabUnderTest) -> None:
-    image = json.loads((baked / "said.json").read_text())
+    image = read_manifest(baked / "image", key=key_of(converged_lab))
 
     assert (baked / "after").read_text() == (baked / "before").read_text()
     assert image["rehearsal"] == {"verdict": "unproven"}
-    assert {"system.tar.zst", "data.raw.zst"} == set(image["layers"])
-    assert converged_lab.run("te1", "findmnt /run/clusterwright/image/root", check=False).returncode == 1
-    assert converged_lab.out("te1", "touch /data/thawed && rm /data/thawed && echo yes") == "yes"
+    assert set(image["layers"]) == {"system.tar.zst", "data.raw.zst"}
+    assert converged_lab.out("te1", "grep -c clusterwright/image /proc/self/mountinfo; true") == "0"
+    converged_lab.run("te1", "touch /data/thawed && rm /data/thawed")
 
 
 @pytest.fixture(scope="module")
@@ -64,186 +70,137 @@ def test_two_machines_from_the_image_show_all_that_they_must(
 ) -> None:
     checks = rehearsed["rehearsal"]["checks"]
 
-    assert [check["name"] for check in checks if not check["passed"]] == []
+    assert [check for check in checks if not check["passed"]] == []
     assert len(checks) == 13
-    key = converged_lab.lab.folder / "secrets" / "cluster_key"
-    assert read_manifest(baked / "image", key=key)["rehearsal"]["verdict"] == "proven"
+    assert read_manifest(baked / "image", key=key_of(converged_lab))["rehearsal"]["verdict"] == "proven"
     assert not folder_of("rehears").exists()
 
 
 @pytest.fixture(scope="module")
-def unpacked(rehearsed: Mapping[str, Any]) -> Unpacked:
-    from provision.commands.folders import user_cache
-    from provision.core.image_manifest import content_of
-
-    place = user_cache() / "images" / content_of(rehearsed)
-    return Unpacked(root=place / "root", data=place / "data.raw")
+def unpacked(baked: Path) -> Unpacked:
+    return unpack(baked / "image", read_manifest(baked / "image", key=None), user_cache())
 
 
-TOKEN = "hf_" + "a" * 34
 SPOILT = {
-    "host keys left": ("host-key", "etc/ssh/ssh_host_ed25519_key", "x"),
-    "machine-id left": ("machine-id", "etc/machine-id", "0123456789abcdef0123456789abcdef\n"),
-    "hub token in a dotfile": ("hub-token", "root/.bashrc", f"export HF_TOKEN={TOKEN}\n"),
-    "key in root's history": ("private-key", "root/.bash_history", "-----BEGIN OPENSSH PRIVATE KEY-----\n"),
-    "fstab by /dev name": ("fstab", "etc/fstab", "/dev/vdb /data ext4 defaults 0 2\n"),
+    ("host-key", "etc/ssh/ssh_host_ed25519_key"): "x",
+    ("machine-id", "etc/machine-id"): "0123456789abcdef0123456789abcdef\n",
+    ("hub-token", "root/.bashrc"): f"export HF_TOKEN=hf_{'a' * 34}\n",
+    ("private-key", "root/.bash_history"): "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+    ("fstab", "etc/fstab"): "/dev/vdb /data ext4 defaults 0 2\n",
 }
 
 
-@pytest.mark.parametrize("name", SPOILT)
-def test_a_spoilt_image_is_refused_by_name(name: str, unpacked: Unpacked) -> None:
-    rule, path, text = SPOILT[name]
-    place = unpacked.root / path
-    before = place.read_bytes() if place.exists() else None
-    place.write_text(text)
-
+def test_a_spoilt_system_disk_is_refused_by_name(unpacked: Unpacked) -> None:
+    places = {path: unpacked.root / path for _, path in SPOILT}
+    before = {path: place.read_bytes() if place.exists() else None for path, place in places.items()}
     try:
+        for (_, path), text in SPOILT.items():
+            places[path].write_text(text)
         found = scan(unpacked)
     finally:
-        place.unlink() if before is None else place.write_bytes(before)
+        for path, content in before.items():
+            places[path].unlink() if content is None else places[path].write_bytes(content)
 
-    assert any(line.startswith(f"{rule}: {path}: ") for line in found), found
+    named = {tuple(line.split(": ")[:2]) for line in found}
+    assert named == {*SPOILT, ("history", "root/.bash_history")}
 
 
-def test_an_image_whose_environment_has_one_changed_file_is_refused_by_name(
-    unpacked: Unpacked, tmp_path: Path
-) -> None:
-    copy = tmp_path / "data.raw"
-    subprocess.run(["cp", "--sparse=always", unpacked.data, copy], check=True)
-    program = 'mount -o loop "$1" "$2"; echo changed >>"$2"/miniconda3/envs/llm/lib/python3.11/this.py'
-    words = ["unshare", "--mount", "sh", "-ec", program, "spoil", copy, tmp_path]
-    subprocess.run(words, check=True)
+def on_the_disk(image: Path, place: Path, command: str) -> None:
+    """Runs a shell command in a data disk's file system, $1, which is mounted for it alone."""
+    words = ["sh", "-ec", f'mount -o loop "$0" "$1"; {command}', image, place]
+    subprocess.run(["unshare", "--mount", *words], check=True)
 
-    (found,) = scan(Unpacked(root=unpacked.root, data=copy))
 
-    assert found == "environment: data/miniconda3/envs/llm: changed lib/python3.11/this.py"
+def test_an_environment_with_one_changed_file_is_refused_by_name(unpacked: Unpacked, tmp_path: Path) -> None:
+    copy, file = tmp_path / "data.raw", "lib/python3.11/this.py"
+    disks.make(copy, size=0, content=unpacked.data)
+    on_the_disk(copy, tmp_path, f'echo "# changed" >>"$1/miniconda3/envs/llm/{file}"')
+
+    found = scan(Unpacked(root=unpacked.root, data=copy))
+
+    assert found == [f"environment: data/miniconda3/envs/llm: changed {file}"]
 
 
 @pytest.fixture(scope="module")
-def clone(unpacked: Unpacked, baked: Path) -> Iterator[LabUnderTest]:
+def clone(baked: Path) -> Iterator[LabUnderTest]:
     """A lab of one machine from the image, which knows no controller."""
-    up = (
-        "up",
-        "--name",
-        "clone",
-        "--subnet",
-        "10.77.204.0/24",
-        "--nodes",
-        "1",
-        "--image",
-        str(baked / "image"),
-    )
+    name, image = "clone", str(baked / "image")
+    provision("lab", "down", "--name", name)
+    up = ("up", "--name", name, "--subnet", "10.77.204.0/24", "--nodes", "1", "--image", image)
     provision("lab", *up, timeout_seconds=300)
-    found = load(folder_of("clone"))
+    found = load(folder_of(name))
     assert found is not None
     yield LabUnderTest(lab=found)
-    provision("lab", "down", "--name", "clone")
+    provision("lab", "down", "--name", name)
 
 
-def said(clone: LabUnderTest, *kinds: Kind, spoil: str = "") -> Mapping[str, Any]:
-    """What a machine's first boot shows with these disks; `spoil` is a shell command on its own disk, $1."""
+def seen(clone: LabUnderTest, *kinds: Kind) -> Mapping[str, Any]:
+    """What the machine, made anew with these disks, shows after its first boot."""
+    renew(clone.lab, clone.lab.nodes[0], kinds)
+    return switched_on(clone)
+
+
+def switched_on(clone: LabUnderTest) -> Mapping[str, Any]:
     node = clone.lab.nodes[0]
-    make = disks.make
-
-    def spoilt(path: Path, *, size: int, content: Path | None = None) -> None:
-        make(path, size=size, content=content)
-        if spoil and path.name == "disk.img":
-            subprocess.run(["sh", "-ec", spoil, "spoil", path], check=True, capture_output=True)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disks, "make", spoilt)
-        machine = renewed(clone.lab, 0, kinds, mirror=node.folder, report=lambda _: None)
-    return first_boot(machine)
+    return first_boot(switch_on(clone.lab, node, mirror=node.folder, report=lambda _: None))
 
 
 def test_the_order_of_two_disks_plays_no_part(clone: LabUnderTest) -> None:
-    seen = said(clone, Kind.blank, Kind.own)
-    first = clone.out("te1", "findmnt -no SOURCE /data; blkid -p /dev/vdb; echo $?")
+    look = "findmnt -no SOURCE /data; blkid -p /dev/{}; echo $?"
+    seen(clone, Kind.blank, Kind.own)
+    first = clone.out("te1", look.format("vdb"))
     clone.power_off("te1")
     disks.choose(clone.lab, clone.lab.nodes[0], [Kind.own, Kind.blank])
-    clone.power_on("te1")
-    second = clone.out("te1", "findmnt -no SOURCE /data; blkid -p /dev/vdc; echo $?")
+    switched_on(clone)
+    second = clone.out("te1", look.format("vdc"))
 
-    assert seen["mounted"]
     assert first.split() == ["/dev/vdc", "2"]
     assert second.split() == ["/dev/vdb", "2"]
 
 
-def test_a_dirty_file_system_is_mended_and_a_damaged_one_left_alone(clone: LabUnderTest) -> None:
-    dirty = said(clone, Kind.own, spoil='debugfs -w -R "ssv state 0" "$1"')
-    damaged = said(clone, Kind.own, spoil='debugfs -w -R "clri <2>" "$1"')
+@pytest.mark.parametrize(("spoil", "mounted"), [("ssv state 0", True), ("clri <2>", False)])
+def test_a_dirty_file_system_is_mended_and_a_damaged_one_left_alone(
+    clone: LabUnderTest, spoil: str, mounted: bool
+) -> None:
+    node = clone.lab.nodes[0]
+    renew(clone.lab, node, [Kind.own])
+    subprocess.run(["debugfs", "-w", "-R", spoil, node.disk], check=True, capture_output=True)
 
-    assert dirty["mounted"]
-    assert not damaged["mounted"]
-    assert "damaged, not mounted" in damaged["state"]["data"]
-    assert "e2fsck -f /dev/vdb" in damaged["state"]["data"]
+    found = switched_on(clone)
 
-
-def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest) -> None:
-    fill = 'm=$(mktemp -d); unshare --mount sh -c \'mount -o loop "$1" "$2"; cat /dev/zero >"$2/zeros"; true\' x "$1" $m'
-
-    seen = said(clone, Kind.own, spoil=fill)
-
-    assert seen["mounted"]
-    assert seen["state"]["data"].endswith(", full")
+    assert found["mounted"] is mounted
+    assert ("is damaged, not mounted" in found["state"]["data"]) is not mounted
 
 
-STEPS = ("e2fsck", "tune2fs", "mount", "resize2fs", "hostname")
+def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest, tmp_path: Path) -> None:
+    node = clone.lab.nodes[0]
+    renew(clone.lab, node, [Kind.own])
+    on_the_disk(node.disk, tmp_path, 'fallocate -l "$(df -B1 --output=avail "$1" | tail -1)" "$1/all"')
+
+    found = switched_on(clone)
+
+    assert found["mounted"]
+    assert found["state"]["data"].endswith(", full")
 
 
-def test_a_first_boot_that_is_cut_off_at_any_step_begins_again(clone: LabUnderTest) -> None:
-    said(clone, Kind.own)
+@pytest.mark.parametrize("step", ["e2fsck", "tune2fs", "mount", "resize2fs", "hostname"])
+def test_a_first_boot_that_is_cut_off_at_a_step_begins_again(clone: LabUnderTest, step: str) -> None:
+    """The step's program kills the first boot in its place; then the machine is as after a cut of power."""
     clone.run(
-        "te1", "systemctl stop clusterwright-first-boot; umount /data; rm -f /etc/fstab; touch /etc/fstab"
+        "te1", f"systemctl stop clusterwright-first-boot; umount -q /data; rm -f {STATE}; : >/etc/fstab"
     )
-    program = "/usr/local/lib/clusterwright/first_boot.py"
-    # Each step's program is there under its own name, and the first boot is killed when it comes to it.
-    stub = (
-        'mkdir -p /run/cut && printf "#!/bin/sh\\nkill -9 \\$PPID\\n" >/run/cut/{0} && chmod +x /run/cut/{0}'
-    )
+    clone.run("te1", f"mkdir -p /run/clusterwright /run/cut; rm -f /run/cut/* {STATE}")
+    clone.run("te1", f"printf '#!/bin/sh\\nkill -9 $PPID\\n' >/run/cut/{step}; chmod +x /run/cut/{step}")
+    arrivals = Arrivals(machines_of(clone.lab), lambda *_: None)
 
-    for step in STEPS[:4]:
-        clone.run("te1", f"rm -rf /run/cut /var/lib/clusterwright/first_boot.json; {stub.format(step)}")
-        cut = clone.run("te1", f"PATH=/run/cut:$PATH python3 {program}", check=False)
-        assert cut.returncode == 137, f"{step}: {cut.stdout}{cut.stderr}"
-        whole = clone.run("te1", f"python3 {program}")
-        assert "data: mounted /dev/vdb" in whole.stdout, f"{step}: {whole.stdout}"
-        assert clone.out("te1", "findmnt -no SOURCE /data; grep -c /data /etc/fstab").split() == [
-            "/dev/vdb",
-            "1",
-        ]
-        clone.run("te1", "umount /data")
+    with listening(clone.lab.gateway, 0, secret="shared", on_call=arrivals.on_call) as port:
+        told = json.dumps({"controller": f"{clone.lab.gateway}:{port}", "secret": "shared"})
+        clone.run("te1", f"echo '{told}' >/run/clusterwright/join.json")
+        cut = clone.run("te1", f"PATH=/run/cut:$PATH python3 {PROGRAM}", check=False)
+        whole = clone.run("te1", f"python3 {PROGRAM}; cat {STATE}; hostname")
 
-
-def test_a_machine_calls_until_its_controller_answers_and_keeps_its_name(clone: LabUnderTest) -> None:
-    said(clone, Kind.own)
-    secret = clone.lab.folder / "secrets" / "join_secret"
-    secret.parent.mkdir(exist_ok=True)
-    secret.write_text("shared\n")
-    told = json.dumps({"controller": f"{clone.lab.gateway}:8766", "secret": "shared"})
-    clone.run("te1", f"mkdir -p /run/clusterwright; echo '{told}' >/run/clusterwright/join.json")
-    clone.run(
-        "te1", "rm -f /var/lib/clusterwright/first_boot.json; systemctl restart clusterwright-first-boot"
-    )
-
-    provision(
-        *("restore", "-i", str(clone.inventory), "--port", "8766", "--timeout", "60"), check=False
-    )  # one node alone passes no smoke test over gloo
-    machine = ssh_machine(clone)
-    state = json.loads(
-        ssh.run(machine, ("cat", "/var/lib/clusterwright/first_boot.json"), timeout_seconds=30).stdout
-    )
-
-    assert state["name"] == "te1"
-    assert clone.out("te1", "hostname") == "te1"
-
-
-def ssh_machine(clone: LabUnderTest) -> Any:
-    from provision.commands.demo import machines_of
-
-    return machines_of(clone.lab)[0]
-
-
-def test_nothing_of_a_rehearsal_stays(rehearsed: Mapping[str, Any]) -> None:
-    assert not shutil.which("nothing")
-    assert not folder_of("rehears").exists()
+    assert cut.returncode == 137, cut.stdout + cut.stderr
+    assert "data: mounted /dev/vdb" in whole.stdout
+    assert '"name": "te1"' in whole.stdout
+    assert whole.stdout.splitlines()[-1] == "te1"
+    assert clone.out("te1", "findmnt -no SOURCE /data; grep -c /data /etc/fstab").split() == ["/dev/vdb", "1"]
