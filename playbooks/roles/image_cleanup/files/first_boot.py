@@ -94,23 +94,45 @@ def disks() -> list:
 def mount_data(image: dict) -> str:
     """Mounts the one disk that has our label, checked, with a UUID of its own; says what was done."""
     if os.path.ismount(image["data_path"]):
-        return grown(image["data_path"])
+        return usage(image["data_path"])
     ours = [
         disk for disk in disks() if disk.get("LABEL") == image["data_label"] and disk.get("TYPE") == "ext4"
     ]
     if len(ours) != 1:
         return refusal(ours, image)
     path = ours[0]["path"]
-    checked = run("e2fsck", "-p", path)
-    if checked.returncode >= 4:
-        return f"{path} is damaged, not mounted: {checked.stdout.strip()[-300:]} Mend it: e2fsck -f {path}"
+    problem = check(path) or grow(path)
+    if problem:
+        return problem
     uuid = own_uuid(path)
     os.makedirs(image["data_path"], exist_ok=True)
     write("/etc/fstab", fstab(text_of("/etc/fstab"), uuid, image))
     mounted = run("mount", "-t", "ext4", "-o", plain_options(image), path, image["data_path"])
     if mounted.returncode != 0:
         return f"{path} cannot be mounted: {mounted.stdout.strip()}"
-    return grown(image["data_path"])
+    return usage(image["data_path"])
+
+
+def check(path: str, *words: str) -> str:
+    checked = run("e2fsck", *words, "-p", path)
+    if checked.returncode >= 4:
+        return f"{path} is damaged, not mounted: {checked.stdout.strip()[-300:]} Mend it: e2fsck -f {path}"
+    return ""
+
+
+def grow(path: str) -> str:
+    """Grows the file system where its disk is larger, before it is mounted: that needs no further right."""
+    header = dict(
+        re.findall(r"^(Block count|Block size): +(\d+)$", run("dumpe2fs", "-h", path).stdout, re.MULTILINE)
+    )
+    block = int(header["Block size"])
+    if int(run("blockdev", "--getsize64", path).stdout) // block <= int(header["Block count"]):
+        return ""
+    problem = check(path, "-f")  # resize2fs asks for it
+    if problem:
+        return problem
+    resized = run("resize2fs", path)
+    return f"{path} cannot be grown, not mounted: {resized.stdout.strip()}" if resized.returncode != 0 else ""
 
 
 def refusal(ours: list, image: dict) -> str:
@@ -144,15 +166,12 @@ def fstab(text: str, uuid: str, image: dict) -> str:
     return "\n".join([*others, entry]) + "\n"
 
 
-def grown(mount_path: str) -> str:
-    """Grows the file system to its disk; a full one is mounted all the same and said to be full."""
+def usage(mount_path: str) -> str:
+    """What is mounted; a full disk is said to be full."""
     source = run("findmnt", "--noheadings", "--output", "SOURCE", mount_path).stdout.split()[0]
-    resized = run("resize2fs", source)
-    if resized.returncode != 0:
-        return f"mounted {source}, not grown: {resized.stdout.strip()[-200:]}"
-    usage = shutil.disk_usage(mount_path)
-    full = ", full" if usage.free < usage.total // 100 else ""
-    return f"mounted {source}, {usage.total / 2**30:.1f} GiB{full}"
+    space = shutil.disk_usage(mount_path)
+    full = ", full" if space.free < space.total // 100 else ""
+    return f"mounted {source}, {space.total / 2**30:.1f} GiB{full}"
 
 
 def controller() -> dict:
