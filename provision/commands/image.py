@@ -49,6 +49,9 @@ def bake(
     controller: Annotated[
         str, typer.Option("--controller", help="ADDRESS:PORT that machines made from it ask for their names.")
     ] = "",
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what would be taken off its disks, and do nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a node's system and data disk as compressed files; the node is as before afterwards.
@@ -56,6 +59,9 @@ def bake(
     Its logs and temporary files go. It answers meanwhile, but nobody may use its data disk.
     """
     machine = _machine(node, inventory)
+    if check:
+        _preview(image_bake.preview(machine), as_json)
+        return
     key = secrets_of(inventory, environment=os.environ) / "cluster_key"
     if (output / MANIFEST).exists():
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")
@@ -127,6 +133,18 @@ def _machine(node: str, inventory: Path) -> Machine:
             fix="Name one of them.",
         )
     return machines[node]
+
+
+def _preview(found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table("path", "what", "taken away by")
+    for one in found:
+        table.add_row(
+            one["path"], f"{one['rule']}: {one['found']}", "image.yml" if one["mended"] else "[red]you[/]"
+        )
+    _out.print(table)
 
 
 def _say(image: dict[str, Any], as_json: bool) -> None:

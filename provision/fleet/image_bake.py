@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from provision.model import Machine
 _ROOT = "/run/clusterwright/image/root"
 _IMAGE = f"{_ROOT}/etc/clusterwright/image.json"
 _SILENCE_SECONDS = 300.0
+_DATA = "/data"
 _HEAD = struct.Struct(">QQ")
 _ZEROS = bytes(1 << 20)
 # Mount points stay, without what is in them.
@@ -50,6 +52,19 @@ def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dic
     image = {**image, "layers": layers}
     sign_and_write(folder, image, key=key)
     return image
+
+
+def preview(machine: Machine) -> list[dict[str, Any]]:
+    """What image_tree.py finds on a node as it is: rule, path, found, and whether image.yml mends it."""
+    program = (PROGRAMS / "image_tree.py").read_text()
+    looked = ssh.run(
+        machine,
+        ("python3", "-c", program, "scan", "--root", "/", "--data", _DATA),
+        timeout_seconds=_SILENCE_SECONDS,
+        check=False,
+    )
+    found: list[dict[str, Any]] = json.loads(looked.stdout)
+    return [one for one in found if one["rule"] != "manifest"]
 
 
 def release(machine: Machine) -> None:
