@@ -141,9 +141,8 @@ def _preview(found: list[dict[str, Any]], as_json: bool) -> None:
         return
     table = Table("path", "what", "taken away by")
     for one in found:
-        table.add_row(
-            one["path"], f"{one['rule']}: {one['found']}", "image.yml" if one["mended"] else "[red]you[/]"
-        )
+        by = "image.yml" if one["mended"] else "[red]you[/]"
+        table.add_row(one["path"], f"{one['rule']}: {one['found']}", by)
     _out.print(table)
 
 

@@ -1,6 +1,6 @@
 """What of one machine must not go into an image of it: finds it, and takes it away.
 
-    image_tree.py scan  --root R --data D    lists what was found as JSON, and whether clean mends it; status 1 if any
+    image_tree.py scan  --root R --data D    lists as JSON what was found; status 1 if there is anything
     image_tree.py clean --root R --data D    mends what has a safe mending, lists it, keeps a copy in --keep
 
 R is the tree of a system disk, D that of the data disk ("" for none). One table of rules serves both. Nothing
@@ -211,8 +211,14 @@ def scan(root: str, data: str, script: str) -> list:
     found = [*findings(root, data), *environment_findings(root, data, script)]
     if not manifest_of(root):
         found.append({"rule": "manifest", "path": "etc/clusterwright/image.json", "found": "there is none"})
+    removed = {one["path"] for one in found if one.get("mend") == REMOVE}
     return [
-        {**{key: one[key] for key in ("rule", "path", "found")}, "mended": bool(one.get("mend"))}
+        {
+            "rule": one["rule"],
+            "path": one["path"],
+            "found": one["found"],
+            "mended": bool(one.get("mend")) or one["path"] in removed,
+        }
         for one in found
     ]
 
