@@ -28,7 +28,6 @@ from provision.model import Machine
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0
-_GROWTH_BYTES = 1 << 30
 _LOOK = """\
 import glob, json, os
 def text(path):
@@ -42,6 +41,7 @@ print(json.dumps({
     "digest": json.loads(text("/etc/clusterwright/environment.json") or "{}").get("digest", ""),
     "state": json.loads(text("/var/lib/clusterwright/first_boot.json") or "{}"),
     "mounted": os.path.ismount("/data"),
+    "written": os.path.exists("/dev/vdb") and any(open("/dev/vdb", "rb").read(1 << 20)),
     "bytes": os.statvfs("/data").f_blocks * os.statvfs("/data").f_frsize if os.path.ismount("/data") else 0,
 }))
 """
@@ -115,7 +115,7 @@ def _played(stage: Stage) -> list[Check]:
         try:
             checks += _joined(stage)
             checks += _rebooted(stage)
-            checks += [_disks(stage, *case) for case in _cases(stage)]
+            checks += [_disks(stage, *case) for case in disk_cases(stage.lab.disk_bytes)]
         except ProvisionError as e:
             checks.append(Check(name="the rehearsal itself", passed=False, found=str(e)))
         finally:
@@ -137,13 +137,13 @@ def _joined(stage: Stage) -> list[Check]:
     seen = [_look(machine) for machine in machines_of(stage.lab)]
     play("restore.yml", stage.lab.inventory, on_line=stage.report, environment=stage.environment)
     return [
-        *_different(seen),
-        _announced(seen, arrivals.arrived),
+        *different(seen),
+        announced(seen, arrivals.arrived),
         Check(name="joins, smoke test passes", passed=True, found="restore.yml passed"),
     ]
 
 
-def _different(seen: Sequence[Mapping[str, Any]]) -> list[Check]:
+def different(seen: Sequence[Mapping[str, Any]]) -> list[Check]:
     checks = []
     for what in ("machine-id", "host keys"):
         first, second = (one[what] for one in seen)
@@ -154,7 +154,7 @@ def _different(seen: Sequence[Mapping[str, Any]]) -> list[Check]:
     return checks
 
 
-def _announced(seen: Sequence[Mapping[str, Any]], arrived: Mapping[str, Call]) -> Check:
+def announced(seen: Sequence[Mapping[str, Any]], arrived: Mapping[str, Call]) -> Check:
     said = sorted(key for call in arrived.values() for key in call.host_keys)
     held = sorted(key for one in seen for key in one["host keys"])
     return Check(
@@ -169,37 +169,38 @@ def _rebooted(stage: Stage) -> list[Check]:
     for machine in machines:
         ssh.run(machine, ("systemctl", "reboot"), timeout_seconds=30, check=False)
     after = [_back(machine, one["boot"]) for machine, one in zip(machines, before, strict=True)]
-    kept = all(
-        old[what] == new[what]
-        for what in ("machine-id", "host keys")
-        for old, new in zip(before, after, strict=True)
-    )
+    return after_a_reboot(machines, before, after, environment=stage.image["environment"])
+
+
+def after_a_reboot(
+    machines: Sequence[Machine],
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    *,
+    environment: str,
+) -> list[Check]:
+    """Whether machines are what they were, and have names, disks and the image's environment."""
+    pairs = list(zip(before, after, strict=True))
+    kept = all(old[what] == new[what] for what in ("machine-id", "host keys") for old, new in pairs)
     lines = [f"{machine.address} {machine.name}" for machine in machines]
     named = all(one["name"] == machine.name for one, machine in zip(after, machines, strict=True))
-    hosts = all(line in one["hosts"] for one in after for line in lines)
-    digests = {one["digest"] for one in after}
+    hosts = all(line in one["hosts"].splitlines() for one in after for line in lines)
+    digests = sorted({one["digest"] for one in after})
     return [
         Check(name="identity outlives a reboot", passed=kept, found="kept" if kept else "changed"),
-        Check(
-            name="name and /etc/hosts", passed=named and hosts, found=", ".join(one["name"] for one in after)
-        ),
+        Check(name="name and /etc/hosts", passed=named and hosts, found=_names(after, hosts)),
         Check(
             name="data disk after a reboot", passed=all(one["mounted"] for one in after), found=_sizes(after)
         ),
-        Check(
-            name="environment digest",
-            passed=digests == {stage.image["environment"]},
-            found=_short(sorted(digests)),
-        ),
+        Check(name="environment digest", passed=digests == [environment], found=_short(digests)),
     ]
 
 
 Case = tuple[str, list[Kind], int | None, Callable[[Mapping[str, Any]], bool]]
 
 
-def _cases(stage: Stage) -> list[Case]:
+def disk_cases(size: int) -> list[Case]:
     """Disks of a machine at its first boot: what it must say, and do, with each."""
-    bytes_ = stage.lab.disk_bytes
     return [
         ("boot without a data disk", [], None, lambda seen: not seen["mounted"] and "no disk" in _data(seen)),
         (
@@ -212,13 +213,13 @@ def _cases(stage: Stage) -> list[Case]:
             "boot with a blank disk",
             [Kind.blank],
             None,
-            lambda seen: not seen["mounted"] and "no disk" in _data(seen),
+            lambda seen: not seen["mounted"] and not seen["written"] and "no disk" in _data(seen),
         ),
         (
             "boot with a grown disk",
             [Kind.own],
-            bytes_ + _GROWTH_BYTES,
-            lambda seen: bool(seen["bytes"] > bytes_),
+            size + size // 8,
+            lambda seen: bool(seen["bytes"] > size),
         ),
     ]
 
@@ -299,6 +300,10 @@ def _listed(value: object) -> list[str]:
 
 def _short(value: object) -> str:
     return ", ".join(text.rsplit(" ", 1)[-1][-12:] for text in _listed(value)) or "none"
+
+
+def _names(seen: Sequence[Mapping[str, Any]], hosts: bool) -> str:
+    return ", ".join(one["name"] for one in seen) + ("" if hosts else "; /etc/hosts lacks a node")
 
 
 def _sizes(seen: Sequence[Mapping[str, Any]]) -> str:
