@@ -12,11 +12,11 @@ import pytest
 
 from provision.commands.demo import machines_of
 from provision.commands.folders import user_cache
-from provision.commands.rehearse import first_boot, renew, switch_on
+from provision.commands.rehearse import first_boot, renew
 from provision.edges.join_server import listening
 from provision.fleet.image_files import Unpacked, read_manifest, scan, unpack
 from provision.fleet.restore import Arrivals
-from provision.lab import disks
+from provision.lab import apply, disks
 from provision.lab.disks import Kind
 from provision.lab.layout import folder_of
 from provision.lab.record import load
@@ -142,8 +142,9 @@ def seen(clone: LabUnderTest, *kinds: Kind) -> Mapping[str, Any]:
 
 
 def switched_on(clone: LabUnderTest) -> Mapping[str, Any]:
-    node = clone.lab.nodes[0]
-    return first_boot(switch_on(clone.lab, node, mirror=node.folder, report=lambda _: None))
+    clone.power_on("te1")
+    apply.describe(clone.lab)
+    return first_boot(machines_of(clone.lab)[0])
 
 
 def test_the_order_of_two_disks_plays_no_part(clone: LabUnderTest) -> None:
@@ -176,6 +177,7 @@ def test_a_dirty_file_system_is_mended_and_a_damaged_one_left_alone(
 def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest, tmp_path: Path) -> None:
     node = clone.lab.nodes[0]
     renew(clone.lab, node, [Kind.own])
+    subprocess.run(["sh", "-c", 'e2fsck -fp "$0"; resize2fs "$0"', node.disk], check=True)
     on_the_disk(node.disk, tmp_path, 'fallocate -l "$(df -B1 --output=avail "$1" | tail -1)" "$1/all"')
 
     found = switched_on(clone)
