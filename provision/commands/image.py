@@ -22,7 +22,8 @@ from rich.progress import (
 from rich.table import Table
 
 from provision.commands.folders import user_cache
-from provision.commands.rehearse import Check, rehearse_image
+from provision.commands.rehearse import rehearse_image
+from provision.core.image_checks import Check
 from provision.core.image_manifest import PROVEN, summary
 from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_bake

@@ -12,11 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from provision.commands.demo import machines_of
+from provision.core.image_checks import (
+    Check,
+    DiskCase,
+    Seen,
+    after_a_reboot,
+    announced,
+    different,
+    disk_cases,
+    said_of_disks,
+)
 from provision.core.image_manifest import PROVEN, REFUSED
-from provision.core.join import Call
 from provision.edges import ssh
 from provision.edges.join_server import listening
-from provision.errors import CommandFailed, ProvisionError
+from provision.errors import BadInput, CommandFailed, ProvisionError
 from provision.fleet.image_files import Unpacked, read_manifest, scan, sign_and_write, unpack
 from provision.fleet.restore import Arrivals, play
 from provision.lab import apply, disks
@@ -48,15 +57,6 @@ print(json.dumps({
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that an image must show, and what was found."""
-
-    name: str
-    passed: bool
-    found: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it."""
 
@@ -80,8 +80,14 @@ def rehearse_image(
     """Looks into the image in `folder`, boots it, and signs the verdict into its manifest.
 
     Raises:
-        BadInput: the image is damaged or not signed with `key`.
+        BadInput: the image is damaged or not signed with `key`, or there is a lab of that name.
     """
+    if folder_of(name).exists():
+        raise BadInput(
+            f"rehearse in a lab called {name}",
+            found="there is one, or what a rehearsal that was killed left",
+            fix=f"Choose another --name, or give it up: provision lab down --name {name}",
+        )
     image = read_manifest(folder, key=key)
     report(f"unpack {image['id']}")
     unpacked = unpack(folder, image, cache)
@@ -111,11 +117,10 @@ def _lab(name: str, subnet: str, unpacked: Unpacked) -> Lab:
 def _played(stage: Stage) -> list[Check]:
     checks: list[Check] = []
     with labs.locked(stage.lab.folder):
-        labs.down(folder_of(stage.lab.name), report=stage.report)
         try:
             checks += _joined(stage)
             checks += _rebooted(stage)
-            checks += [_disks(stage, *case) for case in disk_cases(stage.lab.disk_bytes)]
+            checks += [_disks(stage, case) for case in disk_cases(stage.lab.disk_bytes)]
         except ProvisionError as e:
             checks.append(Check(name="the rehearsal itself", passed=False, found=str(e)))
         finally:
@@ -143,25 +148,6 @@ def _joined(stage: Stage) -> list[Check]:
     ]
 
 
-def different(seen: Sequence[Mapping[str, Any]]) -> list[Check]:
-    checks = []
-    for what in ("machine-id", "host keys"):
-        first, second = (one[what] for one in seen)
-        apart = bool(first) and bool(second) and not set(_listed(first)) & set(_listed(second))
-        checks.append(
-            Check(name=f"different {what}", passed=apart, found=f"{_short(first)} and {_short(second)}")
-        )
-    return checks
-
-
-def announced(seen: Sequence[Mapping[str, Any]], arrived: Mapping[str, Call]) -> Check:
-    said = sorted(key for call in arrived.values() for key in call.host_keys)
-    held = sorted(key for one in seen for key in one["host keys"])
-    return Check(
-        name="host keys as announced", passed=said == held, found=f"{len(held)} keys, {len(said)} announced"
-    )
-
-
 def _rebooted(stage: Stage) -> list[Check]:
     """What a reboot must leave as it is, and what must be right after it."""
     machines = machines_of(stage.lab)
@@ -172,76 +158,13 @@ def _rebooted(stage: Stage) -> list[Check]:
     return after_a_reboot(machines, before, after, environment=stage.image["environment"])
 
 
-def after_a_reboot(
-    machines: Sequence[Machine],
-    before: Sequence[Mapping[str, Any]],
-    after: Sequence[Mapping[str, Any]],
-    *,
-    environment: str,
-) -> list[Check]:
-    """Whether machines are what they were, and have names, disks and the image's environment."""
-    pairs = list(zip(before, after, strict=True))
-    kept = all(old[what] == new[what] for what in ("machine-id", "host keys") for old, new in pairs)
-    lines = [f"{machine.address} {machine.name}" for machine in machines]
-    named = all(one["name"] == machine.name for one, machine in zip(after, machines, strict=True))
-    hosts = all(line in one["hosts"].splitlines() for one in after for line in lines)
-    digests = sorted({one["digest"] for one in after})
-    return [
-        Check(name="identity outlives a reboot", passed=kept, found="kept" if kept else "changed"),
-        Check(name="name and /etc/hosts", passed=named and hosts, found=_names(after, hosts)),
-        Check(
-            name="data disk after a reboot", passed=all(one["mounted"] for one in after), found=_sizes(after)
-        ),
-        Check(name="environment digest", passed=digests == [environment], found=_short(digests)),
-    ]
-
-
-Case = tuple[str, list[Kind], int | None, Callable[[Mapping[str, Any]], bool]]
-
-
-def disk_cases(size: int) -> list[Case]:
-    """Disks of a machine at its first boot: what it must say, and do, with each."""
-    return [
-        ("boot without a data disk", [], None, lambda seen: not seen["mounted"] and "no disk" in _data(seen)),
-        (
-            "boot with two copies of it",
-            [Kind.own, Kind.copy],
-            None,
-            lambda seen: not seen["mounted"] and "2 disks" in _data(seen),
-        ),
-        (
-            "boot with a blank disk",
-            [Kind.blank],
-            None,
-            lambda seen: not seen["mounted"] and not seen["written"] and "no disk" in _data(seen),
-        ),
-        (
-            "boot with a grown disk",
-            [Kind.own],
-            size + size // 8,
-            lambda seen: bool(seen["bytes"] > size),
-        ),
-    ]
-
-
-def _data(seen: Mapping[str, Any]) -> str:
-    return str(seen["state"].get("data", ""))
-
-
-def _disks(
-    stage: Stage,
-    name: str,
-    kinds: list[Kind],
-    own_bytes: int | None,
-    is_right: Callable[[Mapping[str, Any]], bool],
-) -> Check:
+def _disks(stage: Stage, case: DiskCase) -> Check:
     """A machine at its first boot with these disks."""
-    stage.report(name)
+    stage.report(case.name)
     node = stage.lab.nodes[-1]
-    renew(stage.lab, node, kinds, own_bytes=own_bytes)
-    machine = switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report)
-    seen = first_boot(machine)
-    return Check(name=name, passed=is_right(seen), found=_data(seen))
+    renew(stage.lab, node, [Kind(kind) for kind in case.disks], own_bytes=case.own_bytes)
+    seen = first_boot(switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report))
+    return Check(name=case.name, passed=case.is_right(seen), found=said_of_disks(seen))
 
 
 def renew(lab: Lab, node: LabNode, kinds: Sequence[Kind], *, own_bytes: int | None = None) -> None:
@@ -259,12 +182,12 @@ def switch_on(lab: Lab, node: LabNode, *, mirror: Path, report: Report) -> Machi
     return machines_of(lab)[lab.nodes.index(node)]
 
 
-def first_boot(machine: Machine) -> Mapping[str, Any]:
+def first_boot(machine: Machine) -> Seen:
     """What a machine shows once its first boot has dealt with its disks."""
     deadline = time.monotonic() + _BOOT_SECONDS
     while True:
         seen = _look(machine)
-        if _data(seen):
+        if said_of_disks(seen):
             return seen
         if time.monotonic() > deadline:
             raise CommandFailed(
@@ -273,7 +196,7 @@ def first_boot(machine: Machine) -> Mapping[str, Any]:
         time.sleep(0.5)
 
 
-def _back(machine: Machine, boot: str) -> Mapping[str, Any]:
+def _back(machine: Machine, boot: str) -> Seen:
     """What a machine shows after a reboot."""
     deadline = time.monotonic() + _BOOT_SECONDS
     while True:
@@ -281,30 +204,15 @@ def _back(machine: Machine, boot: str) -> Mapping[str, Any]:
             seen = _look(machine)
             if seen["boot"] != boot:
                 return seen
-        except CommandFailed:
-            if time.monotonic() > deadline:
-                raise
+        except CommandFailed:  # it is on its way
+            pass
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"reboot {machine.name}", found="it did not come back", fix="Look at its console."
+            )
         time.sleep(0.5)
 
 
-def _look(machine: Machine) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(
-        ssh.run(machine, ("python3", "-c", _LOOK), timeout_seconds=30).stdout
-    )
+def _look(machine: Machine) -> Seen:
+    found: Seen = json.loads(ssh.run(machine, ("python3", "-c", _LOOK), timeout_seconds=30).stdout)
     return found
-
-
-def _listed(value: object) -> list[str]:
-    return value if isinstance(value, list) else [str(value)]
-
-
-def _short(value: object) -> str:
-    return ", ".join(text.rsplit(" ", 1)[-1][-12:] for text in _listed(value)) or "none"
-
-
-def _names(seen: Sequence[Mapping[str, Any]], hosts: bool) -> str:
-    return ", ".join(one["name"] for one in seen) + ("" if hosts else "; /etc/hosts lacks a node")
-
-
-def _sizes(seen: Sequence[Mapping[str, Any]]) -> str:
-    return ", ".join(f"{one['bytes'] / 2**30:.1f} GiB" if one["mounted"] else "not mounted" for one in seen)

@@ -59,6 +59,7 @@ def test_a_node_that_was_baked_is_the_node_that_it_was(baked: Path, converged_la
 
 @pytest.fixture(scope="module")
 def rehearsed(baked: Path, converged_lab: LabUnderTest) -> Mapping[str, Any]:
+    provision("lab", "down", "--name", "rehears")
     words = ("-i", str(converged_lab.inventory), "--subnet", "10.77.203.0/24", "--json")
     said = provision("image", "rehearse", str(baked / "image"), *words, timeout_seconds=590)
     found: Mapping[str, Any] = json.loads(said.stdout)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from provision.commands.rehearse import after_a_reboot, announced, different, disk_cases
+from provision.core.image_checks import after_a_reboot, announced, different, disk_cases
 from provision.core.join import Call
 from provision.model import Machine
 
@@ -114,7 +114,7 @@ TWO = {"state": {"data": "2 disks have the label cw-data (/dev/vdb, /dev/vdc); n
 def test_each_disk_is_dealt_with_as_documented_or_the_check_fails(
     case: str, right: dict[str, Any], wrong: list[dict[str, Any]]
 ) -> None:
-    is_right = {name: judge for name, _, _, judge in disk_cases(6 * GIB)}[case]
+    is_right = {one.name: one.is_right for one in disk_cases(6 * GIB)}[case]
 
     assert is_right(machine("te2", **right))
     assert not any(is_right(machine("te2", **one)) for one in wrong)
