@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, doctor, env, lab, smoke
+from provision.commands import bundle, demo, doctor, env, image, lab, restore, smoke
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -19,8 +19,10 @@ app = typer.Typer(
 app.add_typer(lab.app, name="lab")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(env.app, name="env")
+app.add_typer(image.app, name="image")
 app.command("demo")(demo.play)
 app.command("doctor")(doctor.doctor)
+app.command("restore")(restore.restore)
 app.command("smoke")(smoke.smoke)
 
 

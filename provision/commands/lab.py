@@ -19,6 +19,7 @@ from provision.commands import fault, mirror
 from provision.commands.folders import user_cache
 from provision.commands.which_lab import Name, existing
 from provision.errors import BadInput
+from provision.fleet.image_files import read_manifest, unpack
 from provision.lab import argv, lab
 from provision.lab.image.build import image_of
 from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of
@@ -93,6 +94,9 @@ def up(
     disk_size: Annotated[
         str | None, typer.Option("--disk-size", help="Size of each blank data disk.", show_default="12G")
     ] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A folder that `image bake` wrote: nodes start from it.")
+    ] = None,
     check: Check = False,
 ) -> None:
     """Bring up a lab, or whatever is missing of one, and wait until every node answers."""
@@ -100,7 +104,8 @@ def up(
     folder = folder_of(name)
     asked = lab.Asked(subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size) if disk_size else None)
     with lab.locked(folder):
-        wanted = lab.wanted_lab(name, asked, existing=load(folder), base=image_of(user_cache()))
+        base, data = _start_from(image)
+        wanted = lab.wanted_lab(name, asked, existing=load(folder), base=base, data_image=data)
         if check:
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return
@@ -108,6 +113,14 @@ def up(
             lab.up(wanted, mirror=_mirror(), report=report)
     _print_status(wanted)
     _out.print(f"inventory: {wanted.inventory}", highlight=False, soft_wrap=True)
+
+
+def _start_from(image: Path | None) -> tuple[Path, Path | None]:
+    """What a new lab's nodes start from: the tree of their system disk, and what is on their data disks."""
+    if image is None:
+        return image_of(user_cache()), None
+    unpacked = unpack(image, read_manifest(image, key=None), user_cache())
+    return unpacked.root, unpacked.data
 
 
 @app.command()

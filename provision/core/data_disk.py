@@ -73,6 +73,7 @@ def plan_data_disk(
     disks = [Disk(**device) for device in reported]
     disk = _chosen(disks, wanted)
     if is_ours(disk, wanted):
+        _refuse_copies(disk, disks)
         return _plan_for_ours(disk, wanted, mounted, entries)
     if (contents := what_it_holds(disk)) != "":
         raise ProvisionError(
@@ -92,6 +93,17 @@ def _refuse_long_label(label: str) -> None:
             f"mark the data disk with the label '{label}'",
             found=f"it has {len(label.encode())} bytes, ext4 takes 1 to {_LABEL_BYTES}",
             fix="Shorten data_disk_label.",
+        )
+
+
+def _refuse_copies(disk: Disk, disks: Sequence[Disk]) -> None:
+    """/etc/fstab names the disk by its UUID: with two of them a boot mounts the one that it sees first."""
+    copies = [other.path for other in disks if other.uuid == disk.uuid and other.path != disk.path]
+    if copies:
+        raise ProvisionError(
+            f"mount {disk.path} by its UUID",
+            found=f"{', '.join(copies)} has the same one, {disk.uuid}: a copy of it; nothing was written",
+            fix=f"Detach the copy, or give it a UUID of its own: tune2fs -U random {copies[0]}",
         )
 
 

@@ -93,3 +93,12 @@ def _reason_of_refusal(message: str) -> str | None:
             "fingerprint that its console shows, then add the line to your known_hosts"
         )
     return None
+
+
+def with_host_keys(text: str, address: str, keys: Sequence[str]) -> str:
+    """A known_hosts file's text in which `address`, under all its names, has these keys alone."""
+    lines = text.splitlines()
+    old = [line for line in lines if address in line.split(" ", 1)[0].split(",")]
+    names = old[0].split(" ", 1)[0] if old else address
+    kept = [line for line in lines if line not in old]
+    return "".join(f"{line}\n" for line in [*kept, *(f"{names} {key}" for key in keys)])

@@ -21,6 +21,9 @@ from provision.edges.process import Finished
 from provision.errors import CommandFailed
 from provision.model import Machine
 
+_WINDOW_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
+
 
 class _Lines(StringIO):
     """A stream that hands on each line as soon as it is whole."""
@@ -105,6 +108,35 @@ def run(
         stderr=result.stderr,
         seconds=time.monotonic() - started,
     )
+
+
+def download(
+    machine: Machine, argv: Sequence[str], *, timeout_seconds: float, accepted: Sequence[int] = (0,)
+) -> Iterator[bytes]:
+    """Runs a program on a machine and hands on its standard output, as bytes, while it comes.
+
+    Args:
+        timeout_seconds: the longest silence.
+        accepted: the statuses that count as success.
+
+    Raises:
+        CommandFailed: the machine cannot be reached or trusted, falls silent, or the program fails.
+    """
+    command = shlex.join(argv)
+    with _connected(machine) as connection:
+        channel = connection.transport.open_session(window_size=_WINDOW_BYTES)
+        channel.settimeout(timeout_seconds)
+        channel.exec_command(command)
+        try:
+            while chunk := channel.recv(_CHUNK_BYTES):
+                yield chunk
+            said = b"".join(iter(lambda: channel.recv_stderr(_CHUNK_BYTES), b""))
+        except TimeoutError as e:
+            raise _failed(machine, command, found=f"it was silent for {timeout_seconds:.0f} s") from e
+        status = channel.recv_exit_status()
+    if status not in accepted:
+        last_lines = "\n".join(said.decode(errors="replace").strip().splitlines()[-20:])
+        raise _failed(machine, command, found=f"it ended with status {status}\n{last_lines}")
 
 
 def put(machine: Machine, files: Sequence[Path], folder: PurePosixPath) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from provision.core.site_machines import machines_in
 from provision.edges import process
@@ -19,6 +20,30 @@ def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machin
     Raises:
         BadInput: there is no such folder, or Ansible cannot read it.
     """
+    listed = _listed(inventory, environment)
+    return machines_in(listed, inventory=str(inventory), home=Path.home())
+
+
+def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
+    """The controller's folder with the site's key and ledger, where role ssh_trust keeps them.
+
+    Raises:
+        BadInput: there is no such inventory, or Ansible cannot read it.
+    """
+    variables = _listed(inventory, environment).get("_meta", {}).get("hostvars", {})
+    stated = next(
+        (
+            found["ssh_trust_secrets_path"]
+            for found in variables.values()
+            if "ssh_trust_secrets_path" in found
+        ),
+        "",
+    )
+    folder = inventory if inventory.is_dir() else inventory.parent
+    return Path(str(stated).replace("{{ inventory_dir }}", str(folder))) if stated else folder / "secrets"
+
+
+def _listed(inventory: Path, environment: Mapping[str, str]) -> Mapping[str, Any]:
     if not inventory.exists():
         raise BadInput(f"read the inventory {inventory}", found="there is none", fix="Correct -i.")
     program = Path(sys.executable).parent / "ansible-inventory"
@@ -30,4 +55,5 @@ def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machin
             found=finished.stderr.strip()[-500:],
             fix="ansible-playbook playbooks/validate.yml says what is wrong.",
         )
-    return machines_in(json.loads(finished.stdout), inventory=str(inventory), home=Path.home())
+    found: Mapping[str, Any] = json.loads(finished.stdout)
+    return found

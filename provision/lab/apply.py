@@ -13,7 +13,7 @@ from pathlib import Path
 
 from provision.edges import process
 from provision.errors import CommandFailed
-from provision.lab import argv, inventory, observe, record, shape
+from provision.lab import argv, disks, inventory, observe, record, shape
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.image.build import ensure_image
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode, cores_of
@@ -107,17 +107,18 @@ def _run_all(commands: Iterable[shape.Argv]) -> None:
 
 
 def make_files(lab: Lab, node: LabNode) -> None:
-    """Gives a node an empty layer with the lab's key, and a blank disk. It appears complete or not at all."""
+    """Gives a node a layer with the lab's key and seed, and its disk. It appears complete or not at all."""
     partial = node.folder.with_name(f"{node.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, mode in (("", 0o755), ("work", 0o755), ("upper", 0o755), ("upper/root", 0o700)):
         (partial / name).mkdir(parents=True)
         (partial / name).chmod(mode)
+    if lab.seed.is_dir():
+        shutil.copytree(lab.seed, partial / "upper", dirs_exist_ok=True)
     keys = partial / "upper" / "root" / ".ssh"
     keys.mkdir(mode=0o700)
     record.write_file(keys / "authorized_keys", lab.ssh_key.with_suffix(".pub").read_text(), mode=0o600)
-    with (partial / "disk.img").open("wb") as disk:
-        disk.truncate(lab.disk_bytes)
+    disks.make(partial / "disk.img", size=lab.disk_bytes, content=lab.data_image)
     partial.rename(node.folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode
 from provision.lab.shape import Argv, Shape, inside, limit
@@ -31,7 +32,7 @@ def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool, cores: Iterab
     return (*scope, "--slice=machine.slice", "--property=Delegate=yes", "--", *words)
 
 
-def nspawn(*, root: Path, machine: str, disk: str, serial: str) -> Argv:
+def nspawn(*, root: Path, machine: str, disks: Sequence[str], serial: str) -> Argv:
     """Boots a node in its keeper's control group and network namespace, unknown to any service manager.
 
     CAP_NET_ADMIN: a firewall inside; CAP_IPC_LOCK: locked memory, as on a machine. CAP_SYS_TIME stays
@@ -41,7 +42,8 @@ def nspawn(*, root: Path, machine: str, disk: str, serial: str) -> Argv:
         *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),
         *("--resolv-conf=off", "--timezone=off", "--link-journal=no"),
         *(f"--machine={machine}", f"--directory={root}", "--network-namespace-path=/proc/self/ns/net"),
-        *(f"--bind={disk}:/dev/vdb", f"--setenv=LAB_VDB_SERIAL={serial}"),
+        *(f"--bind={disk}:/dev/vd{letter}" for letter, disk in zip(ascii_lowercase[1:], disks, strict=False)),
+        f"--setenv=LAB_VDB_SERIAL={serial}",
         "--capability=CAP_NET_ADMIN,CAP_IPC_LOCK",
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from provision.edges import process
 from provision.errors import CommandFailed
-from provision.lab import argv
+from provision.lab import argv, disks
 from provision.lab.cgroups import enter_cgroup
 
 REBOOT = 133  # systemd-nspawn(1): --keep-unit and the node asked for a reboot
@@ -43,9 +43,9 @@ def main(words: Sequence[str]) -> int:
         enter_cgroup(f"{node.folder.parents[1].name}/{node.folder.name}")
     _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "tmpfs", "/run")  # nspawn litters it when killed
     root = _mount_root(node)
-    disk = attach_disk(node.folder / "disk.img")
+    attached = [attach_disk(image) for image in disks.of(node.folder)]
     _wait_for_cable()
-    return _boot_until_off(node, root, disk)
+    return _boot_until_off(node, root, attached)
 
 
 def _parse(words: Sequence[str]) -> Node:
@@ -107,11 +107,11 @@ def _eth0() -> str:
     ).stdout
 
 
-def _boot_until_off(node: Node, root: Path, disk: str) -> int:
+def _boot_until_off(node: Node, root: Path, attached: Sequence[str]) -> int:
     words = argv.nspawn(
         root=root,
         machine=f"{node.folder.parents[1].name}-{node.folder.name}",
-        disk=disk,
+        disks=attached,
         serial=node.serial,
     )
     status = REBOOT

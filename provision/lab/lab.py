@@ -59,11 +59,20 @@ class Asked:
     disk_bytes: int | None = None
 
 
-def wanted_lab(name: str, asked: Asked, *, existing: Lab | None, base: Path, root: Path = STATE_ROOT) -> Lab:
+def wanted_lab(
+    name: str,
+    asked: Asked,
+    *,
+    existing: Lab | None,
+    base: Path,
+    data_image: Path | None = None,
+    root: Path = STATE_ROOT,
+) -> Lab:
     """The lab to bring up: what was asked, unless one exists; that one may only grow.
 
     Args:
         base: the image that a new lab starts from; an existing one keeps its own.
+        data_image: what a new lab's data disks are copies of; likewise.
 
     Raises:
         BadInput: it cannot be, or the existing lab is another one.
@@ -74,6 +83,7 @@ def wanted_lab(name: str, asked: Asked, *, existing: Lab | None, base: Path, roo
         count=asked.count if asked.count is not None else existing.count if existing else DEFAULT_NODES,
         disk_bytes=asked.disk_bytes or (existing.disk_bytes if existing else DEFAULT_DISK_BYTES),
         base=existing.base if existing else base,
+        data_image=existing.data_image if existing else data_image,
         root=root,
     )
     if existing and (replace(wanted, count=existing.count) != existing or wanted.count < existing.count):

@@ -44,6 +44,11 @@ class LabNode:
         return self.folder / "disk.img"
 
     @property
+    def disks(self) -> Path:
+        """Which disks it has at its next start, where that is not its data disk alone."""
+        return self.folder / "disks.json"
+
+    @property
     def shape(self) -> Path:
         """The limits of its cable, kept while it is off."""
         return self.folder / "shape.json"
@@ -64,6 +69,7 @@ class Lab:
     disk_bytes: int
     folder: Path
     base: Path  # the image that all nodes start from
+    data_image: Path | None = None  # what their data disks are copies of; None for blank ones
 
     @property
     def bridge(self) -> str:
@@ -94,6 +100,11 @@ class Lab:
     @property
     def record(self) -> Path:
         return self.folder / "lab.json"
+
+    @property
+    def seed(self) -> Path:
+        """Files that every new node finds on its disk, as a cloud's user data."""
+        return self.folder / "seed"
 
     @property
     def inventory(self) -> Path:
@@ -155,7 +166,14 @@ def folder_of(name: str, root: Path = STATE_ROOT) -> Path:
 
 
 def lay_out(
-    *, name: str, subnet: str, count: int, disk_bytes: int, base: Path, root: Path = STATE_ROOT
+    *,
+    name: str,
+    subnet: str,
+    count: int,
+    disk_bytes: int,
+    base: Path,
+    data_image: Path | None = None,
+    root: Path = STATE_ROOT,
 ) -> Lab:
     """Computes a lab from what a person asked for.
 
@@ -178,7 +196,15 @@ def lay_out(
             fix="Choose a larger --subnet, for example 10.77.0.0/24.",
         )
     folder = folder_of(name, root)
-    return Lab(name=name, subnet=network, count=count, disk_bytes=disk_bytes, folder=folder, base=base)
+    return Lab(
+        name=name,
+        subnet=network,
+        count=count,
+        disk_bytes=disk_bytes,
+        folder=folder,
+        base=base,
+        data_image=data_image,
+    )
 
 
 def _network(subnet: str) -> IPv4Network:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from provision.edges.files import write_file as write_file
 from provision.errors import BadInput
 from provision.lab.layout import Lab, LabNode
 from provision.lab.shape import Shape
@@ -24,6 +24,7 @@ def save(lab: Lab) -> None:
                 "nodes": lab.count,
                 "disk_bytes": lab.disk_bytes,
                 "base": str(lab.base),
+                "data_image": str(lab.data_image) if lab.data_image else None,
             },
             indent=2,
         )
@@ -45,6 +46,7 @@ def load(folder: Path) -> Lab | None:
             count=found["nodes"],
             disk_bytes=found["disk_bytes"],
             base=Path(found["base"]),
+            data_image=Path(image) if (image := found.get("data_image")) else None,
             folder=folder,
         )
     except FileNotFoundError:
@@ -67,12 +69,3 @@ def load_shape(node: LabNode) -> Shape:
         return Shape(**json.loads(node.shape.read_text()))
     except FileNotFoundError:
         return Shape()
-
-
-def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Writes a file by renaming: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_text(text)
-    new.chmod(mode)
-    new.replace(path)

@@ -25,6 +25,7 @@ _PACKAGES = {
     "tc": "iproute2",
     "taskset": "util-linux",
     "unshare": "util-linux",
+    "zstd": "zstd",
 }
 _APT_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _DEVICES = ("/dev/loop-control",)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from provision.core.host_keys import known_hosts, plan_ledger, public_key, refused_connections
+import pytest
+
+from provision.core.host_keys import (
+    known_hosts,
+    plan_ledger,
+    public_key,
+    refused_connections,
+    with_host_keys,
+)
 from provision.core.nodes import Node
 
 OLD, NEW, RSA = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew", "ssh-rsa AAAArsa"
@@ -63,3 +71,18 @@ def test_a_refused_host_key_is_told_from_a_node_that_is_off() -> None:
     assert [line.split(": ")[0] for line in refused] == ["te2", "te3"]
     assert "ssh_trust_replaced_nodes" in refused[0]
     assert "ssh-keyscan" in refused[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "10.0.0.3 ssh-ed25519 NEW\n"),
+        (
+            "# kept\n10.0.0.3 ssh-ed25519 OLD\n10.0.0.33 x y\n",
+            "# kept\n10.0.0.33 x y\n10.0.0.3 ssh-ed25519 NEW\n",
+        ),
+        ("te3,10.0.0.3 ssh-rsa OLD\nte3,10.0.0.3 ssh-ed25519 OLD\n", "te3,10.0.0.3 ssh-ed25519 NEW\n"),
+    ],
+)
+def test_a_machines_new_keys_replace_its_old_ones_and_nobody_elses(text: str, expected: str) -> None:
+    assert with_host_keys(text, "10.0.0.3", ["ssh-ed25519 NEW"]) == expected

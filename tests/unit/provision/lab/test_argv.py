@@ -32,7 +32,7 @@ def test_under_systemd_a_keeper_runs_in_a_delegated_scope() -> None:
 
 
 def test_a_node_boots_with_its_disk_as_vdb_and_without_the_clock() -> None:
-    words = argv.nspawn(root=Path("/run/lab/root"), machine="lab-te2", disk="/dev/loop3", serial="5e71a1")
+    words = argv.nspawn(root=Path("/run/lab/root"), machine="lab-te2", disks=["/dev/loop3"], serial="5e71a1")
 
     assert words == (
         *("systemd-nspawn", "--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe"),

@@ -1,0 +1,17 @@
+"""What `provision.core` knows of images, under the names that the roles use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from provision.core import image_manifest
+
+
+class FilterModule:
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "image_finding": image_manifest.finding,
+            "image_payload": image_manifest.payload,
+            "sealed_image": image_manifest.sealed,
+        }

@@ -1,0 +1,269 @@
+"""The first boot of a machine made from an image: finds its data disk, and asks the controller who it is.
+
+Every step can be repeated, so a boot that was cut off begins again. Nothing is ever formatted here. What was
+done lies in STATE, for people and for restore.yml. Standard library only.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+CONFIG = "/etc/clusterwright"
+STATE = "/var/lib/clusterwright/first_boot.json"
+# Where a cloud leaves what its user said to this machine; a file of the image says the same.
+USER_DATA = ("/var/lib/cloud/instance/user-data.txt", "/run/clusterwright/join.json", CONFIG + "/join.json")
+NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd)")
+ASK_SECONDS = 5.0
+
+
+def run(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+def text_of(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def json_of(path: str) -> dict:
+    try:
+        found = json.loads(text_of(path))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write(path: str, text: str, mode: int = 0o644) -> None:
+    """By renaming, on the disk before the name changes: a cut of power leaves the old file or the new one."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".partial", "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.chmod(path + ".partial", mode)
+    os.replace(path + ".partial", path)
+
+
+def note(**what: str) -> None:
+    """Adds to what is known of this machine's first boot; another machine's counts for nothing."""
+    state = json_of(STATE)
+    if state.get("machine") != machine():
+        state = {"machine": machine()}
+    write(STATE, json.dumps({**state, **what}, indent=2) + "\n")
+    sys.stdout.write(" ".join(f"{name}: {value}" for name, value in what.items()) + "\n")
+    sys.stdout.flush()
+
+
+def machine() -> str:
+    return text_of("/etc/machine-id").strip()
+
+
+def disks() -> list:
+    """Block devices of this machine, partitions included, each with what blkid reads on it."""
+    names = [
+        entry.name for entry in os.scandir("/dev") if stat.S_ISBLK(entry.stat(follow_symlinks=False).st_mode)
+    ]
+    found = []
+    for name in sorted(name for name in names if not NOT_DISKS.match(name)):
+        probed = run("blkid", "--probe", "--output", "export", f"/dev/{name}").stdout
+        found.append(
+            {
+                **dict(line.split("=", 1) for line in probed.splitlines() if "=" in line),
+                "path": f"/dev/{name}",
+            }
+        )
+    return found
+
+
+def mount_data(image: dict) -> str:
+    """Mounts the one disk that has our label, checked, with a UUID of its own; says what was done."""
+    if os.path.ismount(image["data_path"]):
+        return usage(image["data_path"])
+    ours = [
+        disk for disk in disks() if disk.get("LABEL") == image["data_label"] and disk.get("TYPE") == "ext4"
+    ]
+    if len(ours) != 1:
+        return refusal(ours, image)
+    path = ours[0]["path"]
+    problem = check(path) or grow(path)
+    if problem:
+        return problem
+    uuid = own_uuid(path)
+    os.makedirs(image["data_path"], exist_ok=True)
+    write("/etc/fstab", fstab(text_of("/etc/fstab"), uuid, image))
+    mounted = run("mount", "-t", "ext4", "-o", plain_options(image), path, image["data_path"])
+    if mounted.returncode != 0:
+        return f"{path} cannot be mounted: {mounted.stdout.strip()}"
+    return usage(image["data_path"])
+
+
+def check(path: str, *words: str) -> str:
+    checked = run("e2fsck", *words, "-p", path)
+    if checked.returncode >= 4:
+        return f"{path} is damaged, not mounted: {checked.stdout.strip()[-300:]} Mend it: e2fsck -f {path}"
+    return ""
+
+
+def grow(path: str) -> str:
+    """Grows the file system where its disk is larger, before it is mounted: that needs no further right."""
+    header = dict(
+        re.findall(r"^(Block count|Block size): +(\d+)$", run("dumpe2fs", "-h", path).stdout, re.MULTILINE)
+    )
+    block = int(header["Block size"])
+    if int(run("blockdev", "--getsize64", path).stdout) // block <= int(header["Block count"]):
+        return ""
+    problem = check(path, "-f")  # resize2fs asks for it
+    if problem:
+        return problem
+    resized = run("resize2fs", path)
+    return f"{path} cannot be grown, not mounted: {resized.stdout.strip()}" if resized.returncode != 0 else ""
+
+
+def refusal(ours: list, image: dict) -> str:
+    if not ours:
+        return f"no disk has the label {image['data_label']}; restore.yml formats a blank one"
+    paths = ", ".join(disk["path"] for disk in ours)
+    return (
+        f"{len(ours)} disks have the label {image['data_label']} ({paths}); none is mounted. "
+        "Detach one, then restart clusterwright-first-boot"
+    )
+
+
+def plain_options(image: dict) -> str:
+    return ",".join(one for one in image["data_options"].split(",") if not one.startswith(("x-", "nofail")))
+
+
+def own_uuid(path: str) -> str:
+    """A copy of a disk that is attached later must not be taken for this one."""
+    if (
+        run("tune2fs", "-U", "random", path).returncode != 0
+    ):  # without metadata_csum_seed: a check just before
+        run("e2fsck", "-f", "-p", path)
+        run("tune2fs", "-U", "random", path)
+    return run("blkid", "--probe", "--match-tag", "UUID", "--output", "value", path).stdout.strip()
+
+
+def fstab(text: str, uuid: str, image: dict) -> str:
+    """As role data_disk writes it, so that site.yml finds nothing to change."""
+    others = [line for line in text.splitlines() if line.split("#")[0].split()[1:2] != [image["data_path"]]]
+    entry = f"UUID={uuid} {image['data_path']} ext4 {image['data_options']} 0 2"
+    return "\n".join([*others, entry]) + "\n"
+
+
+def usage(mount_path: str) -> str:
+    """What is mounted; a full disk is said to be full."""
+    source = run("findmnt", "--noheadings", "--output", "SOURCE", mount_path).stdout.split()[0]
+    space = shutil.disk_usage(mount_path)
+    full = ", full" if space.free < space.total // 100 else ""
+    return f"mounted {source}, {space.total / 2**30:.1f} GiB{full}"
+
+
+def controller() -> dict:
+    """Address and secret of the controller, from what this machine was told first."""
+    for path in USER_DATA:
+        found = json_of(path)
+        if {"controller", "secret"} <= set(found):
+            return found
+    return {}
+
+
+def signature(secret: str, text: str) -> str:
+    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def ask(address: str, path: str, body: str, secret: str) -> dict:
+    request = urllib.request.Request(
+        f"http://{address}{path}", data=body.encode(), headers={"X-Signature": signature(secret, body)}
+    )
+    with urllib.request.urlopen(request, timeout=ASK_SECONDS) as answer:
+        text = answer.read().decode()
+        if not hmac.compare_digest(answer.headers.get("X-Signature", ""), signature(secret, body + text)):
+            raise ValueError("the answer is not signed by our controller")
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("the answer is no answer")
+    return found
+
+
+def own_address(controller_address: str) -> str:
+    host, _, port = controller_address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        way.connect((host, int(port)))
+        return way.getsockname()[0]
+
+
+def host_keys() -> list:
+    return sorted(" ".join(text_of(path).split()[:2]) for path in glob.glob("/etc/ssh/ssh_host_*_key.pub"))
+
+
+def join(told: dict, image: dict) -> str:
+    """Tells the controller address and host keys, and takes the name that it answers with."""
+    address, secret = told["controller"], told["secret"]
+    nonce = ask(address, "/nonce", "{}", secret)["nonce"]
+    call = {
+        "nonce": nonce,
+        "image": image["id"],
+        "machine": machine(),
+        "address": own_address(address),
+        "host_keys": host_keys(),
+    }
+    answer = ask(address, "/join", json.dumps(call), secret)
+    if not answer.get("name"):
+        raise ValueError(answer.get("wait", "the controller has no name for this machine"))
+    take(answer)
+    return answer["name"]
+
+
+def take(answer: dict) -> None:
+    name, key = answer["name"], answer["authorized_key"]
+    write("/etc/hostname", name + "\n")
+    run("hostname", name)
+    path = os.path.join(os.path.expanduser("~" + answer["user"]), ".ssh/authorized_keys")
+    known = text_of(path)
+    if key not in known:
+        write(path, known.rstrip("\n") + "\n" * bool(known.strip()) + key + "\n", 0o600)
+        os.chmod(os.path.dirname(path), 0o700)
+        for place in (path, os.path.dirname(path)):
+            shutil.chown(place, answer["user"])
+
+
+def main() -> int:
+    image = json_of(CONFIG + "/image.json").get("image", {})
+    if not image or (json_of(STATE).get("machine") == machine() and json_of(STATE).get("name")):
+        return 0
+    note(data=mount_data(image))
+    said = ""
+    while True:
+        told = controller()
+        if not told:
+            note(joined="no controller is known; run restore.yml there")
+            return 0
+        try:
+            name = join(told, image)
+            note(name=name, joined=f"{told['controller']} calls this machine {name}")
+            return 0
+        except (OSError, ValueError, KeyError) as error:
+            if str(error) != said:
+                said = str(error)
+                note(joined=f"waits for {told['controller']}: {said}")
+        time.sleep(1.0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

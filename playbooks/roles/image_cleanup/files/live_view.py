@@ -1,0 +1,94 @@
+"""Lets a running node stay what it is while its disks are cleaned: its identity moves to memory.
+
+    live_view.py begin   shows the system disk alone at ROOT, and puts copies in memory over what sshd and
+                         systemd still need, so that the node goes on answering under its old keys
+    live_view.py end     puts back on the disks what image_tree.py kept, and takes the copies away
+
+Both can be run again. After `begin` and a reboot instead of `end`, the node is a new machine.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+
+PLACE = "/run/clusterwright/image"
+ROOT, MEMORY, KEPT = f"{PLACE}/root", f"{PLACE}/memory", f"{PLACE}/kept.tar"
+# What goes on being written or read while the disks are copied. A file with something mounted on it cannot be
+# removed from below, only emptied: machine-id is the one file.
+USED = ("/etc/ssh", "/root/.ssh", "/home/*/.ssh", "/etc/machine-id")
+WRITTEN = ("/var/log", "/var/tmp", "/tmp")
+TREE = 'cd "$1" && find . -xdev -type d -print0 | tar -c --null --no-recursion -T - | tar -xp -C "$2"'
+
+
+def run(*words: str, check: bool = True) -> None:
+    subprocess.run(words, check=check)
+
+
+def mounted(path: str) -> bool:
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        return any(line.split()[4] == path for line in lines)
+
+
+def copy_of_file(path: str) -> str:
+    copy = MEMORY + path
+    os.makedirs(os.path.dirname(copy), exist_ok=True)
+    run("cp", "--archive", "--no-target-directory", path, copy)
+    return copy
+
+
+def folders_of(path: str) -> str:
+    """The folders below a path without their files: daemons do not make their own log folder anew."""
+    copy = MEMORY + path
+    os.makedirs(copy, exist_ok=True)
+    run("sh", "-c", TREE, "folders", path, copy)
+    return copy
+
+
+def begin() -> None:
+    os.makedirs(ROOT, mode=0o700, exist_ok=True)
+    if not mounted(ROOT):
+        run("mount", "--bind", "/", ROOT)
+        run("mount", "--make-private", ROOT)
+    run("journalctl", "--relinquish-var", check=False)
+    for pattern, copied in [(path, copy_of_file) for path in USED] + [(path, folders_of) for path in WRITTEN]:
+        for path in glob.glob(pattern):
+            if not mounted(path) and not os.path.islink(path):
+                run("mount", "--bind", copied(path), path)
+
+
+def end() -> None:
+    if os.path.exists(KEPT):
+        with tarfile.open(KEPT) as archive:
+            for member in archive:
+                put_back(archive, member)
+    for name in ("image.json", "join.json"):
+        remove(f"{ROOT if mounted(ROOT) else ''}/etc/clusterwright/{name}")
+    for pattern in USED + WRITTEN:
+        for path in glob.glob(pattern):
+            if mounted(path) and os.path.exists(MEMORY + path):
+                run("umount", "--lazy", path)
+    run("journalctl", "--flush", check=False)
+    if mounted(ROOT):
+        run("umount", ROOT)
+    shutil.rmtree(PLACE, ignore_errors=True)
+
+
+def put_back(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Into the disk's own view; what lies on the data disk through its mount."""
+    top = "/" if member.name.startswith("data/") else ROOT
+    archive.extract(member, top, set_attrs=True, numeric_owner=True)
+
+
+def remove(path: str) -> None:
+    if os.path.lexists(path):
+        os.unlink(path)
+
+
+if __name__ == "__main__":
+    {"begin": begin, "end": end}[sys.argv[1]]()

@@ -1,0 +1,218 @@
+"""`provision image rehearse`: two machines made from an image, in a lab, and what they must show."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from provision.commands.demo import machines_of
+from provision.core.image_checks import (
+    Check,
+    DiskCase,
+    Seen,
+    after_a_reboot,
+    announced,
+    different,
+    disk_cases,
+    said_of_disks,
+)
+from provision.core.image_manifest import PROVEN, REFUSED
+from provision.edges import ssh
+from provision.edges.join_server import listening
+from provision.errors import BadInput, CommandFailed, ProvisionError
+from provision.fleet.image_files import Unpacked, read_manifest, scan, sign_and_write, unpack
+from provision.fleet.restore import Arrivals, play
+from provision.lab import apply, disks
+from provision.lab import lab as labs
+from provision.lab.disks import Kind
+from provision.lab.layout import Lab, LabNode, folder_of
+from provision.lab.record import write_file
+from provision.model import Machine
+
+Report = Callable[[str], None]
+_BOOT_SECONDS = 120.0
+_LOOK = """\
+import glob, json, os
+def text(path):
+    return open(path).read().strip() if os.path.exists(path) else ""
+print(json.dumps({
+    "machine-id": text("/etc/machine-id"),
+    "host keys": sorted(" ".join(text(key).split()[:2]) for key in glob.glob("/etc/ssh/ssh_host_*_key.pub")),
+    "name": os.uname().nodename,
+    "hosts": text("/etc/hosts"),
+    "boot": text("/proc/sys/kernel/random/boot_id"),
+    "digest": json.loads(text("/etc/clusterwright/environment.json") or "{}").get("digest", ""),
+    "state": json.loads(text("/var/lib/clusterwright/first_boot.json") or "{}"),
+    "mounted": os.path.ismount("/data"),
+    "written": os.path.exists("/dev/vdb") and any(open("/dev/vdb", "rb").read(1 << 20)),
+    "bytes": os.statvfs("/data").f_blocks * os.statvfs("/data").f_frsize if os.path.ismount("/data") else 0,
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it."""
+
+    image: Mapping[str, Any]
+    lab: Lab
+    mirror: Path
+    environment: Mapping[str, str]
+    report: Report
+
+
+def rehearse_image(
+    folder: Path,
+    *,
+    key: Path,
+    name: str,
+    subnet: str,
+    cache: Path,
+    environment: Mapping[str, str],
+    report: Report,
+) -> tuple[dict[str, Any], list[Check]]:
+    """Looks into the image in `folder`, boots it, and signs the verdict into its manifest.
+
+    Raises:
+        BadInput: the image is damaged or not signed with `key`, or there is a lab of that name.
+    """
+    if folder_of(name).exists():
+        raise BadInput(
+            f"rehearse in a lab called {name}",
+            found="there is one, or what a rehearsal that was killed left",
+            fix=f"Choose another --name, or give it up: provision lab down --name {name}",
+        )
+    image = read_manifest(folder, key=key)
+    report(f"unpack {image['id']}")
+    unpacked = unpack(folder, image, cache)
+    report("look for what is left of one machine")
+    left = scan(unpacked)
+    checks = [Check(name="nothing left", passed=not left, found="; ".join(left) or "nothing")]
+    if not left:
+        lab = _lab(name, subnet, unpacked)
+        checks += _played(
+            Stage(
+                image=image, lab=lab, mirror=cache / "mirror/current", environment=environment, report=report
+            )
+        )
+    verdict = PROVEN if all(check.passed for check in checks) else REFUSED
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    rehearsal = {"verdict": verdict, "when": when, "checks": [asdict(check) for check in checks]}
+    image = {**image, "rehearsal": rehearsal}
+    sign_and_write(folder, image, key=key)
+    return image, checks
+
+
+def _lab(name: str, subnet: str, unpacked: Unpacked) -> Lab:
+    asked = labs.Asked(subnet=subnet, count=2, disk_bytes=unpacked.data.stat().st_size)
+    return labs.wanted_lab(name, asked, existing=None, base=unpacked.root, data_image=unpacked.data)
+
+
+def _played(stage: Stage) -> list[Check]:
+    checks: list[Check] = []
+    with labs.locked(stage.lab.folder):
+        try:
+            checks += _joined(stage)
+            checks += _rebooted(stage)
+            checks += [_disks(stage, case) for case in disk_cases(stage.lab.disk_bytes)]
+        except ProvisionError as e:
+            checks.append(Check(name="the rehearsal itself", passed=False, found=str(e)))
+        finally:
+            labs.down(stage.lab.folder, report=stage.report)
+    return checks
+
+
+def _joined(stage: Stage) -> list[Check]:
+    """Both machines boot, call and get their names; restore.yml makes them nodes and tests them."""
+    arrivals = Arrivals(
+        machines_of(stage.lab), lambda name, call: stage.report(f"{name} calls from {call.address}")
+    )
+    secret = secrets.token_hex(32)
+    with listening("0.0.0.0", 0, secret=secret, on_call=arrivals.on_call) as port:
+        told = json.dumps({"controller": f"{stage.lab.gateway}:{port}", "secret": secret})
+        write_file(stage.lab.seed / "etc/clusterwright/join.json", told, mode=0o600)
+        labs.up(stage.lab, mirror=stage.mirror, report=stage.report)
+        arrivals.wait(_BOOT_SECONDS)
+    seen = [_look(machine) for machine in machines_of(stage.lab)]
+    play("restore.yml", stage.lab.inventory, on_line=stage.report, environment=stage.environment)
+    return [
+        *different(seen),
+        announced(seen, arrivals.arrived),
+        Check(name="joins, smoke test passes", passed=True, found="restore.yml passed"),
+    ]
+
+
+def _rebooted(stage: Stage) -> list[Check]:
+    """What a reboot must leave as it is, and what must be right after it."""
+    machines = machines_of(stage.lab)
+    before = [_look(machine) for machine in machines]
+    for machine in machines:
+        ssh.run(machine, ("systemctl", "reboot"), timeout_seconds=30, check=False)
+    after = [_back(machine, one["boot"]) for machine, one in zip(machines, before, strict=True)]
+    return after_a_reboot(machines, before, after, environment=stage.image["environment"])
+
+
+def _disks(stage: Stage, case: DiskCase) -> Check:
+    """A machine at its first boot with these disks."""
+    stage.report(case.name)
+    node = stage.lab.nodes[-1]
+    renew(stage.lab, node, [Kind(kind) for kind in case.disks], own_bytes=case.own_bytes)
+    seen = first_boot(switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report))
+    return Check(name=case.name, passed=case.is_right(seen), found=said_of_disks(seen))
+
+
+def renew(lab: Lab, node: LabNode, kinds: Sequence[Kind], *, own_bytes: int | None = None) -> None:
+    """Makes one machine of a lab anew, with these disks; it is off then."""
+    labs.power_off(lab, [node])
+    apply.delete_node(node)
+    apply.make_files(lab, node)
+    disks.choose(lab, node, kinds, own_bytes=own_bytes)
+
+
+def switch_on(lab: Lab, node: LabNode, *, mirror: Path, report: Report) -> Machine:
+    """Boots a machine, whose host keys may be new."""
+    labs.power_on(lab, [node], mirror=mirror, report=report)
+    apply.describe(lab)
+    return machines_of(lab)[lab.nodes.index(node)]
+
+
+def first_boot(machine: Machine) -> Seen:
+    """What a machine shows once its first boot has dealt with its disks."""
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while True:
+        seen = _look(machine)
+        if said_of_disks(seen):
+            return seen
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"boot {machine.name}", found="its first boot says nothing", fix="Look at its journal."
+            )
+        time.sleep(0.5)
+
+
+def _back(machine: Machine, boot: str) -> Seen:
+    """What a machine shows after a reboot."""
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while True:
+        try:
+            seen = _look(machine)
+            if seen["boot"] != boot:
+                return seen
+        except CommandFailed:  # it is on its way
+            pass
+        if time.monotonic() > deadline:
+            raise CommandFailed(
+                f"reboot {machine.name}", found="it did not come back", fix="Look at its console."
+            )
+        time.sleep(0.5)
+
+
+def _look(machine: Machine) -> Seen:
+    found: Seen = json.loads(ssh.run(machine, ("python3", "-c", _LOOK), timeout_seconds=30).stdout)
+    return found

@@ -1,0 +1,94 @@
+"""Takes the two layers of a node that image.yml has cleaned."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from provision.core import image_manifest
+from provision.edges import ssh
+from provision.fleet.image_files import DATA, PROGRAMS, SYSTEM, sign_and_write, write_layer
+from provision.model import Machine
+
+_ROOT = "/run/clusterwright/image/root"
+_IMAGE = f"{_ROOT}/etc/clusterwright/image.json"
+_SILENCE_SECONDS = 300.0
+_DATA = "/data"
+_HEAD = struct.Struct(">QQ")
+_ZEROS = bytes(1 << 20)
+# Mount points stay, without what is in them.
+_TAR = (
+    *("tar", "--create", "--directory", _ROOT, "--one-file-system", "--numeric-owner", "--sparse"),
+    *("--xattrs", "--xattrs-include=*", "--acls", "--warning=no-file-changed", "--warning=no-file-ignored"),
+    *(f"--exclude=./{name}/*" for name in ("proc", "sys", "dev", "run", "tmp", "data")),
+    ".",
+)
+
+OnBytes = Callable[[str, int], None]
+
+
+def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dict[str, Any]:
+    """Writes both layers and the manifest into `folder`; returns what the manifest says.
+
+    Args:
+        key: the cluster's key, which signs the manifest.
+        on_bytes: gets the layer's name and how many more bytes of it have come.
+    """
+    text = ssh.run(machine, ("cat", _IMAGE), timeout_seconds=60).stdout
+    image, _ = image_manifest.parse(text, where=f"{machine.name}:{_IMAGE}")
+    folder.mkdir(parents=True, exist_ok=True)
+    system = ssh.download(machine, _TAR, timeout_seconds=_SILENCE_SECONDS, accepted=(0, 1))  # 1: a file grew
+    send = ("python3", "-c", (PROGRAMS / "send_disk.py").read_text(), image["data_path"])
+    data = whole(ssh.download(machine, send, timeout_seconds=_SILENCE_SECONDS))
+    layers = {
+        name: asdict(write_layer(folder / name, chunks, partial(on_bytes, name)))
+        for name, chunks in ((SYSTEM, system), (DATA, data))
+    }
+    image = {**image, "layers": layers}
+    sign_and_write(folder, image, key=key)
+    return image
+
+
+def preview(machine: Machine) -> list[dict[str, Any]]:
+    """What image_tree.py finds on a node as it is: rule, path, found, and whether image.yml mends it."""
+    program = (PROGRAMS / "image_tree.py").read_text()
+    looked = ssh.run(
+        machine,
+        ("python3", "-c", program, "scan", "--root", "/", "--data", _DATA),
+        timeout_seconds=_SILENCE_SECONDS,
+        check=False,
+    )
+    found: list[dict[str, Any]] = json.loads(looked.stdout)
+    return [one for one in found if one["rule"] != "manifest"]
+
+
+def release(machine: Machine) -> None:
+    """Gives a node back what image.yml took off its disks."""
+    program = (PROGRAMS / "live_view.py").read_text()
+    ssh.run(machine, ("python3", "-c", program, "end"), timeout_seconds=120)
+
+
+def whole(records: Iterable[bytes]) -> Iterator[bytes]:
+    """The disk that send_disk.py's records describe, zeros included, in order."""
+    rest, at = bytearray(), 0
+    for chunk in records:
+        rest += chunk
+        while len(rest) >= _HEAD.size:
+            offset, length = _HEAD.unpack_from(rest)
+            if len(rest) < _HEAD.size + length:
+                break
+            yield from _zeros(offset - at)
+            yield bytes(rest[_HEAD.size : _HEAD.size + length])
+            del rest[: _HEAD.size + length]
+            at = offset + length
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        yield _ZEROS[:count]
+        count -= len(_ZEROS)

@@ -1,0 +1,171 @@
+"""The folder that `image bake` writes: two layers, their sha256, and a signed manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from provision.core import image_manifest
+from provision.edges import process
+from provision.edges.files import write_file
+from provision.errors import BadInput, CommandFailed
+
+SYSTEM, DATA, MANIFEST = "system.tar.zst", "data.raw.zst", "manifest.json"
+# What runs on nodes and on trees of images belongs to the role.
+_ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
+PROGRAMS = _ROLES / "image_cleanup" / "files"
+_DIGEST = _ROLES / "conda_env" / "files" / "environment_digest.py"
+_UNPACK_SECONDS = 1800.0
+# In a mount namespace of its own, so that nothing stays mounted.
+_LOOK = """set -eu
+mount --options loop,ro,noload -- "$1" "$2"
+shift
+exec "$2" "$3" scan --root "$4" --data "$1" --digest-script "$5"
+"""
+_SIGNER = "cluster"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One compressed file: its sha256 (hex), its size and what it unpacks to, in bytes."""
+
+    sha256: str
+    bytes: int
+    unpacked_bytes: int
+
+
+def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Layer:
+    """Compresses what comes into `path`, which appears when it is complete."""
+    partial = path.with_name(f"{path.name}.partial")
+    unpacked = 0
+    with partial.open("wb") as file:
+        with zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False) as packed:
+            for chunk in chunks:
+                packed.write(chunk)
+                unpacked += len(chunk)
+                on_bytes(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    return Layer(sha256=sha256_of(path), bytes=path.stat().st_size, unpacked_bytes=unpacked)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sign_and_write(folder: Path, image: Mapping[str, Any], *, key: Path) -> None:
+    """Signs and writes the manifest; a reader finds the old one or the new one."""
+    write_file(folder / MANIFEST, image_manifest.sealed(image, sign(image, key)))
+
+
+def sign(image: Mapping[str, Any], key: Path) -> str:
+    words = ("ssh-keygen", "-q", "-Y", "sign", "-n", image_manifest.NAMESPACE, "-f", key)
+    return process.run(words, timeout_seconds=30, stdin=image_manifest.payload(image)).stdout
+
+
+def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
+    """The description of the image in `folder`, once its signature and the layers' sha256 are right.
+
+    Args:
+        key: the cluster's, its public half beside it; None for who has none and looks at the sha256 alone.
+
+    Raises:
+        BadInput: something is missing, altered, or signed with another key.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BadInput(f"read {path}", found="there is none", fix="Name a folder that `image bake` wrote.")
+    image, signature = image_manifest.parse(path.read_text(), where=str(path))
+    if key and not is_signed(image, signature, key):
+        raise BadInput(
+            f"trust {path}", found=f"it is not signed with {key}, or was altered since", fix="Bake it again."
+        )
+    for name, layer in image["layers"].items():
+        _check(folder / name, layer["sha256"])
+    return image
+
+
+def _check(path: Path, sha256: str) -> None:
+    found = sha256_of(path) if path.is_file() else "no file"
+    if found != sha256:
+        raise BadInput(
+            f"use {path}", found=f"its sha256 is {found}, the manifest says {sha256}", fix="Copy it again."
+        )
+
+
+def is_signed(image: Mapping[str, Any], signature: str, key: Path) -> bool:
+    """Whether the cluster's key signed this description."""
+    public = key.with_name(f"{key.name}.pub").read_text()
+    with tempfile.TemporaryDirectory() as scratch:
+        allowed, given = Path(scratch, "allowed"), Path(scratch, "signature")
+        allowed.write_text(f"{_SIGNER} {public}")
+        given.write_text(signature)
+        words = ("ssh-keygen", "-Y", "verify", "-f", allowed, "-I", _SIGNER, "-s", given)
+        verified = process.run(
+            (*words, "-n", image_manifest.NAMESPACE),
+            timeout_seconds=30,
+            stdin=image_manifest.payload(image),
+            check=False,
+        )
+    return verified.returncode == 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unpacked:
+    """An image as a lab starts from it: the tree of the system disk, and the data disk."""
+
+    root: Path
+    data: Path
+
+
+def unpack(folder: Path, image: Mapping[str, Any], cache: Path) -> Unpacked:
+    """Unpacks both layers into `cache`, once for each content; whoever holds the folder clears it."""
+    place = cache / "images" / image_manifest.content_of(image)
+    done = Unpacked(root=place / "root", data=place / "data.raw")
+    if not done.root.exists():
+        partial = place / "root.partial"
+        process.run(("rm", "-rf", partial), timeout_seconds=_UNPACK_SECONDS)
+        partial.mkdir(parents=True)
+        words = ("tar", "--extract", "--zstd", "--file", folder / SYSTEM, "--directory", partial)
+        kept = ("--numeric-owner", "--same-permissions", "--xattrs", "--xattrs-include=*", "--acls")
+        process.run((*words, *kept), timeout_seconds=_UNPACK_SECONDS)
+        partial.rename(done.root)
+    if not done.data.exists():
+        partial = place / "data.partial"
+        expand = ("zstd", "--decompress", "--quiet", "--force", "--sparse", folder / DATA, "-o", partial)
+        process.run(expand, timeout_seconds=_UNPACK_SECONDS)
+        partial.rename(done.data)
+    return done
+
+
+def scan(unpacked: Unpacked) -> list[str]:
+    """What of one machine is left in an image, one phrase a finding; needs root.
+
+    Raises:
+        CommandFailed: the data disk's file system cannot be read.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        looked = process.run(
+            (
+                *("unshare", "--mount", "--", "sh", "-c", _LOOK, "look", unpacked.data, place),
+                *(sys.executable, PROGRAMS / "image_tree.py", unpacked.root, _DIGEST),
+            ),
+            timeout_seconds=_UNPACK_SECONDS,
+            check=False,
+        )
+    if looked.returncode not in (0, 1) or not looked.stdout.startswith("["):
+        raise CommandFailed(
+            f"look into {unpacked.data}", found=looked.stderr.strip()[-500:], fix="Bake the image again."
+        )
+    return [image_manifest.finding(found) for found in json.loads(looked.stdout)]

@@ -1,0 +1,88 @@
+"""Seconds from power-on to a passed smoke test: two machines made from an image, against two from nothing.
+
+    python -m tests.bench.bench_restore > table.md
+Makes two labs of two nodes of its own, one after the other in the same run, and takes them down. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.bench_provisioning import BIN, LABS, command
+
+NOTHING, RESTORED = "bnothing", "brestore"
+CONTROLLER = "10.77.216.1:8765"
+SUBNETS = {NOTHING: "10.77.215.0/24", RESTORED: "10.77.216.0/24"}
+
+
+def power_on(name: str, *words: str | Path) -> float:
+    """Brings a lab up; when its first node was switched on. What comes before is the making of its disks."""
+    switched = 0.0
+    up = ("lab", "up", "--name", name, "--subnet", SUBNETS[name], "--nodes", "2", "--disk-size", "8G", *words)
+    with subprocess.Popen([BIN / "provision", *up], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            sys.stderr.write(line)
+            if line.startswith("start te1"):
+                switched = time.monotonic()
+    assert process.returncode == 0
+    assert switched
+    return switched
+
+
+def from_nothing() -> float:
+    switched = power_on(NOTHING)
+    command(BIN / "ansible-playbook", "playbooks/site.yml", "-i", LABS / NOTHING / "inventory")
+    return time.monotonic() - switched
+
+
+def bake(output: Path) -> float:
+    started = time.monotonic()
+    words = ("-i", LABS / NOTHING / "inventory", "--output", output, "--controller", CONTROLLER)
+    command(BIN / "provision", "image", "bake", "te1", *words)
+    return time.monotonic() - started
+
+
+def restored(image: Path) -> float:
+    """Nobody does anything between power-on and the end: the controller waits, the machines call."""
+    keep_secret()
+    switched = power_on(RESTORED, "--image", image)
+    command(BIN / "provision", "restore", "-i", LABS / RESTORED / "inventory")
+    return time.monotonic() - switched
+
+
+def keep_secret() -> None:
+    """A site has one inventory; these two labs have two, so the secret of the image is carried over."""
+    folder = LABS / RESTORED / "secrets"
+    folder.mkdir(parents=True, mode=0o700)
+    shutil.copy(LABS / NOTHING / "secrets" / "join_secret", folder)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        image = Path(place) / "image"
+        try:
+            nothing = from_nothing()
+            baking = bake(image)
+            sizes = ", ".join(
+                f"{path.name} {path.stat().st_size / 1e6:.0f} MB" for path in image.glob("*.zst")
+            )
+            command(BIN / "provision", "lab", "down", "--name", NOTHING)
+            again = restored(image)
+        finally:
+            for name in (NOTHING, RESTORED):
+                command(BIN / "provision", "lab", "down", "--name", name)
+    print("| two nodes, power-on to smoke test passed | s |\n|---|---:|")
+    print(f"| from nothing, site.yml | {nothing:.1f} |\n| from the image, unattended | {again:.1f} |")
+    print(f"\n{nothing / again:.2f} times as fast. Baking took {baking:.1f} s: {sizes}.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Images: baked from a node that goes on, refused where something is left, booted twice, mended disks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.commands.demo import machines_of
+from provision.commands.folders import user_cache
+from provision.commands.rehearse import first_boot, renew
+from provision.edges.join_server import listening
+from provision.fleet.image_files import Unpacked, read_manifest, scan, unpack
+from provision.fleet.restore import Arrivals
+from provision.lab import apply, disks
+from provision.lab.disks import Kind
+from provision.lab.layout import folder_of
+from provision.lab.record import load
+from tests.lab.conftest import LabUnderTest, provision
+
+STATE = "/var/lib/clusterwright/first_boot.json"
+PROGRAM = "/usr/local/lib/clusterwright/first_boot.py"
+IDENTITY = (
+    "cat /etc/machine-id /etc/ssh/ssh_host_*_key.pub /root/.ssh/* /etc/hosts /etc/hostname /etc/fstab "
+    "/etc/clusterwright/*.json /root/.bash_history /root/.netrc; hostname; findmnt -no SOURCE /data"
+)
+
+
+@pytest.fixture(scope="module")
+def baked(converged_lab: LabUnderTest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image of te1, and what te1 was before and after."""
+    folder = tmp_path_factory.mktemp("baked")
+    converged_lab.run("te1", "echo secret-command >/root/.bash_history; echo hf_x >/root/.netrc")
+    (folder / "before").write_text(converged_lab.out("te1", IDENTITY))
+    words = ("-i", str(converged_lab.inventory), "--output", str(folder / "image"))
+    provision("image", "bake", "te1", *words, timeout_seconds=550)
+    (folder / "after").write_text(converged_lab.out("te1", IDENTITY))
+    converged_lab.run("te1", "rm /root/.bash_history /root/.netrc")
+    return folder
+
+
+def key_of(lab: LabUnderTest) -> Path:
+    return lab.lab.folder / "secrets" / "cluster_key"
+
+
+def test_a_node_that_was_baked_is_the_node_that_it_was(baked: Path, converged_lab: LabUnderTest) -> None:
+    image = read_manifest(baked / "image", key=key_of(converged_lab))
+
+    assert (baked / "after").read_text() == (baked / "before").read_text()
+    assert image["rehearsal"] == {"verdict": "unproven"}
+    assert set(image["layers"]) == {"system.tar.zst", "data.raw.zst"}
+    assert converged_lab.out("te1", "grep -c clusterwright/image /proc/self/mountinfo; true") == "0"
+    converged_lab.run("te1", "touch /data/thawed && rm /data/thawed")
+
+
+@pytest.fixture(scope="module")
+def rehearsed(baked: Path, converged_lab: LabUnderTest) -> Mapping[str, Any]:
+    provision("lab", "down", "--name", "rehears")
+    words = ("-i", str(converged_lab.inventory), "--subnet", "10.77.203.0/24", "--json")
+    said = provision("image", "rehearse", str(baked / "image"), *words, timeout_seconds=590)
+    found: Mapping[str, Any] = json.loads(said.stdout)
+    return found
+
+
+def test_two_machines_from_the_image_show_all_that_they_must(
+    rehearsed: Mapping[str, Any], baked: Path, converged_lab: LabUnderTest
+) -> None:
+    checks = rehearsed["rehearsal"]["checks"]
+
+    assert [check for check in checks if not check["passed"]] == []
+    assert len(checks) == 13
+    assert read_manifest(baked / "image", key=key_of(converged_lab))["rehearsal"]["verdict"] == "proven"
+    assert not folder_of("rehears").exists()
+
+
+@pytest.fixture(scope="module")
+def unpacked(baked: Path) -> Unpacked:
+    return unpack(baked / "image", read_manifest(baked / "image", key=None), user_cache())
+
+
+SPOILT = {
+    ("host-key", "etc/ssh/ssh_host_ed25519_key"): "x",
+    ("machine-id", "etc/machine-id"): "0123456789abcdef0123456789abcdef\n",
+    ("hub-token", "root/.bashrc"): f"export HF_TOKEN=hf_{'a' * 34}\n",
+    ("private-key", "root/.bash_history"): "-----BEGIN OPENSSH PRIVATE KEY-----\n",
+    ("fstab", "etc/fstab"): "/dev/vdb /data ext4 defaults 0 2\n",
+}
+
+
+def test_a_spoilt_system_disk_is_refused_by_name(unpacked: Unpacked) -> None:
+    places = {path: unpacked.root / path for _, path in SPOILT}
+    before = {path: place.read_bytes() if place.exists() else None for path, place in places.items()}
+    try:
+        for (_, path), text in SPOILT.items():
+            places[path].write_text(text)
+        found = scan(unpacked)
+    finally:
+        for path, content in before.items():
+            places[path].unlink() if content is None else places[path].write_bytes(content)
+
+    named = {tuple(line.split(": ")[:2]) for line in found}
+    assert named == {*SPOILT, ("history", "root/.bash_history")}
+
+
+def on_the_disk(image: Path, place: Path, command: str) -> None:
+    """Runs a shell command in a data disk's file system, $1, which is mounted for it alone."""
+    words = ["sh", "-ec", f'mount -o loop "$0" "$1"; {command}', image, place]
+    subprocess.run(["unshare", "--mount", *words], check=True)
+
+
+def test_an_environment_with_one_changed_file_is_refused_by_name(unpacked: Unpacked, tmp_path: Path) -> None:
+    copy, file = tmp_path / "data.raw", "lib/python3.11/this.py"
+    disks.make(copy, size=0, content=unpacked.data)
+    on_the_disk(copy, tmp_path, f'echo "# changed" >>"$1/miniconda3/envs/llm/{file}"')
+
+    found = scan(Unpacked(root=unpacked.root, data=copy))
+
+    assert found == [f"environment: data/miniconda3/envs/llm: changed {file}"]
+
+
+@pytest.fixture(scope="module")
+def clone(baked: Path) -> Iterator[LabUnderTest]:
+    """A lab of one machine from the image, which knows no controller."""
+    name, image = "clone", str(baked / "image")
+    provision("lab", "down", "--name", name)
+    up = ("up", "--name", name, "--subnet", "10.77.204.0/24", "--nodes", "1", "--image", image)
+    up = (*up, "--disk-size", "13G")  # so that the first boot has to grow it
+    provision("lab", *up, timeout_seconds=300)
+    found = load(folder_of(name))
+    assert found is not None
+    yield LabUnderTest(lab=found)
+    provision("lab", "down", "--name", name)
+
+
+def seen(clone: LabUnderTest, *kinds: Kind) -> Mapping[str, Any]:
+    """What the machine, made anew with these disks, shows after its first boot."""
+    renew(clone.lab, clone.lab.nodes[0], kinds)
+    return switched_on(clone)
+
+
+def switched_on(clone: LabUnderTest) -> Mapping[str, Any]:
+    clone.power_on("te1")
+    apply.describe(clone.lab)
+    return first_boot(machines_of(clone.lab)[0])
+
+
+def test_the_order_of_two_disks_plays_no_part(clone: LabUnderTest) -> None:
+    look = "findmnt -no SOURCE /data; blkid -p /dev/{}; echo $?"
+    seen(clone, Kind.blank, Kind.own)
+    first = clone.out("te1", look.format("vdb"))
+    clone.power_off("te1")
+    disks.choose(clone.lab, clone.lab.nodes[0], [Kind.own, Kind.blank])
+    switched_on(clone)
+    second = clone.out("te1", look.format("vdc"))
+
+    assert first.split() == ["/dev/vdc", "2"]
+    assert second.split() == ["/dev/vdb", "2"]
+
+
+@pytest.mark.parametrize(("spoil", "mounted"), [("ssv state 0", True), ("clri <2>", False)])
+def test_a_dirty_file_system_is_mended_and_a_damaged_one_left_alone(
+    clone: LabUnderTest, spoil: str, mounted: bool
+) -> None:
+    node = clone.lab.nodes[0]
+    renew(clone.lab, node, [Kind.own])
+    subprocess.run(["debugfs", "-w", "-R", spoil, node.disk], check=True, capture_output=True)
+
+    found = switched_on(clone)
+
+    assert found["mounted"] is mounted
+    assert ("is damaged, not mounted" in found["state"]["data"]) is not mounted
+
+
+def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest, tmp_path: Path) -> None:
+    node = clone.lab.nodes[0]
+    renew(clone.lab, node, [Kind.own])
+    subprocess.run(["sh", "-c", 'e2fsck -fp "$0"; resize2fs "$0"', node.disk], check=True)
+    on_the_disk(node.disk, tmp_path, 'fallocate -l "$(df -B1 --output=avail "$1" | tail -1)" "$1/all"')
+
+    found = switched_on(clone)
+
+    assert found["mounted"]
+    assert found["state"]["data"].endswith(", full")
+
+
+@pytest.mark.parametrize("step", ["e2fsck", "tune2fs", "mount", "resize2fs", "hostname"])
+def test_a_first_boot_that_is_cut_off_at_a_step_begins_again(clone: LabUnderTest, step: str) -> None:
+    """Killed by what it starts for this step, it leaves what a cut of power there would leave."""
+    clone.run("te1", "systemctl stop clusterwright-first-boot; umount -q /data; : >/etc/fstab")
+    clone.run("te1", "e2fsck -fp /dev/vdb; resize2fs /dev/vdb 12G")  # smaller than its disk, as at first
+    clone.run("te1", f"mkdir -p /run/clusterwright /run/cut; rm -f /run/cut/* {STATE}")
+    clone.run("te1", f"printf '#!/bin/sh\\nkill -9 $PPID\\n' >/run/cut/{step}; chmod +x /run/cut/{step}")
+    arrivals = Arrivals(machines_of(clone.lab), lambda *_: None)
+
+    with listening(clone.lab.gateway, 0, secret="shared", on_call=arrivals.on_call) as port:
+        told = json.dumps({"controller": f"{clone.lab.gateway}:{port}", "secret": "shared"})
+        clone.run("te1", f"echo '{told}' >/run/clusterwright/join.json")
+        cut = clone.run("te1", f"PATH=/run/cut:$PATH python3 {PROGRAM}; echo ended $?")
+        whole = clone.run("te1", f"python3 {PROGRAM}; cat {STATE}; hostname")
+
+    assert cut.stdout.endswith("ended 137\n")  # SIGKILL
+    assert "data: mounted /dev/vdb" in whole.stdout
+    assert '"name": "te1"' in whole.stdout
+    assert whole.stdout.splitlines()[-1] == "te1"
+    assert clone.out("te1", "findmnt -no SOURCE /data; grep -c /data /etc/fstab").split() == ["/dev/vdb", "1"]

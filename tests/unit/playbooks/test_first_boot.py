@@ -1,0 +1,105 @@
+"""The parts of the first boot that decide: which disk, which line of /etc/fstab, which controller."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "playbooks" / "roles" / "image_cleanup" / "files" / "first_boot.py"
+IMAGE = {
+    "id": "te1-1",
+    "data_path": "/data",
+    "data_label": "cw-data",
+    "data_options": "noatime,nofail,x-systemd.device-timeout=30s",
+}
+OURS = {"LABEL": "cw-data", "TYPE": "ext4", "UUID": "u1"}
+
+
+@pytest.fixture
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("first_boot", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "UUID=1 / ext4 defaults 0 1\n",
+        "# kept\nUUID=old /data ext4 noatime 0 2\n",
+        "LABEL=x /data xfs a 0 0\n",
+    ],
+)
+def test_fstab_has_the_data_disk_once_as_the_role_writes_it(program: ModuleType, before: str) -> None:
+    after = program.fstab(before, "new", IMAGE)
+
+    entry = "UUID=new /data ext4 noatime,nofail,x-systemd.device-timeout=30s 0 2\n"
+    assert after.endswith(entry)
+    assert after.count("/data") == 1
+    assert after.removesuffix(entry) == "".join(
+        line for line in before.splitlines(keepends=True) if "/data" not in line
+    )
+    assert program.fstab(after, "new", IMAGE) == after
+
+
+@pytest.mark.parametrize(
+    ("disks", "said"),
+    [
+        ([], "no disk has the label cw-data"),
+        ([{"path": "/dev/vdb"}], "no disk has the label cw-data"),
+        ([{"path": "/dev/vdb", **OURS, "TYPE": "xfs"}], "no disk has the label cw-data"),
+        (
+            [{"path": "/dev/vdb", **OURS}, {"path": "/dev/vdc", **OURS}],
+            "2 disks have the label cw-data (/dev/vdb, /dev/vdc)",
+        ),
+    ],
+)
+def test_nothing_is_written_where_not_exactly_one_disk_is_ours(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, disks: list[dict[str, str]], said: str
+) -> None:
+    def refuse(*words: str) -> Any:
+        raise AssertionError(f"it ran {words}")
+
+    monkeypatch.setattr(program, "disks", lambda: disks)
+    monkeypatch.setattr(program, "run", refuse)
+    monkeypatch.setattr(program, "write", refuse)
+
+    assert program.mount_data(IMAGE).startswith(said)
+
+
+def test_user_data_speaks_before_the_image(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    user, image = tmp_path / "user-data.txt", tmp_path / "join.json"
+    monkeypatch.setattr(program, "USER_DATA", (str(user), str(image)))
+    nothing = program.controller()
+    image.write_text('{"controller": "10.0.0.1:8765", "secret": "a"}')
+    from_image = program.controller()
+    user.write_text("#cloud-config\npackages: []\n")
+    other_user_data = program.controller()
+    user.write_text('{"controller": "10.0.0.2:8765", "secret": "b"}')
+
+    assert nothing == {}
+    assert from_image["controller"] == other_user_data["controller"] == "10.0.0.1:8765"
+    assert program.controller()["controller"] == "10.0.0.2:8765"
+
+
+def test_what_another_machine_noted_counts_for_nothing(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(program, "STATE", str(tmp_path / "state.json"))
+    monkeypatch.setattr(program, "machine", lambda: "one")
+    program.note(name="te1")
+    monkeypatch.setattr(program, "machine", lambda: "two")
+
+    program.note(data="mounted")
+
+    assert program.json_of(program.STATE) == {"machine": "two", "data": "mounted"}

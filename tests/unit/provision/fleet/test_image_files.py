@@ -1,0 +1,115 @@
+"""Layers and manifests, with the real ssh-keygen and the programs that run on nodes."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from provision.core.image_manifest import content_of, parse, payload
+from provision.errors import BadInput
+from provision.fleet.image_bake import whole
+from provision.fleet.image_files import MANIFEST, PROGRAMS, read_manifest, sign_and_write, write_layer
+
+CHUNK = 1 << 20
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "cluster_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+def baked(folder: Path, key: Path) -> dict[str, Any]:
+    folder.mkdir()
+    layer = write_layer(folder / "data.raw.zst", [b"a" * 10, b"b"], lambda _: None)
+    image = {"id": "te1-1", "layers": {"data.raw.zst": {"sha256": layer.sha256}}}
+    sign_and_write(folder, image, key=key)
+    return image
+
+
+def test_a_layer_unpacks_to_what_came_and_its_progress_is_told(tmp_path: Path) -> None:
+    came: list[int] = []
+
+    layer = write_layer(tmp_path / "x.zst", [b"ab", bytes(CHUNK)], came.append)
+
+    with (tmp_path / "x.zst").open("rb") as file:
+        assert zstandard.ZstdDecompressor().stream_reader(file).read() == b"ab" + bytes(CHUNK)
+    assert came == [2, CHUNK]
+    assert layer.unpacked_bytes == CHUNK + 2
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_manifest_that_was_signed_is_read(tmp_path: Path, key: Path) -> None:
+    image = baked(tmp_path / "image", key)
+
+    assert read_manifest(tmp_path / "image", key=key) == image
+
+
+def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path) -> None:
+    baked(tmp_path / "image", key)
+    path = tmp_path / "image" / MANIFEST
+    path.write_text(path.read_text().replace("te1-1", "te1-2"))
+
+    with pytest.raises(BadInput, match="altered since"):
+        read_manifest(tmp_path / "image", key=key)
+
+
+def test_an_altered_layer_is_refused(tmp_path: Path, key: Path) -> None:
+    baked(tmp_path / "image", key)
+    (tmp_path / "image" / "data.raw.zst").write_bytes(b"x")
+
+    with pytest.raises(BadInput, match="the manifest says"):
+        read_manifest(tmp_path / "image", key=key)
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, key: Path) -> None:
+    with pytest.raises(BadInput, match="image bake"):
+        read_manifest(tmp_path, key=key)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"image": 1, "signature": ""}'])
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="Bake the image again"):
+        parse(text, where="x")
+
+
+def test_one_content_has_one_form_and_one_name() -> None:
+    layers = {"b": {"sha256": "2"}, "a": {"sha256": "1"}}
+
+    assert payload({"b": 1, "a": [2]}) == payload({"a": [2], "b": 1})
+    assert content_of({"layers": layers}) == content_of({"layers": dict(reversed(layers.items()))})
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [],
+        [b"x"],
+        [bytes(CHUNK)],
+        [b"x" * CHUNK, bytes(3 * CHUNK), b"y" * 7],
+        [bytes(2 * CHUNK), b"z" * CHUNK],
+    ],
+)
+@pytest.mark.parametrize("step", [1, 17, 1 << 22])
+def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], step: int) -> None:
+    if step == 1:
+        parts = [part[:5] for part in parts]
+    spec = importlib.util.spec_from_file_location("send_disk", PROGRAMS / "send_disk.py")
+    assert spec is not None
+    assert spec.loader is not None
+    send_disk = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(send_disk)
+    sent, disk = io.BytesIO(), b"".join(parts)
+    send_disk.send(io.BytesIO(disk), sent)
+    records = sent.getvalue()
+
+    arrived = b"".join(whole(records[at : at + step] for at in range(0, len(records), step)))
+
+    assert arrived == disk
