@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, doctor, env, lab, smoke
+from provision.commands import bundle, demo, doctor, env, lab, node, smoke, status
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -21,7 +21,9 @@ app.add_typer(bundle.app, name="bundle")
 app.add_typer(env.app, name="env")
 app.command("demo")(demo.play)
 app.command("doctor")(doctor.doctor)
+app.add_typer(node.app, name="node")
 app.command("smoke")(smoke.smoke)
+app.command("status")(status.status)
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,7 +6,9 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from provision.core.node_life import Members, members_in
 from provision.core.site_machines import machines_in
 from provision.edges import process
 from provision.errors import BadInput
@@ -19,6 +21,39 @@ def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machin
     Raises:
         BadInput: there is no such folder, or Ansible cannot read it.
     """
+    listed = _listed(inventory, environment)
+    return machines_in(listed, inventory=str(inventory), home=Path.home())
+
+
+def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
+    """The controller's folder with the site's key and ledger, where role ssh_trust keeps them.
+
+    Raises:
+        BadInput: there is no such inventory, or Ansible cannot read it.
+    """
+    variables = _listed(inventory, environment).get("_meta", {}).get("hostvars", {})
+    stated = next(
+        (
+            found["ssh_trust_secrets_path"]
+            for found in variables.values()
+            if "ssh_trust_secrets_path" in found
+        ),
+        "",
+    )
+    folder = inventory if inventory.is_dir() else inventory.parent
+    return Path(str(stated).replace("{{ inventory_dir }}", str(folder))) if stated else folder / "secrets"
+
+
+def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
+    """Which nodes the site has, which of them are drained, and whose clock leads.
+
+    Raises:
+        BadInput: there is no such inventory, or Ansible cannot read it.
+    """
+    return members_in(_listed(inventory, environment))
+
+
+def _listed(inventory: Path, environment: Mapping[str, str]) -> Mapping[str, Any]:
     if not inventory.exists():
         raise BadInput(f"read the inventory {inventory}", found="there is none", fix="Correct -i.")
     program = Path(sys.executable).parent / "ansible-inventory"
@@ -30,4 +65,5 @@ def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machin
             found=finished.stderr.strip()[-500:],
             fix="ansible-playbook playbooks/validate.yml says what is wrong.",
         )
-    return machines_in(json.loads(finished.stdout), inventory=str(inventory), home=Path.home())
+    found: Mapping[str, Any] = json.loads(finished.stdout)
+    return found
