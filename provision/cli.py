@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, doctor, env, image, lab, restore, smoke
+from provision.commands import bundle, demo, doctor, env, image, lab, node, restore, smoke, status
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -22,8 +22,10 @@ app.add_typer(env.app, name="env")
 app.add_typer(image.app, name="image")
 app.command("demo")(demo.play)
 app.command("doctor")(doctor.doctor)
+app.add_typer(node.app, name="node")
 app.command("restore")(restore.restore)
 app.command("smoke")(smoke.smoke)
+app.command("status")(status.status)
 
 
 def _show_version(wanted: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from provision.core import data_disk, gpu_driver, host_keys
 from provision.core.clock import clock_problem
-from provision.core.hosts_file import hosts_file
+from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
 from provision.core.node_files import differing
@@ -26,6 +26,10 @@ def cluster_nodes(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]
 
 def hosts_file_with(text: str, nodes: Dicts) -> str:
     return hosts_file(text, [Node(**node) for node in nodes])
+
+
+def hosts_block_of(nodes: Dicts) -> str:
+    return hosts_block([Node(**node) for node in nodes])
 
 
 def host_keys_read(files: Mapping[str, Mapping[str, str] | None]) -> list[str]:
@@ -102,6 +106,12 @@ def lacks_peer_access(files: Mapping[str, Mapping[str, str] | None]) -> bool:
     return gpu_driver.lacks_peer_access(text.splitlines()[0] for text in texts if text)
 
 
+def removable_packages(results: Mapping[str, Any]) -> list[str]:
+    """What `apt-get --simulate autoremove` would remove, from the results of a looped task."""
+    lines = [line.split() for result in results["results"] for line in result["stdout"].splitlines()]
+    return [words[1] for words in lines if words[:1] in (["Remv"], ["Purg"])]
+
+
 def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping[str, str]) -> dict[str, Any]:
     smi = observed["commands"]["nvidia_smi"]
     files = {path: file["text"] for path, file in observed["files"].items() if file}
@@ -125,11 +135,13 @@ class FilterModule:
             "differing_from": differing,
             "gpu_verdict": gpu_verdict,
             "host_keys_read": host_keys_read,
+            "hosts_block": hosts_block_of,
             "hosts_file_with": hosts_file_with,
             "known_hosts_text": known_hosts_text,
             "lacks_peer_access": lacks_peer_access,
             "ledger_plan": ledger_plan,
             "live_problems": live_problems_of,
             "refused_connections": refused_connections,
+            "removable_packages": removable_packages,
             "ssh_trust_problems": ssh_trust_problems,
         }

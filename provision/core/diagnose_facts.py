@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from provision.core.diagnose import Diagnosis
 
@@ -22,6 +23,7 @@ class NodeFacts:
     free: folder -> free bytes. skew_seconds: its clock against the controller's; skew_within_seconds: half
     the time that the question took, by which it may be wrong. versions: what must be equal on all nodes.
     job_interface: of its job.env. interface: the one that carries its address in the cluster.
+    certificate: of the last smoke test that it passed, unverified. clusterwright: the version that jobs use.
     """
 
     name: str
@@ -36,6 +38,8 @@ class NodeFacts:
     versions: Mapping[str, str]
     job_interface: str
     interface: str
+    certificate: Mapping[str, Any] | None = None
+    clusterwright: str = ""
 
 
 def judge(nodes: Sequence[NodeFacts], *, unreachable: Mapping[str, str]) -> list[Diagnosis]:

@@ -24,8 +24,13 @@ def hosts_file(text: str, nodes: Sequence[Node]) -> str:
         kept.pop()
     if not any(_gives_localhost(line) for line in kept):
         kept.insert(0, _LOCALHOST)
-    block = [BEGIN, *(f"{node.address} {node.name}" for node in nodes), END]
-    return "\n".join([*kept, "", *block]) + "\n"
+    return "\n".join([*kept, "", hosts_block(nodes)])
+
+
+def hosts_block(nodes: Sequence[Node]) -> str:
+    """The lines of all nodes, between the marks."""
+    lines = [BEGIN, *(f"{node.address} {node.name}" for node in nodes), END]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _outside_block(text: str) -> list[str]:

@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """One machine: name, address in the cluster's network, ranks and interface ("" = not said)."""
+    """One machine: name, address in the cluster's network, ranks and interface ("" = not said).
+
+    A node that is drained is one of the cluster, and takes no new jobs.
+    """
 
     name: str
     address: str
     slots: int = 1
     interface: str = ""
+    drained: bool = False
 
 
 def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> list[Node]:
@@ -31,4 +35,5 @@ def _node(name: str, variables: Mapping[str, Any]) -> Node:
         address=str(variables.get("cluster_address", variables.get("ansible_host", name))),
         slots=int(variables.get("cluster_slots", 1)),
         interface=str(variables.get("cluster_interface", "")),
+        drained=bool(variables.get("cluster_drained", False)),
     )

@@ -54,9 +54,30 @@ def _free(folder: str) -> int:
     return stat.f_bavail * stat.f_frsize
 
 
+def _described() -> dict[str, str]:
+    found: dict[str, str] = json.loads(_text(_CONFIG / "environment.json") or "{}")
+    return found
+
+
+def _prefix() -> Path:
+    return Path(_described().get("prefix", "/nonexistent"))
+
+
+def _clusterwright() -> str:
+    """From the name of the folder that pip made (PEP 376)."""
+    found = next(_prefix().glob("lib/python3*/site-packages/clusterwright-*.dist-info"), None)
+    return found.name[: -len(".dist-info")].partition("-")[2] if found else "none"
+
+
+def _certificate() -> object:
+    try:
+        return json.loads(_text(_CONFIG / "certificate.json"))["certificate"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def _versions() -> dict[str, str]:
-    described = json.loads(_text(_CONFIG / "environment.json") or "{}")
-    prefix = Path(described.get("prefix", "/nonexistent"))
+    described, prefix = _described(), _prefix()
     torch = next(prefix.glob("lib/python3*/site-packages/torch/version.py"), Path("/nonexistent"))
     version = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", _text(torch), re.MULTILINE)
     return {
@@ -81,6 +102,8 @@ def look(address: str, names: list[str]) -> dict[str, object]:
         "versions": _versions(),
         "job_interface": job[1] if job else "",
         "interface": interface,
+        "certificate": _certificate(),
+        "clusterwright": _clusterwright(),
     }
 
 

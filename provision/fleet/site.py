@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provision.core.node_life import Members, members_in
 from provision.core.site_machines import machines_in
 from provision.edges import process
 from provision.errors import BadInput
@@ -41,6 +42,15 @@ def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     )
     folder = inventory if inventory.is_dir() else inventory.parent
     return Path(str(stated).replace("{{ inventory_dir }}", str(folder))) if stated else folder / "secrets"
+
+
+def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
+    """Which nodes the site has, which of them are drained, and whose clock leads.
+
+    Raises:
+        BadInput: there is no such inventory, or Ansible cannot read it.
+    """
+    return members_in(_listed(inventory, environment))
 
 
 def _listed(inventory: Path, environment: Mapping[str, str]) -> Mapping[str, Any]:

@@ -55,6 +55,9 @@ def smoke(
         "--unless-proven/--no-unless-proven",
         help="Leave the collectives out where all nodes hold valid certificates.",
     ),
+    new: list[str] = typer.Option(
+        [], "--new", help="A node that is new: measure its pairs only, where the others hold certificates."
+    ),
     least_bandwidth: float = typer.Option(
         0.0, min=0.0, help="MB/s that every pair must carry, beside what the peers of this run do."
     ),
@@ -83,6 +86,7 @@ def smoke(
         key=key.expanduser(),
         valid_seconds=valid_days * 86_400,
         floor=least_bandwidth * 1e6,
+        new=_new(new, nodes),
     )
     if plan.key.is_file():
         verifier(plan.key)  # A key that cannot sign is refused before the test, not after it.
@@ -124,6 +128,17 @@ def _job(nodes: tuple[Chosen, ...], words: tuple[str, ...], *, master_port: int,
         shown_ranks=None,
         keep_logs=False,
     )
+
+
+def _new(names: Sequence[str], nodes: Sequence[Chosen]) -> frozenset[str]:
+    known = [node.host.name for node in nodes]
+    if strangers := [name for name in names if name not in known]:
+        raise BadInput(
+            f"take {', '.join(strangers)} as new (--new)",
+            found=f"the nodes of this test are {', '.join(known)}",
+            fix="Name some of them.",
+        )
+    return frozenset(names)
 
 
 def _sizes(text: str, max_bytes: int) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,6 +50,25 @@ def proven_until(session: Session, key: Path) -> str:
     if len(known) < len(session.lines) or refusals(session.job, known):
         return ""
     return min(one.expires for one in known.values() if isinstance(one, Certificate))
+
+
+def carried(session: Session, key: Path, hosts: Collection[str]) -> tuple[Certificate, ...]:
+    """The certificates with which these nodes are proven together as they are now; none where one is not."""
+    if not hosts or not key.is_file():
+        return ()
+    now, is_signed = datetime.now(UTC), verifier(key)
+    facts = session.facts
+    known = {host: read(facts[host], now=now, is_signed=is_signed) for host in hosts if host in facts}
+    job = replace(session.job, nodes=tuple(node for node in session.job.nodes if node.host.name in hosts))
+    if len(known) < len(hosts) or refusals(job, known):
+        return ()
+    return tuple(one for one in known.values() if isinstance(one, Certificate))
+
+
+def seconds_left(certificates: Sequence[Certificate], now: datetime) -> float:
+    """Until the first of them expires; endless for none."""
+    ends = [datetime.fromisoformat(one.expires) for one in certificates]
+    return min(((end - now).total_seconds() for end in ends), default=float("inf"))
 
 
 def revoke(session: Session, hosts: Collection[str]) -> tuple[Problem, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.ladder import gpu, host, network, sockets, survey, transport
-from runtime.ladder.certify import certify, proven_until, revoke
+from runtime.ladder.certify import carried, certify, proven_until, revoke, seconds_left
 from runtime.ladder.findings import (
     everyone,
     interrupted,
@@ -24,6 +25,7 @@ from runtime.ladder.transport import judge_transports
 from runtime.launch import stream
 from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
+from runtime.launch.certificate import Certificate
 from runtime.launch.follow import run
 from runtime.launch.judge import judge, ranks_of
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems
@@ -35,7 +37,7 @@ from runtime.smoke.localize import Finding
 from runtime.smoke.places import Places
 from runtime.smoke.plan import SWEPT, operations
 from runtime.smoke.report import Report, conclude
-from runtime.smoke.schedule import Pair
+from runtime.smoke.schedule import Pair, around
 from runtime.smoke.watch import Watch
 
 # Nodes that are well answer in a second or two. The others are not waited for before the rest is measured.
@@ -57,7 +59,8 @@ class Plan:
 
     `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `key` signs the
     certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second that every pair
-    must carry, 0 where nobody demands it.
+    must carry, 0 where nobody demands it. `new`: only pairs of these nodes are measured (and a yardstick),
+    where the others hold valid certificates of each other; what is carried over expires with those.
     """
 
     sizes: Sequence[int]
@@ -67,6 +70,7 @@ class Plan:
     key: Path
     valid_seconds: float
     floor: float
+    new: frozenset[str] = frozenset()
 
 
 class _Stopwatch:
@@ -102,6 +106,7 @@ class _Climb:
     done: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
+    carried: tuple[Certificate, ...] = ()
 
     def nodes(self) -> None:
         """The first two rungs, with the nodes that answer; ssh may meanwhile wait for the others."""
@@ -182,10 +187,13 @@ class _Climb:
         unreached = reach_problems(self.session, self.reached, hosts=hosts)
         self.findings += [of_problem(problem) for problem in unreached]
         open_pairs = [(one.source, one.target) for one in self.reached if one.ok]
+        if self.plan.new:
+            self.carried = carried(self.session, self.plan.key, self.session.lines.keys() - self.plan.new)
         self.done["sockets.connect"] = (
             f"{len(open_pairs)} of {len(hosts) * (len(hosts) - 1)} directions connect"
         )
-        self._measure(open_pairs, asked, hosts)
+        chosen = around(self.plan.new, hosts) if self.carried else set(open_pairs)
+        self._measure([pair for pair in open_pairs if pair in chosen], asked, hosts)
         self.watch.lap("sockets")
 
     def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
@@ -206,6 +214,9 @@ class _Climb:
         if self.plan.floor and not any(finding.check == "bandwidth" for finding in self.findings):
             self.findings += network.below_floor(self.pairs, self.plan.floor, held)
         self.done |= network.evidence(self.pairs, hosts, asked.surveys)
+        if self.carried and self.pairs:
+            until = min(one.expires for one in self.carried)
+            self.done["sockets.bandwidth"] += f"; the others were proven before, until {until}"
         missing = [pair for pair in pairs if pair not in self.pairs]
         if missing:
             named = ", ".join(" -> ".join(pair) for pair in missing[:5])
@@ -268,13 +279,13 @@ class _Climb:
 
     def _certify(self, report: Report) -> None:
         rates = [pair.bytes_per_s / 1e9 for pair in self.pairs.values() if pair.bytes_per_s]
+        rates += [rate for one in self.carried if (rate := one.figures.get("slowest_pair_gb_s"))]
         reduced = [
             row.figures.busbw_gb_s for row in report.rows if row.operation.step == SWEPT and row.figures
         ]
         figures = {"slowest_pair_gb_s": min(rates, default=None), "busbw_gb_s": [None, *reduced][-1]}
-        made, problems = certify(
-            self.session, key=self.plan.key, valid_seconds=self.plan.valid_seconds, figures=figures
-        )
+        valid = min(self.plan.valid_seconds, seconds_left(self.carried, datetime.now(UTC)))
+        made, problems = certify(self.session, key=self.plan.key, valid_seconds=valid, figures=figures)
         self.findings += [of_problem(problem) for problem in problems]
         self.done["certificate.written"] = f"until {made.expires} for {', '.join(made.nodes)}"
         self.watch.lap("certificate")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import permutations
 
 Pair = tuple[str, str]
 
@@ -31,6 +32,18 @@ def halves(names: Sequence[str]) -> tuple[tuple[Pair, ...], ...]:
         for half in (met, tuple((target, source) for source, target in met))
         if half
     )
+
+
+def around(new: Collection[str], names: Sequence[str]) -> frozenset[Pair]:
+    """The ordered pairs to measure where the others were proven before: of the new names, and a yardstick.
+
+    The yardstick is one round among the others, both ways: without it a new name that is slow towards
+    everyone would have nobody to be compared with.
+    """
+    others = [name for name in names if name not in new]
+    touching = {pair for pair in permutations(names, 2) if not set(pair).isdisjoint(new)}
+    compared = {pair for met in rounds(others)[:1] for a, b in met for pair in ((a, b), (b, a))}
+    return frozenset(touching | compared)
 
 
 def packed(pairs: Iterable[Pair]) -> tuple[tuple[Pair, ...], ...]:

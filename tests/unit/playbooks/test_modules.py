@@ -1,4 +1,4 @@
-"""The two modules that all roles share, run by Ansible itself on this machine."""
+"""The modules that all roles share, run by Ansible itself on this machine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_observe_tells_a_missing_program_and_a_slow_one_from_an_answer() -> None
 
 def test_files_are_written_once_with_their_folder_and_mode(folder: Path) -> None:
     target = folder / "new" / "a.conf"
-    arguments = {"files": [{"path": str(target), "content": "text\n", "mode": "0640", **ME}]}
+    files = [{"path": str(target), "content": "text\n", "mode": "0640", **ME}]
+    arguments = {"files": files, "journal": str(folder / "journal.json")}
 
     foreseen = run_module("write_files", arguments, "--check")
     assert not target.parent.exists()
@@ -92,9 +93,70 @@ def test_files_that_their_check_refuses_are_put_back(folder: Path) -> None:
         f"import sys; sys.exit(open({str(old)!r}).read() == 'bad\\n' and 'line 1')",
     ]
 
-    refused = run_module("write_files", {"files": files, "validate": refuse})
+    arguments = {"files": files, "validate": refuse, "journal": str(folder / "journal.json")}
+    refused = run_module("write_files", arguments)
 
     assert refused["failed"]
     assert "line 1" in refused["msg"]
     assert old.read_text() == "good\n"
     assert not new.exists()
+
+
+def test_a_block_and_lines_are_edited_on_the_node_and_the_rest_stays(folder: Path) -> None:
+    hosts, keys = folder / "hosts", folder / "keys"
+    hosts.write_text("127.0.0.1 localhost\n\n# BEGIN x\n1.2.3.4 te1\n# END x\n# mine\n")
+    keys.write_text("key of a person\nold key\n")
+    files = [
+        {"path": str(hosts), "block": "# BEGIN x\n1.2.3.5 te1\n# END x\n", **ME},
+        {"path": str(keys), "lines": ["new key"], "without": ["old key"], "mode": "0600", **ME},
+    ]
+    arguments = {"files": files, "journal": str(folder / "journal.json")}
+
+    first = run_module("write_files", arguments)
+    second = run_module("write_files", arguments)
+
+    assert [first["changed"], second["changed"]] == [True, False]
+    assert hosts.read_text() == "127.0.0.1 localhost\n\n# mine\n\n# BEGIN x\n1.2.3.5 te1\n# END x\n"
+    assert keys.read_text() == "key of a person\nnew key\n"
+
+
+def test_files_are_restored_to_what_they_were_before_the_first_change(folder: Path) -> None:
+    old, new, part = folder / "old.conf", folder / "made" / "here" / "new.conf", folder / "hosts"
+    kept, journal = folder / "data" / "kept.conf", folder / "state" / "journal.json"
+    old.write_bytes(b"caf\xe9\n")
+    old.chmod(0o640)
+    part.write_text("127.0.1.1 te1\n")
+    for text in ("one\n", "two\n"):
+        block = f"# BEGIN\n{text}# END\n"
+        files = [
+            *({"path": str(path), "content": text, **ME} for path in (old, new, kept)),
+            {"path": str(part), "content": f"localhost\n{block}", "block": block, **ME},
+        ]
+        run_module("write_files", {"files": files, "journal": str(journal)})
+    arguments = {"journal": str(journal), "keep": [str(folder / "data")]}
+
+    foreseen = run_module("restore_files", arguments, "--check")
+    assert old.read_text() == "two\n"
+    restored = run_module("restore_files", arguments)
+    again = run_module("restore_files", arguments)
+
+    assert foreseen["paths"] == restored["paths"] == sorted(map(str, (old, new, part)))
+    assert not again["changed"]
+    assert (old.read_bytes(), old.stat().st_mode & 0o777) == (b"caf\xe9\n", 0o640)
+    assert part.read_text() == "127.0.1.1 te1\n"
+    assert not (folder / "made").exists()
+    assert kept.read_text() == "two\n"
+
+
+def test_a_file_that_somebody_else_changed_loses_our_part_only(folder: Path) -> None:
+    part, journal = folder / "hosts", folder / "state" / "journal.json"
+    part.write_text("127.0.1.1 te1\n")
+    files = [{"path": str(part), "block": "# BEGIN\n1.2.3.4 te1\n# END\n", "lines": ["ours"], **ME}]
+    run_module("write_files", {"files": files, "journal": str(journal)})
+    part.write_text(part.read_text() + "# of a person\n")
+
+    restored = run_module("restore_files", {"journal": str(journal)})
+
+    assert restored["edited"] == [str(part)]
+    assert part.read_text() == "127.0.1.1 te1\n\n# of a person\n"
+    assert not journal.exists()

@@ -7,7 +7,7 @@ from itertools import permutations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.smoke.schedule import halves, packed, rounds
+from runtime.smoke.schedule import around, halves, packed, rounds
 
 NAMES = st.integers(0, 40).map(lambda count: tuple(f"te{number}" for number in range(count)))
 
@@ -39,3 +39,20 @@ def test_any_pairs_are_packed_without_losing_one_or_sharing_a_node(pairs: list[t
     for group in groups:
         busy = [name for pair in group for name in pair]
         assert len(busy) == len(set(busy))
+
+
+@settings(deadline=None)
+@given(NAMES.filter(len), st.integers(0, 3))
+def test_around_new_names_every_pair_of_theirs_comes_and_each_other_name_is_compared_once(
+    names: tuple[str, ...], count: int
+) -> None:
+    new, others = names[:count], names[count:]
+
+    pairs = around(new, names)
+
+    theirs = {pair for pair in permutations(names, 2) if set(pair) & set(new)}
+    compared = pairs - theirs
+    assert theirs <= pairs
+    assert {pair[::-1] for pair in compared} == compared
+    assert len(compared) == len(others) // 2 * 2
+    assert len({name for pair in compared for name in pair}) == len(compared)

@@ -1,0 +1,287 @@
+"""One node's line in a hosts.yml: added, changed or taken out; every other byte stays. Pure.
+
+A parser says where things stand, and the text is cut there: comments, order and quoting are the person's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from provision.errors import BadInput
+
+DRAINED = "cluster_drained"
+_ADDRESSES = ("ansible_host", "cluster_address")
+_BARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def add(text: str, name: str, *, address: str, slots: int | None) -> str:
+    """The text with a line for a new node after the last one.
+
+    Raises:
+        BadInput: the text has no such list, or the node stands there with another address.
+    """
+    hosts = _hosts(text)
+    known = _find(hosts, name)
+    if known is not None:
+        if (has := _address_of(known[1], name)) == address:
+            return text
+        raise BadInput(
+            f"add node {name} at {address}",
+            found=f"it is in the inventory already, at {has}",
+            fix=f"provision node replace {name} --address {address}",
+        )
+    values: dict[str, Any] = {"ansible_host": address}
+    if slots is not None:
+        values["cluster_slots"] = slots
+    line = f"{_quoted(name)}: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
+    changed = _after(text, hosts, line)
+    return _checked(text, changed, name, values)
+
+
+def replace(text: str, name: str, *, address: str) -> str:
+    """The text with another address for a node, in the quotes of the old one.
+
+    Raises:
+        BadInput: there is no such node, or it has two addresses.
+    """
+    known = _known(text, name)
+    found = {key.value: value for key, value in _entries(known[1]) if key.value in _ADDRESSES}
+    if found and all(value.value == address for value in found.values()):
+        return text
+    if len(found) != 1:
+        raise BadInput(
+            f"give node {name} the address {address}",
+            found="it has ansible_host and cluster_address" if found else "its line has no address",
+            fix="Write its line by hand, then run this command again with its ansible_host.",
+        )
+    (variable, value), *_ = found.items()
+    mark = value.style if value.style in ("'", '"') else ""
+    changed = _cut(text, value.start_mark.index, value.end_mark.index, f"{mark}{address}{mark}")
+    return _checked(text, changed, name, {**_values(known[1]), variable: address})
+
+
+def remove(text: str, name: str) -> str:
+    """The text without the node's lines.
+
+    Raises:
+        BadInput: it is the last node, or stands elsewhere in the text as well.
+    """
+    hosts = _hosts(text)
+    known = _find(hosts, name)
+    if known is None:
+        return text
+    if len(hosts.value) == 1:
+        raise BadInput(
+            f"remove node {name}",
+            found="it is the only one of the cluster",
+            fix="ansible-playbook playbooks/teardown.yml takes everything off it.",
+        )
+    if others := [line for line in _lines_naming(text, name) if line != known[0].start_mark.line + 1]:
+        raise BadInput(
+            f"remove node {name}",
+            found=f"line {', '.join(map(str, others))} of hosts.yml names it as well",
+            fix="Take it out there first.",
+        )
+    changed = _without_entry(text, hosts, known)
+    return _checked(text, changed, name, None)
+
+
+def drain(text: str, name: str) -> str:
+    """The text in which the node is marked as one that takes no new jobs.
+
+    Raises:
+        BadInput: there is no such node, or no other would be left.
+    """
+    _known(text, name)
+    hosts = {str(key.value): _values(value) for key, value in _entries(_hosts(text))}
+    if hosts[name].get(DRAINED) is True:
+        return text
+    if all(values.get(DRAINED) is True for other, values in hosts.items() if other != name):
+        raise BadInput(
+            f"drain node {name}",
+            found="no other node would take jobs",
+            fix="Take one back first: provision node undrain NODE",
+        )
+    cleared = undrain(text, name)
+    return _checked(text, _marked(cleared, name), name, {**_values(_known(cleared, name)[1]), DRAINED: True})
+
+
+def undrain(text: str, name: str) -> str:
+    """The text in which the node takes jobs again.
+
+    Raises:
+        BadInput: there is no such node.
+    """
+    known = _known(text, name)
+    entries = list(_entries(known[1]))
+    at = next((number for number, (key, _) in enumerate(entries) if key.value == DRAINED), None)
+    if at is None:
+        return text
+    values = {key: value for key, value in _values(known[1]).items() if key != DRAINED}
+    return _checked(text, _without_value(text, known[1], entries, at), name, values)
+
+
+def _hosts(text: str) -> yaml.MappingNode:
+    """The mapping `hosts` of the group `cluster`, wherever the group stands."""
+    try:
+        root = yaml.compose(text)
+    except yaml.YAMLError as e:
+        raise BadInput("read hosts.yml", found=str(e), fix="Correct it, then run the command again.") from e
+    found = [hosts for group, hosts in _groups(root) if group == "cluster"]
+    if len(found) != 1 or not isinstance(found[0], yaml.MappingNode) or not found[0].value:
+        raise BadInput(
+            "find the nodes in hosts.yml",
+            found=f"{len(found)} lists `hosts` below `cluster`, and one that is not empty is needed",
+            fix="Write the nodes as inventory/example/hosts.yml does.",
+        )
+    return found[0]
+
+
+def _groups(node: yaml.Node | None, name: str = "") -> Iterator[tuple[str, yaml.Node]]:
+    for key, value in _entries(node):
+        if key.value == "hosts":
+            yield name, value
+        else:
+            yield from _groups(value, str(key.value))
+
+
+def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, Any]]:
+    if isinstance(node, yaml.MappingNode):
+        yield from node.value
+
+
+_Entry = tuple[yaml.Node, Any]
+
+
+def _find(hosts: yaml.MappingNode, name: str) -> _Entry | None:
+    return next(((key, value) for key, value in hosts.value if key.value == name), None)
+
+
+def _known(text: str, name: str) -> _Entry:
+    hosts = _hosts(text)
+    found = _find(hosts, name)
+    if found is None:
+        raise BadInput(
+            f"find node {name} in hosts.yml",
+            found=f"its nodes are {', '.join(str(key.value) for key, _ in hosts.value)}",
+            fix="Name one of them, or add it: provision node add.",
+        )
+    return found
+
+
+def _values(node: yaml.Node) -> dict[str, Any]:
+    return yaml.constructor.SafeConstructor().construct_document(node) or {}
+
+
+def _address_of(node: yaml.Node, name: str) -> str:
+    values = _values(node)
+    return str(next((values[variable] for variable in _ADDRESSES if variable in values), name))
+
+
+def _quoted(name: str) -> str:
+    return name if _BARE.fullmatch(name) and isinstance(yaml.safe_load(name), str) else f'"{name}"'
+
+
+def _cut(text: str, start: int, end: int, instead: str = "") -> str:
+    return text[:start] + instead + text[end:]
+
+
+def _line_end(text: str, index: int) -> int:
+    """Where the next line begins."""
+    found = text.find("\n", index)
+    return len(text) if found < 0 else found + 1
+
+
+def _after(text: str, hosts: yaml.MappingNode, line: str) -> str:
+    last = hosts.value[-1]
+    if hosts.flow_style:
+        end = last[1].end_mark.index
+        return _cut(text, end, end, f", {line}")
+    at = _line_end(text, _last_byte(last))
+    before = "" if text[:at].endswith("\n") else "\n"
+    return _cut(text, at, at, f"{before}{' ' * last[0].start_mark.column}{line}\n")
+
+
+def _last_byte(entry: _Entry) -> int:
+    """The last byte of an entry. A block's own end mark lies behind comments that follow it."""
+    key, value = entry
+    inner = list(_entries(value))
+    if inner and not value.flow_style:
+        return _last_byte(inner[-1])
+    last: int = max(key.end_mark.index, value.end_mark.index - 1)
+    return last
+
+
+def _without_entry(text: str, hosts: yaml.MappingNode, entry: _Entry) -> str:
+    if hosts.flow_style:
+        return _without_value(text, hosts, hosts.value, hosts.value.index(entry))
+    begin = text.rfind("\n", 0, entry[0].start_mark.index) + 1
+    return _cut(text, begin, _line_end(text, _last_byte(entry)))
+
+
+def _without_value(text: str, mapping: yaml.MappingNode, entries: list[_Entry], at: int) -> str:
+    """One entry of a mapping taken out, with the comma that belongs to it."""
+    key, value = entries[at]
+    if not mapping.flow_style:
+        if len(entries) == 1:
+            raise BadInput("edit hosts.yml", found="nothing else would be left", fix="Edit it by hand.")
+        begin = text.rfind("\n", 0, key.start_mark.index) + 1
+        return _cut(text, begin, _line_end(text, _last_byte((key, value))))
+    if at:
+        return _cut(text, entries[at - 1][1].end_mark.index, value.end_mark.index)
+    end = entries[1][0].start_mark.index if len(entries) > 1 else value.end_mark.index
+    return _cut(text, key.start_mark.index, end)
+
+
+def _marked(text: str, name: str) -> str:
+    key, value = _known(text, name)
+    entries = list(_entries(value))
+    words = f"{DRAINED}: true"
+    if not entries:
+        end = value.end_mark.index
+        if isinstance(value, yaml.MappingNode):
+            return _cut(text, value.start_mark.index, end, f"{{{words}}}")
+        colon = text.index(":", key.end_mark.index) + 1
+        return _cut(text, colon, max(colon, end), f" {{{words}}}")
+    if value.flow_style:
+        end = entries[-1][1].end_mark.index
+        return _cut(text, end, end, f", {words}")
+    at = _line_end(text, _last_byte(entries[-1]))
+    before = "" if text[:at].endswith("\n") else "\n"
+    return _cut(text, at, at, f"{before}{' ' * entries[-1][0].start_mark.column}{words}\n")
+
+
+def _lines_naming(text: str, name: str) -> list[int]:
+    """The lines, comments apart, that hold the name as a word."""
+    word = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])")
+    lines = enumerate(text.splitlines(), start=1)
+    return [number for number, line in lines if word.search(line.partition("#")[0])]
+
+
+def _checked(text: str, changed: str, name: str, values: Mapping[str, Any] | None) -> str:
+    """`changed`, once a parser has found in it what was wanted and nothing else.
+
+    Raises:
+        BadInput: the text is written in a way that cannot be edited safely.
+    """
+    before, after = _hosts_in(text), _hosts_in(changed)
+    before.pop(name, None)
+    found = after.pop(name, None)
+    if before != after or (found or {}) != (values or {}) or (found is None and values is not None):
+        raise BadInput(
+            f"edit the line of {name} in hosts.yml",
+            found="the file is written in a way that cannot be edited safely; nothing was changed",
+            fix="Edit it by hand, then run ansible-playbook playbooks/site.yml.",
+        )
+    return changed
+
+
+def _hosts_in(text: str) -> dict[str, Any]:
+    try:
+        return {str(key.value): _values(value) for key, value in _entries(_hosts(text))}
+    except BadInput:
+        return {}

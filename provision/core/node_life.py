@@ -1,0 +1,120 @@
+"""What is done when a node comes, goes or is replaced: all on that node, one call to the others. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+_SITE, _MEMBERS = "playbooks/site.yml", "playbooks/members.yml"
+
+
+class Action(Enum):
+    """What happens to a node; no StrEnum, since `replace` is a method of str."""
+
+    add = "add"
+    replace = "replace"
+    remove = "remove"
+    drain = "drain"
+    undrain = "undrain"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Members:
+    """The nodes of a site in the inventory's order; `leader`: whose clock the others follow, "" for none."""
+
+    names: tuple[str, ...]
+    drained: frozenset[str]
+    leader: str
+
+    def working(self, *, without: Collection[str] = ()) -> list[str]:
+        """Those that take jobs."""
+        return [name for name in self.names if name not in self.drained and name not in without]
+
+    def after(self, action: Action, name: str) -> Members:
+        """The members once the inventory is edited."""
+        kept = tuple(other for other in self.names if other != name or action is not Action.remove)
+        names = (*kept, name) if action is Action.add and name not in kept else kept
+        drained = self.drained - {name} if action is Action.undrain else self.drained & set(names)
+        drained = drained | {name} if action is Action.drain else drained
+        return Members(names=names, drained=drained, leader=names[0] if self.leader else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A playbook with its words, and why it runs. `spares`: nodes that do not answer are no failure of it."""
+
+    words: tuple[str, ...]
+    reason: str
+    spares: bool = False
+
+
+def members_in(listed: Mapping[str, Any]) -> Members:
+    """From what `ansible-inventory --list` prints."""
+    names = tuple(listed.get("cluster", {}).get("hosts", ()))
+    variables = listed.get("_meta", {}).get("hostvars", {})
+    drained = {name for name in names if variables.get(name, {}).get("cluster_drained") is True}
+    first = variables.get(names[0], {}) if names else {}
+    leads = first.get("time_sync_pools") == [] and not first.get("time_sync_servers")
+    return Members(names=names, drained=frozenset(drained), leader=names[0] if leads else "")
+
+
+def steps(action: Action, name: str, *, before: Members, after: Members) -> list[Step]:
+    """What runs once the inventory is edited, in order; the smoke test comes after it.
+
+    Args:
+        before: the members before the edit, which tell whose clock led.
+        after: and since.
+    """
+    found = []
+    if action in (Action.add, Action.replace):
+        found.append(_full(name, replaced=action is Action.replace))
+    found.append(Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True))
+    if before.leader != after.leader or (action is Action.replace and after.leader == name):
+        found.append(
+            Step(
+                words=(_SITE, "--tags", "time_sync"),
+                reason="the others followed the clock of another machine",
+                spares=True,
+            )
+        )
+    return found
+
+
+def _full(name: str, *, replaced: bool) -> Step:
+    accept = _variables({"ssh_trust_replaced_nodes": [name]}) if replaced else ()
+    words = (_SITE, "--limit", f"{name},localhost", "--skip-tags", "smoke_test", *accept)
+    return Step(words=words, reason=f"everything, on {name} alone")
+
+
+def smoke_step(action: Action, name: str, after: Members, pending: Collection[str]) -> Step | None:
+    """The smoke test: of the new node's pairs, or of all where a removal changed the key that signs.
+
+    None where jobs are not concerned: nodes were only drained or taken back, or the new one is drained.
+
+    Args:
+        pending: nodes that do not answer; the test leaves them out, and so does its certificate.
+    """
+    working = after.working(without=pending)
+    left_out = [one for one in after.working() if one in pending]
+    if action in (Action.drain, Action.undrain) or not working:
+        return None
+    if action is Action.remove:
+        first, new, reason = working[0], [], "certificates that the old key signed no longer count"
+    elif name in working:
+        first, new, reason = name, [name], f"the pairs of {name}, then collectives over all"
+    else:
+        return None
+    values = {"smoke_test_new": new, "smoke_test_left_out": left_out}
+    words = (_SITE, "--limit", f"{first},localhost", "--tags", "smoke_test", *_variables(values))
+    return Step(words=words, reason=reason)
+
+
+def _variables(values: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    given = {name: value for name, value in values.items() if value}
+    return ("--extra-vars", json.dumps(given)) if given else ()

@@ -1,0 +1,178 @@
+"""Makes a cluster follow an edit of its inventory: a node that comes, goes, is replaced or is drained."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.core import node_record
+from provision.core.node_life import Action, Members, Step, smoke_step, steps
+from provision.edges import cluster_lock
+from provision.errors import BadInput, ProvisionError
+from provision.fleet import trust
+from provision.fleet.playbook import play
+from provision.fleet.site import read_members, secrets_of
+
+RECORD = "nodes.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What is asked: the action, its node, the site, and the edit of its hosts.yml."""
+
+    action: Action
+    node: str
+    inventory: Path
+    edit: Callable[[str], str]
+
+    @property
+    def hosts(self) -> Path:
+        """The file that is edited.
+
+        Raises:
+            BadInput: the inventory has none.
+        """
+        path = self.inventory / "hosts.yml" if self.inventory.is_dir() else self.inventory
+        if not path.is_file() or path.suffix not in (".yml", ".yaml"):
+            raise BadInput(
+                f"edit the inventory {self.inventory}",
+                found=f"{path} is no YAML file",
+                fix="Name a site's folder with a hosts.yml, as inventory/example has one.",
+            )
+        return path.resolve()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What came of it: nodes that did not answer, the seconds of each playbook, whether nodes were tested."""
+
+    action: str
+    node: str
+    edited: bool
+    pending: list[str]
+    tested: bool
+    steps: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reporter:
+    """Who is told: of each step when it begins, and of each line that it prints."""
+
+    on_step: Callable[[Step], None]
+    on_line: Callable[[str], None]
+
+
+def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, list[Step]]:
+    """The text of hosts.yml before and after, and the playbooks that would run."""
+    old = read(change.hosts)
+    new = change.edit(old)
+    before = read_members(change.inventory, environment=environment)
+    _refuse_stranger(change, before, secrets_of(change.inventory, environment=environment))
+    after = before.after(change.action, change.node)
+    last = smoke_step(change.action, change.node, after, ())
+    planned = steps(change.action, change.node, before=before, after=after)
+    return old, new, [*planned, *([last] if last else [])]
+
+
+def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) -> Changed:
+    """Edits the inventory and has the nodes follow. Run again after a failure, it goes on.
+
+    Raises:
+        Busy: another controller works on the cluster.
+        ProvisionError: the edit is refused, or a playbook failed.
+    """
+    started = time.monotonic()
+    secrets = secrets_of(change.inventory, environment=environment)
+    with cluster_lock.hold(secrets, f"provision node {change.action} {change.node}"):
+        before = read_members(change.inventory, environment=environment)
+        _refuse_stranger(change, before, secrets)
+        after = before.after(change.action, change.node)
+        edited = _edit(change, environment, reporter)
+        removes = change.action is Action.remove
+        if removes:
+            trust.give_up_key(secrets)
+        planned = steps(change.action, change.node, before=before, after=after)
+        seconds = _run_all(change, planned, environment, reporter)
+        if removes:
+            trust.forget(secrets, change.node)
+        pending = node_record.pending(records(secrets), after.names)
+        last = smoke_step(change.action, change.node, after, pending)
+        seconds |= _run_all(change, [last] if last else [], environment, reporter)
+    return Changed(
+        action=str(change.action),
+        node=change.node,
+        edited=edited,
+        pending=pending,
+        tested=last is not None,
+        steps=seconds,
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def records(secrets: Path) -> dict[str, node_record.Record]:
+    """What is remembered of the cluster's nodes."""
+    path = secrets / RECORD
+    return node_record.parse(read(path) if path.is_file() else "")
+
+
+def read(path: Path) -> str:
+    """A file's text with the ends of its lines as they are."""
+    return path.read_bytes().decode()
+
+
+def _refuse_stranger(change: Change, members: Members, secrets: Path) -> None:
+    """A node that was removed half way is known by its host keys; any other name is a slip."""
+    known = change.node in members.names or change.node in trust.nodes_in_ledger(secrets)
+    if change.action is Action.remove and not known:
+        raise BadInput(
+            f"remove node {change.node}",
+            found=f"the nodes are {', '.join(members.names)}",
+            fix="Name one of them.",
+        )
+
+
+def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) -> bool:
+    """Edits the file; what validate.yml refuses is put back. Returns whether anything changed."""
+    old = read(change.hosts)
+    new = change.edit(old)
+    if new == old:
+        return False
+    _write(change.hosts, new)
+    if change.action in (Action.add, Action.replace):
+        words = ("playbooks/validate.yml", "--extra-vars", "validate_sources=false")
+        try:
+            play(change.inventory, words, environment=environment, on_line=reporter.on_line)
+        except ProvisionError:
+            _write(change.hosts, old)
+            raise
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(text.encode())
+    partial.chmod(path.stat().st_mode)
+    partial.replace(path)
+
+
+def _run_all(
+    change: Change, wanted: Sequence[Step], environment: Mapping[str, str], reporter: Reporter
+) -> dict[str, float]:
+    """Seconds of each playbook, by its words."""
+    seconds = {}
+    for step in wanted:
+        reporter.on_step(step)
+        played = play(
+            change.inventory,
+            step.words,
+            environment=environment,
+            on_line=reporter.on_line,
+            spares=step.spares,
+        )
+        seconds[shlex.join(step.words)] = round(played.seconds, 1)
+    return seconds

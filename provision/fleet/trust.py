@@ -1,0 +1,48 @@
+"""What the controller keeps of a cluster's trust: its key, the keys that it had, the ledger of host keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+
+def give_up_key(secrets: Path) -> None:
+    """Retires the cluster's key, so that members.yml makes a new one and lets the old one in nowhere.
+
+    The old public key is kept first: a run that is interrupted here leaves no node that still trusts it.
+    """
+    private, public = secrets / "cluster_key", secrets / "cluster_key.pub"
+    if not public.is_file():
+        return
+    retired = secrets / "retired_keys.pub"
+    known = retired.read_text().splitlines() if retired.is_file() else []
+    key = public.read_text().strip()
+    if key not in known:
+        _write(retired, "".join(f"{line}\n" for line in [*known, key]))
+    private.unlink(missing_ok=True)
+    public.unlink()
+
+
+def nodes_in_ledger(secrets: Path) -> list[str]:
+    """The nodes whose host keys are known."""
+    return sorted(_ledger(secrets))
+
+
+def forget(secrets: Path, node: str) -> None:
+    """Takes a node out of the ledger of host keys."""
+    ledger = _ledger(secrets)
+    if ledger.pop(node, None) is not None:
+        _write(secrets / "host_keys.yml", yaml.safe_dump(ledger))
+
+
+def _ledger(secrets: Path) -> dict[str, list[str]]:
+    path = secrets / "host_keys.yml"
+    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.chmod(0o600)
+    partial.replace(path)

@@ -1,0 +1,66 @@
+"""What somebody changed by hand is put right by the next site.yml; two controllers are kept apart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from provision.edges import cluster_lock
+from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook
+
+DROP_IN = "/etc/ssh/sshd_config.d/10-clusterwright.conf"
+DRIFT = (
+    f"sed -i 's/PasswordAuthentication no/PasswordAuthentication yes/' {DROP_IN} && systemctl reload ssh",
+    "systemctl disable --now chrony",
+    "umount /data",
+    "sed -i '/te1$/d' /etc/hosts; echo 10.9.9.9 te4 >> /etc/hosts",
+    "apt-get -qq remove tmux",
+)
+
+
+def test_drift_is_repaired_by_one_run_and_the_next_changes_nothing(converged_lab: LabUnderTest) -> None:
+    lab = converged_lab
+    for command in DRIFT:
+        lab.run("te3", command, timeout_seconds=120)
+    drifted = (
+        "sshd -T | grep ^passwordauthentication; systemctl is-active chrony; systemctl is-enabled chrony; "
+        "findmnt -no FSTYPE /data; getent hosts te1 te4; command -v tmux"
+    )
+    before = lab.run("te3", drifted, check=False).stdout.split()
+
+    repaired = playbook(lab)
+    after = lab.out("te3", drifted).split()
+    again = playbook(lab)
+
+    assert before[:4] == ["passwordauthentication", "yes", "inactive", "disabled"]
+    assert after == [
+        *("passwordauthentication", "no", "active", "enabled", "ext4"),
+        *(lab.address("te1"), "te1", lab.address("te4"), "te4", "/usr/bin/tmux"),
+    ]
+    assert changed(repaired)["te3"] >= 5
+    assert {node: count for node, count in changed(repaired).items() if node != "te3"} == dict.fromkeys(
+        ("te1", "te2", "te4"), 0
+    )
+    assert changed(again) == dict.fromkeys(lab.nodes, 0)
+
+
+def test_a_second_controller_is_refused_by_name_until_the_first_is_gone(converged_lab: LabUnderTest) -> None:
+    lab, secrets = converged_lab, converged_lab.lab.folder / "secrets"
+    words = [Path(sys.executable).parent / "ansible-playbook", "playbooks/site.yml", "-i", lab.inventory]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        deadline = time.monotonic() + 60
+        while cluster_lock.holder(secrets) is None:
+            assert time.monotonic() < deadline, "the first run did not take the cluster"
+            time.sleep(0.1)
+        second = playbook(lab, "--tags", "node_access", check=False)
+        checked = playbook(lab, "--tags", "node_access", "--check")
+        first.kill()
+
+    said = " ".join((second.stdout + second.stderr).split())
+    assert second.returncode != 0
+    assert f"site.yml holds it: process {first.pid} on {os.uname().nodename}, since 20" in said
+    assert checked.returncode == 0
+    assert playbook(lab, "--tags", "node_access").returncode == 0

@@ -1,0 +1,34 @@
+"""One line of hosts.yml is edited, and every other byte stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from provision.core import inventory_edit
+from provision.errors import BadInput
+
+CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "inventory_edit" / "cases.yml").read_text())
+
+
+def edited(edit: dict[str, Any], before: str) -> str:
+    match edit:
+        case {"add": name}:
+            return inventory_edit.add(before, name, address=edit["address"], slots=edit.get("slots"))
+        case {"replace": name}:
+            return inventory_edit.replace(before, name, address=edit["address"])
+    ((what, name),) = edit.items()
+    return str(getattr(inventory_edit, what)(before, name))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_an_edit_is_this_and_no_more(case: dict[str, Any]) -> None:
+    if "refused" in case:
+        with pytest.raises(BadInput) as refused:
+            edited(case["edit"], case["before"])
+        assert case["refused"] in str(refused.value)
+    else:
+        assert edited(case["edit"], case["before"]) == case["after"]
