@@ -34,6 +34,10 @@ def test_the_plan_holds_every_root_both_ways_of_the_ring_and_every_collective() 
     assert [op.number for op in plan] == list(range(len(plan)))
 
 
+def test_a_rank_alone_has_no_neighbour() -> None:
+    assert "ring" not in {op.step for op in operations(1, [4])}
+
+
 def test_the_sweep_goes_from_4_bytes_to_64_mebibytes() -> None:
     assert sweep(64 << 20) == tuple(4**k for k in range(1, 14))
     assert sweep(100) == (4, 16, 64, 100)
