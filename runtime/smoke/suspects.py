@@ -29,8 +29,14 @@ class Suspect:
     explains: frozenset[Pair]
 
 
-def suspects(rates: Mapping[Pair, float], slow: Collection[Pair]) -> tuple[Suspect, ...]:
-    """Everyone of whom no measured pair is normal."""
+def suspects(
+    rates: Mapping[Pair, float], slow: Collection[Pair], unknown: Collection[Pair] = ()
+) -> tuple[Suspect, ...]:
+    """Everyone of whom no measured pair is normal.
+
+    Pairs that are `unknown` are slow with an excuse: they accuse nobody, and clear nobody whose slow pairs
+    are about as slow.
+    """
     sent: dict[str, list[Pair]] = {}
     received: dict[str, list[Pair]] = {}
     for pair in rates:
@@ -39,10 +45,17 @@ def suspects(rates: Mapping[Pair, float], slow: Collection[Pair]) -> tuple[Suspe
     found = []
     for kind, by_node in ((TRANSMIT, sent), (RECEIVE, received)):
         for node, pairs in by_node.items():
-            if len(pairs) >= _FEWEST_PAIRS and all(pair in slow for pair in pairs):
-                explained = _explained(pairs, rates)
+            own = [pair for pair in pairs if pair in slow]
+            alike = [pair for pair in pairs if pair in unknown and as_slow(rates, pair, own)]
+            if len(own) >= _FEWEST_PAIRS and len(own) + len(alike) == len(pairs):
+                explained = _explained(own, rates)
                 found.append(Suspect(kind=kind, nodes=(node,), others=(), explains=explained))
     return (*found, *_groups(rates, slow))
+
+
+def as_slow(rates: Mapping[Pair, float], pair: Pair, slow: Sequence[Pair]) -> bool:
+    """Whether a pair is about as slow as the best of some slow ones."""
+    return any(_SAME_FAULT_SHARE * rates[pair] <= rates[other] for other in slow)
 
 
 def _explained(pairs: Sequence[Pair], rates: Mapping[Pair, float]) -> frozenset[Pair]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from runtime.smoke import matrix
 from runtime.smoke.schedule import Pair
-from runtime.smoke.suspects import GROUP, RECEIVE, TRANSMIT, Suspect, suspects
+from runtime.smoke.suspects import GROUP, RECEIVE, TRANSMIT, Suspect, as_slow, suspects
 
 NODE, COMPUTE, LINK, DIRECTION, EVERYTHING, UNCLEAR = (
     "node",
@@ -60,7 +60,7 @@ def verdicts(
     """All faults of a run, from bytes in a second of each measured pair and of each node's processor.
 
     `ceiling` is what the hardware promises for a pair, None where nothing is known of it. Pairs that are
-    `excused` count as normal, however slow.
+    `excused` accuse nobody, however slow.
     """
     weak = sorted(matrix.slow_nodes(compute))
     found = [Verdict(kind=COMPUTE, nodes=(node,)) for node in weak]
@@ -77,14 +77,16 @@ def verdicts(
 
 
 def _of_pairs(rates: Mapping[Pair, float], excused: Collection[Pair]) -> Iterator[Verdict]:
-    slow = matrix.slow_pairs(rates).difference(excused)
-    blamed, tangled, left = _cover(suspects(rates, slow), slow)
+    every = matrix.slow_pairs(rates)
+    slow, unknown = every.difference(excused), every.intersection(excused)
+    blamed, tangled, left = _cover(suspects(rates, slow, unknown), slow)
     yield from _merged(blamed)
     if tangled:
         nodes = tuple(sorted({node for suspect in tangled for node in (*suspect.nodes, *suspect.others)}))
         pairs = sorted({pair for suspect in tangled for pair in suspect.explains})
         yield Verdict(kind=UNCLEAR, nodes=nodes, pairs=tuple(pairs))
-    yield from _single(left)
+    both_ways = {pair[::-1] for pair in left if pair[::-1] in unknown and as_slow(rates, pair[::-1], [pair])}
+    yield from _single(left | both_ways)
 
 
 def _cover(

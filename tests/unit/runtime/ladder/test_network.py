@@ -157,11 +157,22 @@ def test_a_stream_that_kept_a_processor_busy_says_nothing_against_the_network() 
     assert finding.where == "te1 -> te2"
 
 
-def test_a_busy_pair_clears_its_ends_and_leaves_the_others_as_they_are() -> None:
+def test_a_busy_pair_that_is_as_slow_as_the_others_of_its_sender_does_not_clear_it() -> None:
     pairs = {"te1>*": {"bytes_per_s": 2e8, "busy_share": 0.3}}
     one_busy = matrix(pairs) | {("te1", "te2"): replace(matrix(pairs)["te1", "te2"], busy_share=0.95)}
 
     found = judge_pairs(one_busy, surveys=cluster(), compute=COMPUTE, ranks=RANKS)
+
+    assert [finding.where for finding in found] == ["te1 transmit"]
+
+
+def test_a_busy_pair_that_is_much_faster_clears_its_ends() -> None:
+    pairs = {"te1>*": {"bytes_per_s": 1e8, "busy_share": 0.3}}
+    faster = replace(matrix(pairs)["te1", "te2"], bytes_per_s=5e8, busy_share=0.95)
+
+    found = judge_pairs(
+        matrix(pairs) | {("te1", "te2"): faster}, surveys=cluster(), compute=COMPUTE, ranks=RANKS
+    )
 
     assert sorted(finding.where for finding in found) == ["te1 -> te3", "te1 -> te4"]
 

@@ -40,7 +40,8 @@ def test_a_matrix_gives_its_verdicts(case: dict[str, Any]) -> None:
     compute |= {node: 1e8 * share for node, share in case.get("compute", {}).items()}
     ceiling = 1e9 * case["ceiling"] if "ceiling" in case else None
 
-    found = verdicts(rates_of(case), compute=compute, ceiling=ceiling)
+    excused = [tuple(text.split(">")) for text in case.get("excused", ())]
+    found = verdicts(rates_of(case), compute=compute, ceiling=ceiling, excused=excused)
 
     assert sorted(where(verdict) for verdict in found) == sorted(case["verdicts"])
 
