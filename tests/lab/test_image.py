@@ -182,6 +182,7 @@ def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest, tmp_pat
     on_the_disk(node.disk, tmp_path, 'fallocate -l "$(df -B1 --output=avail "$1" | tail -1)" "$1/all"')
 
     found = switched_on(clone)
+    clone.run("te1", "rm /data/all")
 
     assert found["mounted"]
     assert found["state"]["data"].endswith(", full")
