@@ -10,7 +10,7 @@ INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-stra
 PYTEST := $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test lint unit distributed lab browser lock clean
+.PHONY: help demo demo-down controller development test lint unit distributed lab long browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -42,7 +42,11 @@ distributed: development ## Tests with two to four gloo ranks on this machine
 
 lab: development ## Tests on real nodes (root; installs the lab's Debian packages)
 	$(BIN)/provision lab requirements --install
-	REQUIRE_LAB=1 $(PYTEST) tests/lab
+	REQUIRE_LAB=1 $(PYTEST) -m "not long" tests/lab
+
+long: development ## Tests on real nodes that take minutes each: a node comes, is replaced, taken down, removed
+	$(BIN)/provision lab requirements --install
+	REQUIRE_LAB=1 $(PYTEST) -m long tests/lab
 
 browser: development ## Tests of pages in headless Chromium (root; installs its Debian package)
 	command -v chromium-headless-shell >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

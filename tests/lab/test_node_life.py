@@ -17,6 +17,7 @@ import pytest
 from provision.lab import record
 from tests.lab.conftest import Finished, LabUnderTest, changed, playbook, provision
 
+pytestmark = pytest.mark.long
 KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 HOSTFILE = "/etc/clusterwright/hostfile"
 OLD = ("te1", "te2", "te3", "te4")
