@@ -132,7 +132,7 @@ def swallows_what_is_large(lab: LabUnderTest) -> None:
 
 
 def rate_of(lab: LabUnderTest, source: str, target: str) -> float:
-    """Megabytes in a second that one stream carries; it begins with a burst: 31 were seen of a limit of 20."""
+    """Megabytes in a second that one stream carries; it begins with a burst: 31 were seen of 20."""
     seconds = f"TIMEFORMAT=%R; {{ time {python(SENDS, lab.address(target), str(50_000_000))}; }} 2>&1"
     return 50 / float(lab.out(source, seconds))
 
