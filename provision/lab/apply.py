@@ -59,7 +59,7 @@ def apply_down(folder: Path, steps: Iterable[Step], *, report: Report) -> None:
         Action.stop_processes: lambda pids: kill([int(pid) for pid in pids.split()]),
         Action.unmount: lambda place: _run_all([("umount", "--lazy", place)]),
         Action.detach_disk: lambda device: _detach(folder, device),
-        Action.delete_link: _delete_link,
+        Action.delete_link: delete_link,
         Action.remove_groups: lambda _: remove_cgroups(folder.name),
         Action.delete_files: lambda _: _delete_files(folder),
     }
@@ -234,7 +234,8 @@ def _detach(folder: Path, device: str) -> None:
     _wait(lambda: device not in observe.loops_in(folder), what=f"{device} to be released")
 
 
-def _delete_link(link: str) -> None:
+def delete_link(link: str) -> None:
+    """Removes this machine's end of a cable, and the other with it; it may be gone already."""
     if Path(f"/sys/class/net/{link}").exists():
         with suppress(CommandFailed):  # a cable goes with the node at its other end
             process.run(argv.delete_link(link), timeout_seconds=10)

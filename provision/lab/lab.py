@@ -187,6 +187,8 @@ def power_off(lab: Lab, nodes: Sequence[LabNode]) -> None:
     keepers = look(lab).keepers
     apply.kill([keepers[node.name] for node in nodes if node.name in keepers])
     for node in nodes:
+        # The kernel drops a cable some time after its node: switched on meanwhile, the node would get none.
+        apply.delete_link(node.link)
         apply.wait_for_disk(node)
         remove_cgroups(f"{lab.name}/{node.name}")
 
