@@ -25,10 +25,11 @@ from provision.commands.folders import user_cache
 from provision.commands.rehearse import rehearse_image
 from provision.core.image_checks import Check
 from provision.core.image_manifest import PROVEN, summary
+from provision.edges import cluster_lock
 from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_bake
 from provision.fleet.image_files import MANIFEST
-from provision.fleet.restore import play
+from provision.fleet.playbook import play
 from provision.fleet.site import read_site, secrets_of
 from provision.lab.requirements import require
 from provision.model import Machine
@@ -63,7 +64,7 @@ def bake(
     if check:
         _preview(image_bake.preview(machine), as_json)
         return
-    key = secrets_of(inventory, environment=os.environ) / "cluster_key"
+    secrets = secrets_of(inventory, environment=os.environ)
     if (output / MANIFEST).exists():
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")
     words = (
@@ -72,13 +73,14 @@ def bake(
         "--extra-vars",
         json.dumps({"image_cleanup_controller": controller}),
     )
-    try:
-        with _lines("image.yml") as on_line:
-            play("image.yml", inventory, words, on_line=on_line, environment=os.environ)
-        with _bars() as on_bytes:
-            image = image_bake.take(machine, output, key=key, on_bytes=on_bytes)
-    finally:
-        image_bake.release(machine)
+    with cluster_lock.hold(secrets, f"provision image bake {node}"):
+        try:
+            with _lines("image.yml") as on_line:
+                play(inventory, ("playbooks/image.yml", *words), on_line=on_line, environment=os.environ)
+            with _bars() as on_bytes:
+                image = image_bake.take(machine, output, key=secrets / "cluster_key", on_bytes=on_bytes)
+        finally:
+            image_bake.release(machine)
     _say(image, as_json)
 
 

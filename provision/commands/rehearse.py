@@ -27,7 +27,8 @@ from provision.edges import ssh
 from provision.edges.join_server import listening
 from provision.errors import BadInput, CommandFailed, ProvisionError
 from provision.fleet.image_files import Unpacked, read_manifest, scan, sign_and_write, unpack
-from provision.fleet.restore import Arrivals, play
+from provision.fleet.playbook import play
+from provision.fleet.restore import Arrivals
 from provision.lab import apply, disks
 from provision.lab import lab as labs
 from provision.lab.disks import Kind
@@ -140,7 +141,8 @@ def _joined(stage: Stage) -> list[Check]:
         labs.up(stage.lab, mirror=stage.mirror, report=stage.report)
         arrivals.wait(_BOOT_SECONDS)
     seen = [_look(machine) for machine in machines_of(stage.lab)]
-    play("restore.yml", stage.lab.inventory, on_line=stage.report, environment=stage.environment)
+    words = ("playbooks/restore.yml",)
+    play(stage.lab.inventory, words, on_line=stage.report, environment=stage.environment)
     return [
         *different(seen),
         announced(seen, arrivals.arrived),

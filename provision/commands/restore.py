@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +12,11 @@ import typer
 from rich.console import Console
 
 from provision.core.join import Call
+from provision.core.node_life import Step
 from provision.edges.join_server import listening
 from provision.errors import BadInput
-from provision.fleet.restore import Arrivals, play
+from provision.fleet.node_life import Reporter
+from provision.fleet.restore import Arrivals, answers, ledger_of, make_nodes
 from provision.fleet.site import read_site, secrets_of
 from provision.model import Machine
 
@@ -34,23 +36,28 @@ def restore(
     """Wait for machines made from an image, give them their names, make them nodes, and test them.
 
     A machine is known by the secret in its image. It gets the name that the inventory gives to its address,
-    and its host keys are trusted from then on. Then playbooks/restore.yml runs, whose end is the smoke test.
+    and its host keys are trusted from then on. Then playbooks/restore.yml runs on those machines alone, each
+    other node gets one call, and the smoke test of the new nodes' pairs is the end. Cut off, it is run again:
+    machines that had called before are remembered.
     """
     started = time.monotonic()
     machines = _chosen(read_site(inventory, environment=os.environ), nodes or [])
-    secret = _secret(secrets_of(inventory, environment=os.environ) / "join_secret")
+    secrets = secrets_of(inventory, environment=os.environ)
+    secret = _secret(secrets / "join_secret")
 
     def on_arrival(name: str, call: Call) -> None:
         _out.print(
             f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}"
         )
 
-    arrivals = Arrivals(machines, on_arrival)
+    arrivals = Arrivals(machines, on_arrival, ledger_of(secrets))
+    arrivals.recall(answers)
     with listening(address, port, secret=secret, on_call=arrivals.on_call):
         _out.print(f"waiting at port {port} for {', '.join(machine.name for machine in machines)}")
         arrivals.wait(timeout)
-    replaced = json.dumps({"ssh_trust_replaced_nodes": sorted(arrivals.arrived)})
-    play("restore.yml", inventory, ("--extra-vars", replaced), on_line=_say, environment=os.environ)
+    pending = make_nodes(arrivals.arrived, inventory, os.environ, Reporter(on_step=_say_step, on_line=_say))
+    if pending:
+        _say(f"pending: {', '.join(pending)} did not answer; the next node command or site.yml tells them")
     _out.print(
         f"{time.monotonic() - started:6.1f} s  restored and tested: {', '.join(sorted(arrivals.arrived))}"
     )
@@ -79,3 +86,7 @@ def _secret(path: Path) -> str:
 
 def _say(line: str) -> None:
     _out.print(line, markup=False, soft_wrap=True)
+
+
+def _say_step(step: Step) -> None:
+    _say(f"{shlex.join(step.words)}  # {step.reason}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-_SITE, _MEMBERS = "playbooks/site.yml", "playbooks/members.yml"
+_SITE, _MEMBERS, _RESTORE = "playbooks/site.yml", "playbooks/members.yml", "playbooks/restore.yml"
 
 
 class Action(Enum):
@@ -74,16 +74,34 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
     found = []
     if action in (Action.add, Action.replace):
         found.append(_full(name, replaced=action is Action.replace))
-    found.append(Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True))
+    found.append(_TELL)
     if before.leader != after.leader or (action is Action.replace and after.leader == name):
-        found.append(
-            Step(
-                words=(_SITE, "--tags", "time_sync"),
-                reason="the others followed the clock of another machine",
-                spares=True,
-            )
-        )
+        found.append(_CLOCKS)
     return found
+
+
+def restore_steps(names: Collection[str], members: Members) -> list[Step]:
+    """What makes nodes of machines from an image; unless they are all nodes, the smoke test is to follow.
+
+    Args:
+        names: the nodes that they are.
+    """
+    chosen = [name for name in members.names if name in names]
+    accept = _variables({"ssh_trust_replaced_nodes": chosen})
+    if len(chosen) == len(members.names):
+        return [Step(words=(_RESTORE, *accept), reason="what is one machine's own, and the test of all")]
+    limit = ("--limit", ",".join([*chosen, "localhost"]), "--skip-tags", "smoke_test")
+    reason = f"what is one machine's own, on {', '.join(chosen)}"
+    found = [Step(words=(_RESTORE, *limit, *accept), reason=reason), _TELL]
+    return [*found, _CLOCKS] if members.leader in names else found
+
+
+_TELL = Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True)
+_CLOCKS = Step(
+    words=(_SITE, "--tags", "time_sync"),
+    reason="the others followed the clock of another machine",
+    spares=True,
+)
 
 
 def _full(name: str, *, replaced: bool) -> Step:
@@ -101,15 +119,24 @@ def smoke_step(action: Action, name: str, after: Members, pending: Collection[st
         pending: nodes that do not answer; the test leaves them out, and so does its certificate.
     """
     working = after.working(without=pending)
-    left_out = [one for one in after.working() if one in pending]
     if action in (Action.drain, Action.undrain) or not working:
         return None
     if action is Action.remove:
-        first, new, reason = working[0], [], "certificates that the old key signed no longer count"
-    elif name in working:
-        first, new, reason = name, [name], f"the pairs of {name}, then collectives over all"
-    else:
+        reason = "certificates that the old key signed no longer count"
+        return _smoke(working[0], [], after, pending, reason)
+    return new_pairs_step([name], after, pending)
+
+
+def new_pairs_step(names: Collection[str], members: Members, pending: Collection[str]) -> Step | None:
+    """The smoke test of the pairs of new nodes; None where all of them are drained."""
+    new = [name for name in members.working(without=pending) if name in names]
+    if not new:
         return None
+    return _smoke(new[0], new, members, pending, f"the pairs of {', '.join(new)}, then collectives over all")
+
+
+def _smoke(first: str, new: list[str], members: Members, pending: Collection[str], reason: str) -> Step:
+    left_out = [one for one in members.working() if one in pending]
     values = {"smoke_test_new": new, "smoke_test_left_out": left_out}
     words = (_SITE, "--limit", f"{first},localhost", "--tags", "smoke_test", *_variables(values))
     return Step(words=words, reason=reason)

@@ -97,12 +97,12 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         if removes:
             trust.give_up_key(secrets)
         planned = steps(change.action, change.node, before=before, after=after)
-        seconds = _run_all(change, planned, environment, reporter)
+        seconds = run_all(change.inventory, planned, environment, reporter)
         if removes:
             trust.forget(secrets, change.node)
         pending = node_record.pending(records(secrets), after.names)
         last = smoke_step(change.action, change.node, after, pending)
-        seconds |= _run_all(change, [last] if last else [], environment, reporter)
+        seconds |= run_all(change.inventory, [last] if last else [], environment, reporter)
     return Changed(
         action=str(change.action),
         node=change.node,
@@ -160,15 +160,19 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _run_all(
-    change: Change, wanted: Sequence[Step], environment: Mapping[str, str], reporter: Reporter
+def run_all(
+    inventory: Path, wanted: Sequence[Step], environment: Mapping[str, str], reporter: Reporter
 ) -> dict[str, float]:
-    """Seconds of each playbook, by its words."""
+    """Runs playbooks one after the other; seconds of each, by its words.
+
+    Raises:
+        CommandFailed: one did not succeed.
+    """
     seconds = {}
     for step in wanted:
         reporter.on_step(step)
         played = play(
-            change.inventory,
+            inventory,
             step.words,
             environment=environment,
             on_line=reporter.on_line,

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
-import sys
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Condition
 
-from provision.core import join
+from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
-from provision.edges import process
+from provision.core.node_life import new_pairs_step, restore_steps
+from provision.edges import cluster_lock, ssh
 from provision.edges.files import write_file
 from provision.errors import CommandFailed
+from provision.fleet.node_life import Reporter, records, run_all
+from provision.fleet.site import read_members, secrets_of
 from provision.model import Machine
 
-_CHECKOUT = Path(__file__).parents[2]
-_PLAY_SECONDS = 3600.0
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Calls of machines that are not nodes yet: each calls once, and a restore may be cut off after that."""
+
+    path: Path
+
+    def read(self) -> dict[str, join.Call]:
+        """Calls by the name that was answered."""
+        if not self.path.is_file():
+            return {}
+        found = json.loads(self.path.read_text())
+        return {
+            name: join.Call(**{**call, "host_keys": tuple(call["host_keys"])}) for name, call in found.items()
+        }
+
+    def add(self, name: str, call: join.Call) -> None:
+        self._write({**self.read(), name: call})
+
+    def remove(self, names: Collection[str]) -> None:
+        """Forgets those that are nodes now."""
+        self._write({name: call for name, call in self.read().items() if name not in names})
+
+    def _write(self, calls: Mapping[str, join.Call]) -> None:
+        text = json.dumps({name: asdict(call) for name, call in calls.items()}, indent=2)
+        write_file(self.path, text + "\n", mode=0o600)
 
 
 @dataclass(slots=True)
@@ -26,8 +53,17 @@ class Arrivals:
 
     machines: Sequence[Machine]
     on_arrival: Callable[[str, join.Call], None]
+    ledger: Ledger | None = None
     arrived: dict[str, join.Call] = field(default_factory=dict)
     changed: Condition = field(default_factory=Condition)
+
+    def recall(self, answers: Callable[[Machine], bool]) -> None:
+        """Takes in those that called before a restore was cut off, where they still answer."""
+        calls = self.ledger.read() if self.ledger else {}
+        for machine in self.machines:
+            if (call := calls.get(machine.name)) and call.address == machine.address and answers(machine):
+                self.arrived[machine.name] = call
+                self.on_arrival(machine.name, call)
 
     def on_call(self, call: join.Call) -> dict[str, str]:
         """The answer to a call; a machine whose first boot was cut off calls again, and gets it again."""
@@ -40,6 +76,8 @@ class Arrivals:
         with self.changed:
             known = machine.known_hosts.read_text() if machine.known_hosts.exists() else ""
             write_file(machine.known_hosts, with_host_keys(known, machine.address, call.host_keys))
+            if self.ledger:
+                self.ledger.add(machine.name, call)
             self.arrived[machine.name] = call
             self.on_arrival(machine.name, call)
             self.changed.notify_all()
@@ -64,29 +102,37 @@ class Arrivals:
                 self.changed.wait(min(left, 1.0))
 
 
-def play(
-    name: str,
-    inventory: Path,
-    words: Sequence[str] = (),
-    *,
-    on_line: Callable[[str], None],
-    environment: Mapping[str, str],
-) -> None:
-    """Runs a playbook of this checkout.
+def make_nodes(
+    names: Collection[str], inventory: Path, environment: Mapping[str, str], reporter: Reporter
+) -> list[str]:
+    """Machines that have called become nodes, the others are told, and the new ones are tested.
+
+    Returns those of the others that did not answer; they are told at the next contact.
 
     Raises:
-        CommandFailed: it did not succeed.
+        Busy: another controller works on the cluster.
+        ProvisionError: a playbook failed; run again, it goes on.
     """
-    program = Path(sys.executable).parent / "ansible-playbook"
-    argv: list[str | Path] = [program, f"playbooks/{name}", "-i", inventory.resolve(), *words]
-    status = process.stream(
-        argv,
-        timeout_seconds=_PLAY_SECONDS,
-        on_line=on_line,
-        cwd=_CHECKOUT,
-        env={**environment, "ANSIBLE_NOCOLOR": "1"},
-    )
-    if status != 0:
-        raise CommandFailed(
-            f"run playbooks/{name}", found=f"it ended with status {status}", fix="Its last lines are above."
-        )
+    secrets = secrets_of(inventory, environment=environment)
+    with cluster_lock.hold(secrets, f"provision restore {' '.join(sorted(names))}"):
+        members = read_members(inventory, environment=environment)
+        run_all(inventory, restore_steps(names, members), environment, reporter)
+        pending = node_record.pending(records(secrets), members.names)
+        last = new_pairs_step(names, members, pending) if set(names) != set(members.names) else None
+        run_all(inventory, [last] if last else [], environment, reporter)
+        ledger_of(secrets).remove(names)
+    return pending
+
+
+def ledger_of(secrets: Path) -> Ledger:
+    """A site's, beside its secrets."""
+    return Ledger(path=secrets / "arrived.json")
+
+
+def answers(machine: Machine) -> bool:
+    """Whether it is reached with the host keys that it called with."""
+    try:
+        ssh.run(machine, ("true",), timeout_seconds=10)
+    except CommandFailed:
+        return False
+    return True

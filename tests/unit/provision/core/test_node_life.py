@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from provision.core.node_life import Action, Members, members_in, smoke_step, steps
+from provision.core.node_life import (
+    Action,
+    Members,
+    members_in,
+    new_pairs_step,
+    restore_steps,
+    smoke_step,
+    steps,
+)
 
 THREE = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="")
 LED = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="te1")
@@ -40,6 +48,33 @@ def test_the_clocks_follow_where_their_leader_has_gone_or_moved() -> None:
     assert planned(Action.replace, "te1", LED)[1:] == [TELL, CLOCK]
     assert planned(Action.remove, "te2", LED) == [TELL]
     assert planned(Action.replace, "te2", LED)[1:] == [TELL]
+
+
+def restored(*names: str, members: Members = THREE) -> list[tuple[str, ...]]:
+    return [step.words for step in restore_steps(names, members)]
+
+
+def test_machines_from_an_image_cost_the_others_one_call() -> None:
+    limit = ("--limit", "te2,te3,localhost", "--skip-tags", "smoke_test")
+    accepted = ("--extra-vars", '{"ssh_trust_replaced_nodes": ["te2", "te3"]}')
+
+    assert restored("te3", "te2") == [("playbooks/restore.yml", *limit, *accepted), TELL]
+    assert restored("te1", members=LED)[1:] == [TELL, CLOCK]
+
+
+def test_where_all_are_from_an_image_one_playbook_does_it() -> None:
+    accepted = ("--extra-vars", '{"ssh_trust_replaced_nodes": ["te1", "te2", "te3"]}')
+
+    assert restored("te1", "te2", "te3") == [("playbooks/restore.yml", *accepted)]
+
+
+def test_the_pairs_of_all_machines_from_an_image_are_tested_once() -> None:
+    found = new_pairs_step(("te3", "te2"), THREE, ())
+
+    assert found
+    assert found.words[1:3] == ("--limit", "te2,localhost")
+    assert found.words[-1] == '{"smoke_test_new": ["te2", "te3"]}'
+    assert new_pairs_step(("te2",), THREE.after(Action.drain, "te2"), ()) is None
 
 
 def smoke(action: Action, name: str, after: Members, pending: tuple[str, ...] = ()) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.join import Call
 from provision.errors import CommandFailed
-from provision.fleet.restore import Arrivals
+from provision.fleet.restore import Arrivals, Ledger
 from provision.model import Machine
 
 
@@ -51,3 +51,35 @@ def test_a_machine_at_another_address_waits_and_nothing_is_written(machine: Mach
     assert machine.known_hosts.read_text() == before
     with pytest.raises(CommandFailed, match="wait for te3"):
         arrivals.wait(0.01)
+
+
+def test_a_restore_that_was_cut_off_remembers_who_had_called(machine: Machine, tmp_path: Path) -> None:
+    ledger = Ledger(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+
+    again = Arrivals([machine], lambda *_: None, ledger)
+    again.recall(lambda _: True)
+    again.wait(0.0)
+
+    assert again.arrived == {"te3": call("10.0.0.3")}
+
+
+def test_a_machine_that_called_and_is_gone_is_waited_for(machine: Machine, tmp_path: Path) -> None:
+    ledger = Ledger(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+
+    again = Arrivals([machine], lambda *_: None, ledger)
+    again.recall(lambda _: False)
+
+    with pytest.raises(CommandFailed, match="wait for te3"):
+        again.wait(0.01)
+
+
+def test_a_machine_that_became_a_node_is_forgotten(machine: Machine, tmp_path: Path) -> None:
+    ledger = Ledger(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+
+    ledger.remove(["te3"])
+
+    assert ledger.read() == {}
+    assert ledger.path.stat().st_mode & 0o777 == 0o600
