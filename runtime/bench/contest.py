@@ -42,10 +42,10 @@ class Workload:
     width: int = 512
     depth: int = 8
     vocabulary: int = 2048
-    sequence: int = 16
+    sequence: int = 4
     micro_batch: int = 1
     accumulation: int = 2
-    steps: int = 6
+    steps: int = 12
     warm_up: int = 2
 
 
