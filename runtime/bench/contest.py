@@ -35,8 +35,8 @@ class Contestant:
 class Workload:
     """What every contestant trains: a stack of nn.TransformerEncoderLayer between two embeddings, in bf16.
 
-    So few tokens because a processor without bf16 instructions multiplies at 1 to 10 GFLOP/s, which is the same for
-    every contestant and would bury what they differ in. On a GPU, ask for more.
+    So few tokens because a processor without bf16 instructions multiplies at 1 to 10 GFLOP/s: alike for every
+    contestant, it would bury what they differ in. On a GPU, ask for more.
     """
 
     width: int = 512
