@@ -16,8 +16,8 @@ from provision.core.node_life import Step
 from provision.edges.join_server import listening
 from provision.errors import BadInput
 from provision.fleet.node_life import Reporter
-from provision.fleet.restore import Arrivals, answers, ledger_of, make_nodes
-from provision.fleet.site import read_site, secrets_of
+from provision.fleet.restore import Arrivals, RestoredSite, answers, make_nodes
+from provision.fleet.site import read_members, read_site, secrets_of
 from provision.model import Machine
 
 PORT = 8765
@@ -42,20 +42,24 @@ def restore(
     """
     started = time.monotonic()
     machines = _chosen(read_site(inventory, environment=os.environ), nodes or [])
-    secrets = secrets_of(inventory, environment=os.environ)
-    secret = _secret(secrets / "join_secret")
+    site = RestoredSite(
+        inventory=inventory,
+        secrets=secrets_of(inventory, environment=os.environ),
+        members=read_members(inventory, environment=os.environ),
+    )
+    secret = _secret(site.secrets / "join_secret")
 
     def on_arrival(name: str, call: Call) -> None:
         _out.print(
             f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}"
         )
 
-    arrivals = Arrivals(machines, on_arrival, ledger_of(secrets))
+    arrivals = Arrivals(machines, on_arrival, site.ledger)
     arrivals.recall(answers)
     with listening(address, port, secret=secret, on_call=arrivals.on_call):
         _out.print(f"waiting at port {port} for {', '.join(machine.name for machine in machines)}")
         arrivals.wait(timeout)
-    pending = make_nodes(arrivals.arrived, inventory, os.environ, Reporter(on_step=_say_step, on_line=_say))
+    pending = make_nodes(arrivals.arrived, site, os.environ, Reporter(on_step=_say_step, on_line=_say))
     if pending:
         _say(f"pending: {', '.join(pending)} did not answer; the next node command or site.yml tells them")
     _out.print(

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path, PurePosixPath
-
-import fabric
-import paramiko
-from invoke.exceptions import CommandTimedOut
+from typing import TYPE_CHECKING
 
 from provision.edges.process import Finished
 from provision.errors import CommandFailed
 from provision.model import Machine
+
+if TYPE_CHECKING:
+    import fabric
 
 _WINDOW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
@@ -42,6 +42,9 @@ class _Lines(StringIO):
 
 @contextmanager
 def _connected(machine: Machine) -> Iterator[fabric.Connection]:
+    import fabric  # here, since it takes a third of a second, and many commands ask no machine
+    import paramiko
+
     connection = fabric.Connection(
         machine.address,
         user=machine.user,
@@ -84,6 +87,8 @@ def run(
         CommandFailed: the machine cannot be reached or trusted, the time ran out,
             or `check` and the status was not 0.
     """
+    from invoke.exceptions import CommandTimedOut
+
     started = time.monotonic()
     command = shlex.join(argv)
     with _connected(machine) as connection:

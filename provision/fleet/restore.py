@@ -11,12 +11,11 @@ from threading import Condition
 
 from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
-from provision.core.node_life import new_pairs_step, restore_steps
+from provision.core.node_life import Members, new_pairs_step, restore_steps
 from provision.edges import cluster_lock, ssh
 from provision.edges.files import write_file
 from provision.errors import CommandFailed
 from provision.fleet.node_life import Reporter, records, run_all
-from provision.fleet.site import read_members, secrets_of
 from provision.model import Machine
 
 
@@ -102,8 +101,22 @@ class Arrivals:
                 self.changed.wait(min(left, 1.0))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredSite:
+    """A site as it is read before its machines call: they need not wait for that."""
+
+    inventory: Path
+    secrets: Path
+    members: Members
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who has called and is no node yet, beside the site's secrets."""
+        return Ledger(path=self.secrets / "arrived.json")
+
+
 def make_nodes(
-    names: Collection[str], inventory: Path, environment: Mapping[str, str], reporter: Reporter
+    names: Collection[str], site: RestoredSite, environment: Mapping[str, str], reporter: Reporter
 ) -> list[str]:
     """Machines that have called become nodes, the others are told, and the new ones are tested.
 
@@ -113,20 +126,14 @@ def make_nodes(
         Busy: another controller works on the cluster.
         ProvisionError: a playbook failed; run again, it goes on.
     """
-    secrets = secrets_of(inventory, environment=environment)
-    with cluster_lock.hold(secrets, f"provision restore {' '.join(sorted(names))}"):
-        members = read_members(inventory, environment=environment)
-        run_all(inventory, restore_steps(names, members), environment, reporter)
-        pending = node_record.pending(records(secrets), members.names)
+    members = site.members
+    with cluster_lock.hold(site.secrets, f"provision restore {' '.join(sorted(names))}"):
+        run_all(site.inventory, restore_steps(names, members), environment, reporter)
+        pending = node_record.pending(records(site.secrets), members.names)
         last = new_pairs_step(names, members, pending) if set(names) != set(members.names) else None
-        run_all(inventory, [last] if last else [], environment, reporter)
-        ledger_of(secrets).remove(names)
+        run_all(site.inventory, [last] if last else [], environment, reporter)
+        site.ledger.remove(names)
     return pending
-
-
-def ledger_of(secrets: Path) -> Ledger:
-    """A site's, beside its secrets."""
-    return Ledger(path=secrets / "arrived.json")
 
 
 def answers(machine: Machine) -> bool:

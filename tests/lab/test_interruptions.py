@@ -118,7 +118,7 @@ def image(
     folder = tmp_path_factory.mktemp("baked")
     words = ("-i", str(cut_lab.inventory), "--output", str(folder / "image"))
     provision("image", "bake", "te1", *words, "--controller", "10.77.218.1:8765", timeout_seconds=550)
-    shutil.copy(cut_lab.inventory / "secrets" / "join_secret", folder)
+    shutil.copy(cut_lab.lab.folder / "secrets" / "join_secret", folder)
     return folder / "image", folder / "join_secret"
 
 
@@ -140,7 +140,7 @@ def test_a_restore_that_is_cut_off_is_started_again(
 ) -> None:
     """Killed as soon as it says this; the machines do not call a second time once they have a name."""
     machines.reset()
-    secrets = machines.inventory / "secrets"
+    secrets = machines.lab.folder / "secrets"
     secrets.mkdir(exist_ok=True, mode=0o700)
     shutil.copy(image[1], secrets)
     first = begin(tmp_path / "log", "provision", "restore", "-i", machines.inventory)
