@@ -29,7 +29,7 @@ Strike = Callable[[subprocess.Popen[bytes]], None]
 
 @pytest.fixture(scope="module")
 def cut_lab(mirror: None, lab_machine: None) -> Iterator[LabUnderTest]:
-    yield from made("cut", "10.77.217.0/24", 3)
+    yield from made("cut", "10.77.217.0/24", 2)
 
 
 @pytest.fixture(scope="module")
