@@ -58,7 +58,7 @@ def test_every_stage_in_bf16_stays_within_its_precision(
 
     for stage, history in enumerate(histories):
         assert history.losses == pytest.approx(plain.losses, rel=2e-2), f"stage {stage}"
-        assert history.losses == pytest.approx(peer[2, True], rel=2e-2), f"stage {stage}"
+        assert history.losses == pytest.approx(peer[max(stage, 1), True], rel=2e-2), f"stage {stage}"
 
 
 OPTIMIZERS = [
