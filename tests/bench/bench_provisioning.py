@@ -48,7 +48,7 @@ def site(inventory: Path) -> dict[str, float]:
         "playbooks/site.yml",
         "-i",
         inventory,
-        env={"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_roles", "ANSIBLE_NOCOLOR": "1"},
+        env={"ANSIBLE_NOCOLOR": "1"},
     )
     matches = [found for line in printed.splitlines() if (found := ROLE_LINE.match(line))]
     rows = {found["role"]: float(found["seconds"]) for found in matches}
