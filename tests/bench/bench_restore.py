@@ -54,14 +54,20 @@ def bake(output: Path) -> float:
     return time.monotonic() - started
 
 
-def restored(image: Path, secret: Path) -> float:
+def site_with(secrets: Path) -> Path:
+    """The new machines' inventory with the secrets of the site whose image they have."""
+    site = Path(shutil.copytree(LABS / RESTORED / "inventory", secrets.parent / "site", symlinks=True))
+    own = f"{LABS / RESTORED}/secrets"
+    for path in site.rglob("*.yml"):
+        path.write_text(path.read_text().replace(own, str(secrets)))
+    return site
+
+
+def restored(image: Path, secrets: Path) -> float:
     """Nobody does anything after power-on: the controller waits since before, and the machines call."""
     up(RESTORED, "--image", image)  # so that there is an inventory; then they are as new machines again
     command(BIN / "provision", "lab", "power", "off", "te1", "te2", "--name", RESTORED)
-    folder = LABS / RESTORED / "secrets"  # a site has one inventory; these two labs have two
-    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-    shutil.copy(secret, folder)
-    words = [BIN / "provision", "restore", "-i", LABS / RESTORED / "inventory"]
+    words = [BIN / "provision", "restore", "-i", site_with(secrets)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as waiting:
         assert waiting.stdout is not None
         sys.stderr.write(waiting.stdout.readline())  # it listens
@@ -85,9 +91,9 @@ def main() -> None:
             sizes = ", ".join(
                 f"{path.name} {path.stat().st_size / 1e6:.0f} MB" for path in image.glob("*.zst")
             )
-            secret = shutil.copy(LABS / NOTHING / "secrets" / "join_secret", place)
+            secrets = Path(shutil.copytree(LABS / NOTHING / "secrets", Path(place) / "secrets"))
             command(BIN / "provision", "lab", "down", "--name", NOTHING)
-            again = restored(image, Path(secret))
+            again = restored(image, secrets)
         finally:
             for name in (NOTHING, RESTORED):
                 command(BIN / "provision", "lab", "down", "--name", name)
