@@ -20,7 +20,7 @@ HELD = {("clusterwright", 1): 10.0, ("clusterwright", 2): 9.0, ("clusterwright",
 def test_what_each_contestant_holds_is_what_its_stage_keeps(tmp_path: Path) -> None:
     result = tmp_path / "bench.json"
     words = ("--peers", "fsdp2", "--rounds", "1", "--width", "128", "--depth", "4", "--steps", "1")
-    words += ("--vocabulary", "64")
+    words += ("--vocabulary", "64", "--sequence", "128", "--micro-batch", "2")  # so many that losses agree
     subprocess.run(
         [sys.executable, "-m", "runtime", "bench", "zero", *words, "--json", str(result)],
         check=True,
