@@ -54,7 +54,7 @@ def restore(
             f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}"
         )
 
-    arrivals = Arrivals(machines, on_arrival, site.ledger)
+    arrivals = Arrivals(machines, on_arrival, site.calls)
     arrivals.recall(answers)
     with listening(address, port, secret=secret, on_call=arrivals.on_call):
         _out.print(f"waiting at port {port} for {', '.join(machine.name for machine in machines)}")

@@ -54,6 +54,14 @@ class Step:
     spares: bool = False
 
 
+_TELL = Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True)
+_CLOCKS = Step(
+    words=(_SITE, "--tags", "time_sync"),
+    reason="the others followed the clock of another machine",
+    spares=True,
+)
+
+
 def members_in(listed: Mapping[str, Any]) -> Members:
     """From what `ansible-inventory --list` prints."""
     names = tuple(listed.get("cluster", {}).get("hosts", ()))
@@ -80,6 +88,11 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
     return found
 
 
+def are_all(names: Collection[str], members: Members) -> bool:
+    """Whether there is no other node: one playbook then does everything, the smoke test too."""
+    return set(names) >= set(members.names)
+
+
 def restore_steps(names: Collection[str], members: Members) -> list[Step]:
     """What makes nodes of machines from an image; unless they are all nodes, the smoke test is to follow.
 
@@ -88,20 +101,12 @@ def restore_steps(names: Collection[str], members: Members) -> list[Step]:
     """
     chosen = [name for name in members.names if name in names]
     accept = _variables({"ssh_trust_replaced_nodes": chosen})
-    if len(chosen) == len(members.names):
+    if are_all(names, members):
         return [Step(words=(_RESTORE, *accept), reason="what is one machine's own, and the test of all")]
     limit = ("--limit", ",".join([*chosen, "localhost"]), "--skip-tags", "smoke_test")
     reason = f"what is one machine's own, on {', '.join(chosen)}"
     found = [Step(words=(_RESTORE, *limit, *accept), reason=reason), _TELL]
     return [*found, _CLOCKS] if members.leader in names else found
-
-
-_TELL = Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True)
-_CLOCKS = Step(
-    words=(_SITE, "--tags", "time_sync"),
-    reason="the others followed the clock of another machine",
-    spares=True,
-)
 
 
 def _full(name: str, *, replaced: bool) -> Step:

@@ -11,7 +11,7 @@ from threading import Condition
 
 from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
-from provision.core.node_life import Members, new_pairs_step, restore_steps
+from provision.core.node_life import Members, are_all, new_pairs_step, restore_steps
 from provision.edges import cluster_lock, ssh
 from provision.edges.files import write_file
 from provision.errors import CommandFailed
@@ -20,7 +20,7 @@ from provision.model import Machine
 
 
 @dataclass(slots=True, kw_only=True)
-class Ledger:
+class CallRecord:
     """Calls of machines that are not nodes yet: each calls once, and a restore may be cut off after that."""
 
     path: Path
@@ -52,13 +52,13 @@ class Arrivals:
 
     machines: Sequence[Machine]
     on_arrival: Callable[[str, join.Call], None]
-    ledger: Ledger | None = None
+    record: CallRecord | None = None
     arrived: dict[str, join.Call] = field(default_factory=dict)
     changed: Condition = field(default_factory=Condition)
 
     def recall(self, answers: Callable[[Machine], bool]) -> None:
         """Takes in those that called before a restore was cut off, where they still answer."""
-        calls = self.ledger.read() if self.ledger else {}
+        calls = self.record.read() if self.record else {}
         for machine in self.machines:
             if (call := calls.get(machine.name)) and call.address == machine.address and answers(machine):
                 self.arrived[machine.name] = call
@@ -75,8 +75,8 @@ class Arrivals:
         with self.changed:
             known = machine.known_hosts.read_text() if machine.known_hosts.exists() else ""
             write_file(machine.known_hosts, with_host_keys(known, machine.address, call.host_keys))
-            if self.ledger:
-                self.ledger.add(machine.name, call)
+            if self.record:
+                self.record.add(machine.name, call)
             self.arrived[machine.name] = call
             self.on_arrival(machine.name, call)
             self.changed.notify_all()
@@ -110,9 +110,9 @@ class RestoredSite:
     members: Members
 
     @property
-    def ledger(self) -> Ledger:
+    def calls(self) -> CallRecord:
         """Who has called and is no node yet, beside the site's secrets."""
-        return Ledger(path=self.secrets / "arrived.json")
+        return CallRecord(path=self.secrets / "arrived.json")
 
 
 def make_nodes(
@@ -130,9 +130,9 @@ def make_nodes(
     with cluster_lock.hold(site.secrets, f"provision restore {' '.join(sorted(names))}"):
         run_all(site.inventory, restore_steps(names, members), environment, reporter)
         pending = node_record.pending(records(site.secrets), members.names)
-        last = new_pairs_step(names, members, pending) if set(names) != set(members.names) else None
+        last = None if are_all(names, members) else new_pairs_step(names, members, pending)
         run_all(site.inventory, [last] if last else [], environment, reporter)
-        site.ledger.remove(names)
+        site.calls.remove(names)
     return pending
 
 

@@ -16,15 +16,10 @@ from pathlib import Path
 from provision.lab import record
 from provision.lab.layout import folder_of
 from tests.bench.bench_provisioning import BIN, LABS, command, site
+from tests.lab.conftest import COUNTING_SSH
 
 LAB, SUBNET = "bnode", "10.77.219.0/24"
 SIZES = (4, 8)
-# Stands in ssh's place for Ansible: notes the machine of each call, then is ssh.
-COUNTING_SSH = """\
-#!/bin/bash
-for word in "$@"; do case "$word" in 10.77.*) echo "$word" >> {log}; break;; esac; done
-exec ssh "$@"
-"""
 
 
 def hosts_of(full: str, count: int) -> str:

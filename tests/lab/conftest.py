@@ -25,6 +25,13 @@ NAME = "test"
 SUBNET = "10.77.200.0/24"
 NODES = 4
 
+# Stands in ssh's place for Ansible: notes the machine of each call, then is ssh.
+COUNTING_SSH = """\
+#!/bin/bash
+for word in "$@"; do case "$word" in 10.77.*) echo "$word" >> {log}; break;; esac; done
+exec ssh "$@"
+"""
+
 Finished = subprocess.CompletedProcess[str]
 
 

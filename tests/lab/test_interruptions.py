@@ -66,14 +66,14 @@ def cut_off(lab: LabUnderTest, after_seconds: float, strike: Strike, log: Path) 
     process = begin(log, "ansible-playbook", "playbooks/site.yml", "-i", lab.inventory)
     try:
         time.sleep(after_seconds)
-        at = [*TASK.findall(log.read_text()), "before the first task"]
+        tasks = TASK.findall(log.read_text())
         strike(process)
         process.wait(timeout=900)
     finally:
         if process.poll() is None:
             kill(process)
     assert process.returncode != 0
-    return at[-2] if len(at) > 1 else at[0]
+    return str(tasks[-1]) if tasks else "nothing yet"
 
 
 def converges(lab: LabUnderTest, what: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from provision.lab import record
-from tests.lab.conftest import Finished, LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import COUNTING_SSH, Finished, LabUnderTest, changed, playbook, provision
 
 pytestmark = pytest.mark.long
 KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -33,11 +33,6 @@ LEFT_BEHIND = re.compile(
     r"|^/etc/(fstab|machine-id|ld\.so\.cache|timezone|localtime|(passwd|group|shadow|gshadow|subuid|subgid)-)$"
     r"|^/usr/share/lintian/overrides/tzdata$|/__pycache__/"
 )
-COUNTING_SSH = """\
-#!/bin/bash
-for word in "$@"; do case "$word" in 10.77.*) echo "$word" >> {log}; break;; esac; done
-exec ssh "$@"
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

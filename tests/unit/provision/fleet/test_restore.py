@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.join import Call
 from provision.errors import CommandFailed
-from provision.fleet.restore import Arrivals, Ledger
+from provision.fleet.restore import Arrivals, CallRecord
 from provision.model import Machine
 
 
@@ -54,10 +54,10 @@ def test_a_machine_at_another_address_waits_and_nothing_is_written(machine: Mach
 
 
 def test_a_restore_that_was_cut_off_remembers_who_had_called(machine: Machine, tmp_path: Path) -> None:
-    ledger = Ledger(path=tmp_path / "arrived.json")
-    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+    record = CallRecord(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, record).on_call(call("10.0.0.3"))
 
-    again = Arrivals([machine], lambda *_: None, ledger)
+    again = Arrivals([machine], lambda *_: None, record)
     again.recall(lambda _: True)
     again.wait(0.0)
 
@@ -65,10 +65,10 @@ def test_a_restore_that_was_cut_off_remembers_who_had_called(machine: Machine, t
 
 
 def test_a_machine_that_called_and_is_gone_is_waited_for(machine: Machine, tmp_path: Path) -> None:
-    ledger = Ledger(path=tmp_path / "arrived.json")
-    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+    record = CallRecord(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, record).on_call(call("10.0.0.3"))
 
-    again = Arrivals([machine], lambda *_: None, ledger)
+    again = Arrivals([machine], lambda *_: None, record)
     again.recall(lambda _: False)
 
     with pytest.raises(CommandFailed, match="wait for te3"):
@@ -76,10 +76,10 @@ def test_a_machine_that_called_and_is_gone_is_waited_for(machine: Machine, tmp_p
 
 
 def test_a_machine_that_became_a_node_is_forgotten(machine: Machine, tmp_path: Path) -> None:
-    ledger = Ledger(path=tmp_path / "arrived.json")
-    Arrivals([machine], lambda *_: None, ledger).on_call(call("10.0.0.3"))
+    record = CallRecord(path=tmp_path / "arrived.json")
+    Arrivals([machine], lambda *_: None, record).on_call(call("10.0.0.3"))
 
-    ledger.remove(["te3"])
+    record.remove(["te3"])
 
-    assert ledger.read() == {}
-    assert ledger.path.stat().st_mode & 0o777 == 0o600
+    assert record.read() == {}
+    assert record.path.stat().st_mode & 0o777 == 0o600
