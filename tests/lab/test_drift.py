@@ -13,7 +13,7 @@ from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-clusterwright.conf"
 DRIFT = (
-    f"sed -i 's/PasswordAuthentication no/PasswordAuthentication yes/' {DROP_IN} && systemctl reload ssh",
+    f"sed -i 's/PasswordAuthentication no/PasswordAuthentication yes/' {DROP_IN} && systemctl restart ssh",
     "systemctl disable --now chrony",
     "umount /data",
     "sed -i '/te1$/d' /etc/hosts; echo 10.9.9.9 te4 >> /etc/hosts",

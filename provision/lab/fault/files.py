@@ -24,9 +24,9 @@ rmdir "${1%/*}" 2>/dev/null || true"""
 _CHANGE_KEYS = """set -e; cd /etc/ssh; [ ! -d kept ] || exit 0
 mkdir -p kept.new; cp -a ssh_host_*_key ssh_host_*_key.pub kept.new/; mv kept.new kept
 rm -f ssh_host_*_key ssh_host_*_key.pub; ssh-keygen -q -t ed25519 -N '' -f ssh_host_ed25519_key
-systemctl reload ssh"""
+systemctl restart ssh"""
 _RESTORE_KEYS = """set -e; cd /etc/ssh; rm -rf kept.new; [ -d kept ] || exit 0
-rm -f ssh_host_*_key ssh_host_*_key.pub; cp -a kept/. .; rm -r kept; systemctl reload ssh"""
+rm -f ssh_host_*_key ssh_host_*_key.pub; cp -a kept/. .; rm -r kept; systemctl restart ssh"""
 
 
 def _shell(target: Target, program: str, *words: str) -> Argv:
