@@ -10,7 +10,14 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from runtime.errors import BadInput
 from runtime.zero.checkpoint.folder import Entry, read_latest
@@ -80,8 +87,15 @@ def export(
 
     types = {Type.fp32: None, Type.bf16: torch.bfloat16, Type.fp16: torch.float16}
     entry = _chosen(folder)
-    with Console(stderr=True).status(f"exporting {entry.path}"):
-        files = write(entry, target, dtype=types[dtype], file_bytes=int(file_gigabytes * 1e9))
+    with _bytes_progress() as progress:
+        task = progress.add_task("exporting", total=None)
+        files = write(
+            entry,
+            target,
+            dtype=types[dtype],
+            file_bytes=int(file_gigabytes * 1e9),
+            on_progress=lambda written, total: progress.update(task, completed=written, total=total),
+        )
     for file in files:
         typer.echo(f"{file}  {file.stat().st_size} bytes")
 
@@ -101,6 +115,11 @@ def import_(
         made = import_checkpoint(source, folder)
     [verdict] = verify_entries(find(made), read=False)
     typer.echo(f"{made}  step {verdict.step}  {verdict.size} bytes")
+
+
+def _bytes_progress() -> Progress:
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True)
 
 
 def _chosen(folder: Path) -> Entry:

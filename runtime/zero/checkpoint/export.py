@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from runtime.errors import BadInput, CheckpointFailed
-from runtime.zero.checkpoint.folder import Entry, sync_folder, write_atomically
+from runtime.zero.checkpoint.folder import Entry, commit, write_atomically
 from runtime.zero.checkpoint.manifest import inspect
 from runtime.zero.checkpoint.save import PROGRESS
 from runtime.zero.checkpoint.state import MODEL
@@ -27,10 +29,13 @@ NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
 INDEX = "model.safetensors.index.json"
+Progress = Callable[[int, int], None]  # bytes of weights that are written, and of all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,27 +52,36 @@ class Weight:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
-def export(entry: Entry, target: Path, *, dtype: torch.dtype | None, file_bytes: int) -> list[Path]:
+def export(
+    entry: Entry,
+    target: Path,
+    *,
+    dtype: torch.dtype | None,
+    file_bytes: int,
+    on_progress: Progress = lambda written, total: None,
+) -> list[Path]:
     """Writes model.safetensors, or several files of at most `file_bytes` with an index.
 
     Args:
         dtype: type of floating weights in the files; as they were trained (fp32) where None.
 
     Raises:
-        CheckpointFailed: the checkpoint is damaged.
+        CheckpointFailed: the checkpoint is damaged, or the disk takes no more; nothing is left then.
         BadInput: the target exists.
     """
     _check(entry, target)
-    target.mkdir(parents=True)
-    progress = torch.load(entry.path / PROGRESS, weights_only=True)
-    whole = {key: value for key, value in progress["tensors"].items() if key.startswith(MODEL)}
-    parts = split_by_size(_weights(entry.path, whole, dtype), file_bytes)
-    names = _file_names(len(parts))
-    for name, weights in zip(names, parts, strict=True):
-        _write(target / name, weights, entry.path, whole)
-    if len(parts) > 1:
-        _write_index(target, dict(zip(names, parts, strict=True)))
-    sync_folder(target)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    try:
+        partial.mkdir(parents=True)
+        names = _write_all(entry.path, partial, dtype, file_bytes, on_progress)
+        commit(partial, target)
+    except OSError as e:
+        raise CheckpointFailed(
+            f"export {entry.path} to {target}", found=str(e), fix="See `df` and `ls -ld` there."
+        ) from e
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return [target / name for name in names]
 
 
@@ -112,6 +126,23 @@ def _check(entry: Entry, target: Path) -> None:
         raise BadInput(f"export to {target}", found="it exists", fix="Name a new folder.")
 
 
+def _write_all(
+    path: Path, folder: Path, dtype: torch.dtype | None, file_bytes: int, on_progress: Progress
+) -> list[str]:
+    whole = torch.load(path / PROGRESS, weights_only=True)["tensors"]
+    weights = _weights(path, {key: value for key, value in whole.items() if key.startswith(MODEL)}, dtype)
+    parts = split_by_size(weights, file_bytes)
+    names = _file_names(len(parts))
+    written, total = 0, sum(weight.size for weight in weights)
+    for name, part in zip(names, parts, strict=True):
+        for weight in _write(folder / name, part, path, whole):
+            written += weight.size
+            on_progress(written, total)
+    if len(parts) > 1:
+        _write_index(folder, dict(zip(names, parts, strict=True)))
+    return names
+
+
 def _weights(path: Path, whole: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> list[Weight]:
     sharded = FileSystemReader(path).read_metadata().state_dict_metadata
     found = {
@@ -129,22 +160,30 @@ def _weights(path: Path, whole: Mapping[str, torch.Tensor], dtype: torch.dtype |
     ]
 
 
-def _read(key: str, shape: tuple[int, ...], path: Path, whole: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _read(weight: Weight, path: Path, whole: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    key = MODEL + weight.name
     if key in whole:
-        return whole[key]
-    tensors = {key: torch.empty(shape)}
+        return whole[key].to(weight.dtype)
+    tensors = {key: torch.empty(weight.shape, dtype=weight.dtype)}
     with warnings.catch_warnings():  # that there is no process group is the point
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         state_dict_loader.load(tensors, storage_reader=FileSystemReader(path), no_dist=True)
     return tensors[key]
 
 
-def _write(file: Path, weights: list[Weight], path: Path, whole: Mapping[str, torch.Tensor]) -> None:
+def _write(
+    file: Path, weights: list[Weight], path: Path, whole: Mapping[str, torch.Tensor]
+) -> Iterator[Weight]:
+    """Yields each weight when it is in the file."""
     with file.open("wb") as stream:
         stream.write(header_of(weights))
         for weight in weights:
-            tensor = _read(MODEL + weight.name, weight.shape, path, whole).to(weight.dtype).contiguous()
+            tensor = _read(weight, path, whole).contiguous()
             stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            del tensor  # before the next one is read
+            yield weight
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _file_names(count: int) -> list[str]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,8 +25,11 @@ BUFFER = torch.tensor([3, 4])
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Entry:
-    folder = tmp_path / "checkpoints" / "global_step1"
-    tensors: dict[str, torch.Tensor] = {f"model.{name}": value for name, value in WEIGHTS.items()}
+    return saved(tmp_path / "checkpoints" / "global_step1", WEIGHTS)
+
+
+def saved(folder: Path, weights: Mapping[str, torch.Tensor]) -> Entry:
+    tensors: dict[str, torch.Tensor] = {f"model.{name}": value for name, value in weights.items()}
     tensors["optimizer.layer.weight.exp_avg"] = torch.zeros(3, 4)
     with pytest.warns(UserWarning, match="save in a single process"):
         state_dict_saver.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=True)
@@ -90,6 +97,60 @@ def test_a_damaged_checkpoint_is_not_exported(checkpoint: Entry, tmp_path: Path)
 def test_an_export_does_not_overwrite(checkpoint: Entry, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="it exists"):
         export(checkpoint, tmp_path, dtype=None, file_bytes=10**9)
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_export_works(checkpoint: Entry, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(CheckpointFailed, match=r"export .*global_step1 to .*File too large"):
+            export(checkpoint, tmp_path / "out", dtype=None, file_bytes=10**9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+    seen: list[tuple[int, int]] = []
+    (tmp_path / ".out.partial").mkdir()  # of an export that was killed
+    export(
+        checkpoint,
+        tmp_path / "out",
+        dtype=None,
+        file_bytes=10**9,
+        on_progress=lambda written, total: seen.append((written, total)),
+    )
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "out"]
+    assert [total for _, total in seen] == [72, 72, 72]
+    assert seen[-1][0] == 72
+
+
+# Run in a process of its own: what it may have beyond its imports is an eighth of the model.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from runtime.zero.checkpoint.export import export
+from runtime.zero.checkpoint.folder import entries
+torch.set_num_threads(1)
+torch.rand(2, 2) @ torch.rand(2, 2)
+status = Path("/proc/self/status").read_text().split()
+used = int(status[status.index("VmData:") + 1]) * 1024
+resource.setrlimit(resource.RLIMIT_DATA, (used + int(sys.argv[3]), resource.RLIM_INFINITY))
+[entry] = entries(Path(sys.argv[1]))
+export(entry, Path(sys.argv[2]), dtype=torch.bfloat16, file_bytes=10**9)
+"""
+
+
+def test_a_model_is_exported_in_an_eighth_of_its_size(tmp_path: Path) -> None:
+    weights = {f"layer{number}": torch.full((1024, 1024), float(number)) for number in range(32)}
+    saved(tmp_path / "checkpoints" / "global_step1", weights)
+
+    words = [sys.executable, "-c", LIMITED, tmp_path / "checkpoints", tmp_path / "out"]
+    ended = subprocess.run([*words, str(16 << 20)], capture_output=True, text=True, timeout=120, check=False)
+
+    assert ended.returncode == 0, ended.stderr
+    found = read(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(found[name], value.bfloat16()) for name, value in weights.items())
 
 
 def test_a_weight_that_is_larger_than_a_file_gets_one_of_its_own() -> None:
