@@ -140,6 +140,14 @@ class Session:
         """
         deque(self.listen(lambda: not self.silent, timeout_seconds), maxlen=0)
 
+    def pause(self, seconds: float) -> None:
+        """Lets time pass; the nodes hear that somebody is there.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        deque(self.listen(lambda: False, seconds), maxlen=0)
+
     @property
     def silent(self) -> list[Line]:
         """The nodes that have not said yet what they are, and still may."""
