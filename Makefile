@@ -44,7 +44,7 @@ lab: development ## Tests on real nodes (root; installs the lab's Debian package
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) -m "not long" tests/lab
 
-long: development ## Tests on real nodes that take minutes each: a node's life, runs that are cut off anywhere (100 min)
+long: development ## Tests on real nodes that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) -m long tests/lab
 
