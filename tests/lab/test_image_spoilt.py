@@ -84,26 +84,26 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def baked(mirror: None, lab_machine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def baked(
+    mirror: None, lab_machine: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[LabUnderTest, Path]]:
+    """A lab of one node, and the folder with an image of it."""
     for lab in made("spoilt", "10.77.220.0/24", 1):
         playbook(lab)
         folder = tmp_path_factory.mktemp("baked") / "image"
         words = ("-i", str(lab.inventory), "--output", str(folder))
         provision("image", "bake", "te1", *words, timeout_seconds=550)
-        provision("lab", "down", "--name", "respoilt")
-        unpacked = unpack(folder, read_manifest(folder, key=None), user_cache())
-        yield Image(lab=lab, folder=folder, root=unpacked.root)
-        provision("lab", "down", "--name", "respoilt")
-        shutil.rmtree(unpacked.root.parent)
+        yield lab, folder
 
 
 @pytest.fixture
-def image(baked: Image) -> Iterator[Image]:
-    """The image as it was baked; its system disk is unpacked anew for the next test."""
-    unpacked = unpack(baked.folder, read_manifest(baked.folder, key=None), user_cache())
-    assert unpacked.root == baked.root
-    yield baked
-    shutil.rmtree(baked.root)
+def image(baked: tuple[LabUnderTest, Path]) -> Iterator[Image]:
+    """Unpacked anew for each test, where a rehearsal looks for it."""
+    lab, folder = baked
+    provision("lab", "down", "--name", "respoilt")
+    root = unpack(folder, read_manifest(folder, key=None), user_cache()).root
+    yield Image(lab=lab, folder=folder, root=root)
+    shutil.rmtree(root.parent)
 
 
 def test_machines_that_are_not_what_they_must_be_fail_every_check(image: Image, tmp_path: Path) -> None:
@@ -133,6 +133,7 @@ def test_machines_that_are_not_what_they_must_be_fail_every_check(image: Image, 
 def test_machines_that_fail_the_smoke_test_are_refused(image: Image) -> None:
     image.spoil(LITTLE_SHARED_MEMORY)
 
-    [(_, found)] = image.failed_checks().items()
+    [(name, found)] = image.failed_checks().items()
 
+    assert name == "joins, smoke test passes"
     assert "shared memory" in found
