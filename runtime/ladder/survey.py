@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from runtime.ladder.host import Clock, Written, slow_disks
 from runtime.launch.session import Session
@@ -19,9 +20,9 @@ _CLOCK_SECONDS = 2.0
 _FILES_SECONDS = 30.0
 _COMPUTE_SECONDS = 0.15
 _WRITE_SECONDS = 0.2
-_CONFIRMATIONS = 2
-# A processor that is slow is slow for seconds: what a service does when its node has just been set up is not.
-_COMPUTE_PAUSES_SECONDS = (0.0, 0.5, 1.0, 2.0)
+# What is slow is slow for seconds: what a service does when its node has just been set up is not.
+_PAUSES_SECONDS = (0.0, 0.5, 1.0, 2.0)
+_Measured = TypeVar("_Measured")
 CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 
 
@@ -62,27 +63,38 @@ def _clock(session: Session, host: str) -> Clock | None:
     return Clock(offset=answer["now"] - asked - half, error=half)
 
 
-def _compute(session: Session, hosts: Sequence[str]) -> dict[str, float]:
-    """All nodes at once; those that look slow again, one at a time."""
-
-    def again(host: str) -> float:
-        return _hash(session, [host]).get(host, 0.0)
-
-    return lasting(_hash(session, hosts), again=again, pause=session.pause)
-
-
 def lasting(
-    rates: Mapping[str, float], *, again: Callable[[str], float], pause: Callable[[float], None]
-) -> dict[str, float]:
-    """What the processors do when those that look slow were asked again and again; the best counts."""
-    best = dict(rates)
-    for seconds in _COMPUTE_PAUSES_SECONDS:
-        slow = sorted(matrix.slow_nodes(best))
-        if not slow:
+    first: Mapping[str, _Measured],
+    *,
+    slow: Callable[[Mapping[str, _Measured]], Iterable[str]],
+    rate: Callable[[_Measured], float],
+    again: Callable[[str], _Measured | None],
+    pause: Callable[[float], None],
+) -> dict[str, _Measured]:
+    """The best of each node: those that look slow are measured again and again, one at a time.
+
+    Nodes may share a processor or a disk, and one that looks slow may only have waited for another.
+    """
+    best = dict(first)
+    for seconds in _PAUSES_SECONDS:
+        hosts = sorted(slow(best))
+        if not hosts:
             break
         pause(seconds)
-        best |= {host: max(best[host], again(host)) for host in slow}
+        for host in hosts:
+            if (measured := again(host)) is not None:
+                best[host] = max(best[host], measured, key=rate)
     return best
+
+
+def _compute(session: Session, hosts: Sequence[str]) -> dict[str, float]:
+    return lasting(
+        _hash(session, hosts),
+        slow=matrix.slow_nodes,
+        rate=float,
+        again=lambda host: _hash(session, [host]).get(host),
+        pause=session.pause,
+    )
 
 
 def _hash(session: Session, hosts: Sequence[str]) -> dict[str, float]:
@@ -92,13 +104,13 @@ def _hash(session: Session, hosts: Sequence[str]) -> dict[str, float]:
 
 
 def _disks(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
-    """As for processors: nodes may share a disk, and one that looks slow may only have waited for another."""
-    disks = _write(session, hosts)
-    for _ in range(_CONFIRMATIONS):
-        for host in [said.host for said in slow_disks(disks)]:
-            again = _write(session, [host]).get(host, disks[host])
-            disks[host] = max(disks[host], again, key=lambda one: one.rate)
-    return disks
+    return lasting(
+        _write(session, hosts),
+        slow=lambda disks: [said.host for said in slow_disks(disks)],
+        rate=lambda one: one.rate,
+        again=lambda host: _write(session, [host]).get(host),
+        pause=session.pause,
+    )
 
 
 def _write(session: Session, hosts: Sequence[str]) -> dict[str, Written]:

@@ -35,7 +35,7 @@ NAMES = {
     torch.bool: "BOOL",
 }
 INDEX = "model.safetensors.index.json"
-Progress = Callable[[int, int], None]  # bytes of weights that are written, and of all
+OnProgress = Callable[[int, int], None]  # bytes of weights that are written, and of all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def export(
     *,
     dtype: torch.dtype | None,
     file_bytes: int,
-    on_progress: Progress = lambda written, total: None,
+    on_progress: OnProgress = lambda written, total: None,
 ) -> list[Path]:
     """Writes model.safetensors, or several files of at most `file_bytes` with an index.
 
@@ -127,7 +127,7 @@ def _check(entry: Entry, target: Path) -> None:
 
 
 def _write_all(
-    path: Path, folder: Path, dtype: torch.dtype | None, file_bytes: int, on_progress: Progress
+    path: Path, folder: Path, dtype: torch.dtype | None, file_bytes: int, on_progress: OnProgress
 ) -> list[str]:
     whole = torch.load(path / PROGRESS, weights_only=True)["tensors"]
     weights = _weights(path, {key: value for key, value in whole.items() if key.startswith(MODEL)}, dtype)

@@ -19,7 +19,8 @@ def measured(busy_seconds: float) -> tuple[dict[str, float], float]:
     def rate(host: str) -> float:
         return QUIET[host] / (3 if host == "te2" and now < busy_seconds else 1)
 
-    return lasting({host: rate(host) for host in QUIET}, again=rate, pause=pause), now
+    first = {host: rate(host) for host in QUIET}
+    return lasting(first, slow=slow_nodes, rate=float, again=rate, pause=pause), now
 
 
 def test_a_burst_of_a_second_and_a_half_accuses_nobody() -> None:
