@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from provision.core.foreign_page import harmless
 from runtime.smoke.formats.page import page
 
 RESULT = Path(__file__).parents[1] / "cases/smoke/page.json"
@@ -101,4 +102,55 @@ def test_a_screenshot_shows_it(browser: str, tmp_path: Path) -> None:
 
     width, height, rows = pixels(image.read_bytes())
     assert (width, height) == (WIDTH, HEIGHT)
+    assert rows > HEIGHT / 4
+
+
+# Each would write into the title of the page around it, or load something, if it could.
+HOSTILE = """<!doctype html><title>a node's page</title><p id="text">shown</p>
+<script>parent.document.title = "script ran"; top.document.title = "script ran";</script>
+<img src="file:///etc/hostname" onerror="parent.document.title = 'handler ran'">
+<svg onload="parent.document.title = 'handler ran'"></svg>
+<link rel="stylesheet" href="file:///etc/hostname">
+<meta http-equiv="refresh" content="0; url=file:///etc/hostname">
+<a id="away" href="javascript:parent.document.title = 'link ran'">away</a>
+<form action="file:///etc/hostname"><input name="x"></form>
+</iframe><script>document.title = "left its frame"</script>"""
+WATCH = """<script nonce="watch">
+addEventListener("load", () => setTimeout(() => {
+  document.title = JSON.stringify({
+    title: document.title,
+    loaded: performance.getEntriesByType("resource").map((one) => one.name),
+    reached: document.querySelector("iframe").contentDocument !== null,
+    wide: document.documentElement.scrollWidth,
+    high: document.querySelector("iframe").getBoundingClientRect().height,
+  });
+}, 500));
+</script>"""
+
+
+def test_a_page_that_a_node_made_is_shown_and_can_do_nothing(browser: str, tmp_path: Path) -> None:
+    around = harmless(HOSTILE, title="Smoke test <of te1>").replace(
+        "default-src 'none';", "default-src 'none'; script-src 'nonce-watch';"
+    )
+    (tmp_path / "page.html").write_text(around.replace("</body>", f"{WATCH}</body>"))
+
+    dom = visit(browser, tmp_path, "--dump-dom", "--virtual-time-budget=2000")
+
+    found = re.search(r"<title>(.*?)</title>", dom)
+    assert found is not None
+    seen: dict[str, Any] = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">"))
+    assert seen["title"] == "Smoke test <of te1>"
+    assert seen["loaded"] == []
+    assert not seen["reached"]
+    assert seen["wide"] <= WIDTH
+    assert seen["high"] > HEIGHT / 2
+
+
+def test_a_frame_around_the_page_shows_what_the_page_shows(browser: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(harmless(page(json.loads(RESULT.read_text())), title="Smoke test"))
+    image = tmp_path / "page.png"
+
+    visit(browser, tmp_path, f"--screenshot={image}")
+
+    _, _, rows = pixels(image.read_bytes())
     assert rows > HEIGHT / 4
