@@ -58,11 +58,12 @@ def _reason(report: Report, built_from: str) -> str:
 
 def _refusal(report: Report) -> str:
     prefix = report["prefix"]
+    renamed = '{"conda_env_rename_foreign": true}'
     return (
         f"build the environment {prefix}: it is there already ({_described(report)}), and no record on the "
         "node says that site.yml made it. Nothing was changed. To have it renamed, not deleted, run site.yml "
-        f"again with -e conda_env_rename_foreign=true: it becomes {prefix}.before-TIME; renamed back, it is "
-        "what it was. To leave it where it is, set cluster_environment_prefix to another folder"
+        f"again with -e '{renamed}': it becomes {prefix}.before-TIME; renamed back, it is what it was. To "
+        "leave it where it is, set cluster_environment_prefix to another folder"
     )
 
 

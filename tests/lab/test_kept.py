@@ -72,7 +72,7 @@ def adopted(snapshot_lab: LabUnderTest, refusal: Finished) -> LabUnderTest:
 @pytest.fixture(scope="module")
 def by_hand(adopted: LabUnderTest) -> LabUnderTest:
     """Our own Miniconda on both nodes, with an environment that a person made in it on each."""
-    playbook(adopted, "--tags", "miniconda", "-e", "miniconda_rename_foreign=true")
+    playbook(adopted, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
     for node in adopted.nodes:
         adopted.run(node, f"mkdir -p {PREFIX}/bin {ENVS}/other && echo {node} >{PREFIX}/bin/python")
         adopted.run(node, f"echo o >{ENVS}/other/o")
@@ -107,7 +107,7 @@ def test_a_miniconda_of_somebody_else_is_refused_and_renamed_only_when_asked(ado
     assert f"te2: install Miniconda in {MINICONDA}: it is there already" in said(refused)
     assert "environments: llm" in said(refused)
     assert adopted.out("te2", NOW) == before
-    renamed = playbook(adopted, "--tags", "miniconda", "-e", "miniconda_rename_foreign=true")
+    renamed = playbook(adopted, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
     (kept,) = adopted.out("te2", f"ls -d {MINICONDA}.before-*").split()
     assert f"is kept as {kept}" in said(renamed)
     assert sorted(adopted.out("te2", f"{NOW} | grep {kept}").replace(kept, MINICONDA).splitlines()) == [
@@ -122,12 +122,12 @@ def test_an_environment_of_somebody_else_is_refused(by_hand: LabUnderTest) -> No
     assert by_hand.out_of_all(f"cat {PREFIX}/bin/python") == ["te1", "te2"]
     assert failed(run) == ["te1", "te2"]
     assert f"te2: build the environment {PREFIX}: it is there already" in said(run)
-    assert "-e conda_env_rename_foreign=true" in said(run)
+    assert "-e '{\"conda_env_rename_foreign\": true}'" in said(run)
     assert by_hand.out_of_all(f"ls -A {ENVS}") == ["llm\nother"] * 2
 
 
 def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(by_hand: LabUnderTest) -> None:
-    run = playbook(by_hand, "--tags", "conda_env", "-e", "conda_env_rename_foreign=true")
+    run = playbook(by_hand, "--tags", "conda_env", "-e", '{"conda_env_rename_foreign": true}')
 
     for node, kept in zip(by_hand.nodes, by_hand.out_of_all(f"ls -d {PREFIX}.before-*"), strict=True):
         assert f"{node}: what was at {PREFIX} is kept as {kept}" in said(run)

@@ -60,7 +60,7 @@ def test_what_no_record_claims_is_refused_by_name_and_renamed_only_when_asked(
 
     assert plan.reason == ""
     assert f"{PREFIX}: it is there already ({named})" in plan.problem
-    assert "-e conda_env_rename_foreign=true" in plan.problem
+    assert "-e '{\"conda_env_rename_foreign\": true}'" in plan.problem
     assert "is renamed" in reason(report, rename=True)
 
 
