@@ -86,9 +86,10 @@ def data_disk_plan(
         plan = data_disk.plan_data_disk(
             report["devices"], wanted, mounted=mount["numbers"], entries=mount["entries"]
         )
+        replaced = data_disk.refuse_entry_of_others(report["fstab"], plan, wanted)
     except ProvisionError as e:
         return {"problem": str(e)}
-    return {"problem": "", **asdict(plan)}
+    return {"problem": "", "replaced_entry": replaced, **asdict(plan)}
 
 
 def collective_interface(ip_address_json: str, address: str, wanted: str) -> dict[str, str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from provision.core import conda_layer
+from provision.core import conda_layer, environment_place
 from provision.core.environment_digests import odd_nodes
 
 
@@ -21,6 +22,21 @@ def relayed(result: Mapping[str, Any]) -> list[str]:
     return [line["node"] for line in said if line["ok"]]
 
 
+def environment_plan(report: Mapping[str, Any], built_from: str, rename_foreign: bool) -> dict[str, str]:
+    plan = environment_place.plan_environment(report, built_from=built_from, rename_foreign=rename_foreign)
+    return asdict(plan)
+
+
+def settlement(report: Mapping[str, Any], prefix: str, proven: bool) -> dict[str, str]:
+    return asdict(environment_place.settle(report, prefix=prefix, proven=proven))
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"explicit_lines": explicit_lines, "odd_environments": odd_nodes, "relayed": relayed}
+        return {
+            "environment_plan": environment_plan,
+            "explicit_lines": explicit_lines,
+            "odd_environments": odd_nodes,
+            "relayed": relayed,
+            "settlement": settlement,
+        }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import subprocess
@@ -137,3 +139,60 @@ def test_a_prefix_that_is_not_there_is_reported_and_does_not_verify(tmp_path: Pa
 
     assert (report["exists"], report["digest"], report["files"]) == (False, "", 0)
     assert report["free_bytes"] > 0
+
+
+def test_packages_that_were_added_are_named_whoever_installed_them(prefix: Path) -> None:
+    digest(prefix, "--record", "--built-from", "locks")
+    write(prefix / PACKAGES / "flashy-2.1.dist-info" / "METADATA", "Name: flashy")
+    write(prefix / "conda-meta" / "ffmpeg-6-0.json", json.dumps({"name": "ffmpeg", "version": "6"}))
+
+    report = digest(prefix)
+
+    assert report["added"] == {"ffmpeg": "6", "flashy": "2.1"}
+    assert report["digest"] != report["recorded"]
+
+
+def test_a_changed_file_of_this_project_is_found_where_it_is_asked_for(prefix: Path) -> None:
+    write(prefix / PACKAGES / "runtime" / "a.py", "as installed")
+    installed = base64.urlsafe_b64encode(hashlib.sha256(b"as installed").digest()).decode().rstrip("=")
+    rows = f"runtime/a.py,sha256={installed},12\nclusterwright-0.1.0.dist-info/RECORD,,\n"
+    write(prefix / PACKAGES / "clusterwright-0.1.0.dist-info" / "RECORD", rows)
+    digest(prefix, "--record", "--built-from", "locks")
+    assert digest(prefix, "--own")["different"] == 0
+
+    write(prefix / PACKAGES / "runtime" / "a.py", "by hand")
+
+    assert digest(prefix)["different"] == 0
+    assert digest(prefix, "--own")["differences"] == [f"changed {PACKAGES}/runtime/a.py"]
+
+
+def test_what_has_no_record_is_described_and_not_read(prefix: Path) -> None:
+    os.mkfifo(prefix / "bin" / "pipe")
+    write(prefix / "conda-meta" / "odd.json", "{")
+
+    report = digest(prefix, "--only-recorded")
+
+    assert (report["occupied"], report["built_from"], report["unfinished"]) == (True, "", False)
+    assert (report["files"], report["holds"]) == (0, ["bin", "conda-meta", "lib"])
+    assert digest(prefix)["files"] == 5
+
+
+def test_an_empty_folder_a_link_and_a_file_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    (tmp_path / "file").write_text("")
+    reports = {name: digest(tmp_path / name) for name in ("empty", "link", "file", "none")}
+
+    assert [name for name, report in reports.items() if report["occupied"]] == ["link", "file"]
+    assert reports["link"]["link"] == "elsewhere"
+
+
+def test_what_stands_aside_is_reported(prefix: Path) -> None:
+    (prefix.parent / ".llm.previous").mkdir()
+    (prefix.parent / "llm.before-20261126T2231").mkdir()
+    write(prefix / ".clusterwright" / "record.json", '{"unfinished": true}\n')
+
+    report = digest(prefix)
+
+    assert (report["unfinished"], report["previous"]) == (True, True)
+    assert report["kept"] == [f"{prefix.parent}/llm.before-20261126T2231"]

@@ -54,11 +54,12 @@ def relay(site: Path, *words: str, broken: str = "") -> dict[str, dict[str, Any]
 def held(site: Path, node: str) -> dict[str, Any]:
     """What a node has, by path."""
     folder = site / node / "envs"
+    paths = [path for path in folder.rglob("*") if ".llm.previous" not in path.parts]
     return {
         str(path.relative_to(folder)): os.readlink(path)
         if path.is_symlink()
         else (path.stat().st_mode, path.read_bytes() if path.is_file() else None)
-        for path in folder.rglob("*")
+        for path in paths
     }
 
 
@@ -68,6 +69,17 @@ def test_every_node_gets_the_same_in_one_pass(site: Path) -> None:
     assert [line["ok"] for line in said.values()] == [True, True, True]
     assert all(line["bytes"] > 3_500_000 for line in said.values())
     assert held(site, "te2") == held(site, "te3") == held(site, "te4") == held(site, "te1")
+    assert (site / "te3" / "envs" / ".llm.previous" / "old").read_text() == "old"
+
+
+def test_what_is_there_is_not_overwritten_where_something_was_set_aside_before(site: Path) -> None:
+    (site / "te3" / "envs" / ".llm.previous").mkdir()
+    before = held(site, "te3")
+
+    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te3")
+
+    assert ".llm.previous is there already" in said["te3"]["error"]
+    assert held(site, "te3") == before
 
 
 def test_a_node_that_cannot_unpack_hands_it_on(site: Path) -> None:

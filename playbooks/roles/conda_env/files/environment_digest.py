@@ -3,6 +3,7 @@
     environment_digest.py --prefix P                              prints a report as JSON
     environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
+    environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode, conda's own records (they carry dates),
@@ -15,6 +16,8 @@ A file whose size, inode and ctime (which cannot be set back) are as recorded is
 from __future__ import annotations
 
 import argparse
+import base64
+import csv
 import hashlib
 import json
 import os
@@ -36,12 +39,17 @@ def main() -> int:
     parser.add_argument("--built-from", default="", help="with --record: what the environment was built from")
     parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
     parser.add_argument("--full", action="store_true", help="read every file again")
+    parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
+    parser.add_argument("--own", action="store_true", help="look for changed files of this project as well")
     options = parser.parse_args()
     record = read_record(options.prefix)
-    entries = entries_of(options.prefix, {} if options.full else record.get("entries", {}))
-    report = report_of(options.prefix, entries, record)
+    known = {} if options.full else record.get("entries", {})
+    entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
+    own = own_differences(options.prefix) if options.own else []
+    report = report_of(options.prefix, entries, record, own)
     if options.record:
         record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
+        record["conda"] = conda_records(options.prefix)
         write_record(options.prefix, record)
         report = report_of(options.prefix, entries, record)
     sys.stdout.write(json.dumps(report) + "\n")
@@ -49,13 +57,15 @@ def main() -> int:
     return 1 if options.verify and not verified else 0
 
 
-def report_of(prefix: str, entries: dict, record: dict) -> dict:
+def report_of(prefix: str, entries: dict, record: dict, own: list = ()) -> dict:
     """What is there, beside what was recorded."""
     conda = conda_records(prefix)
-    differences = differences_between(record.get("entries", {}), entries) if record else []
+    differences = [*own, *(differences_between(record.get("entries", {}), entries) if record else [])]
     return {
         "prefix": prefix,
         "exists": os.path.isdir(prefix),
+        **place_of(prefix),
+        "unfinished": bool(record.get("unfinished")),
         "digest": digest_of(conda, entries) if entries else "",
         "recorded": record.get("digest", ""),
         "built_from": record.get("built_from", ""),
@@ -64,8 +74,36 @@ def report_of(prefix: str, entries: dict, record: dict) -> dict:
         "conda": len(conda),
         "files": len(entries),
         "packages": packages_of(conda, prefix),
+        "added": added_packages(prefix, conda, record),
         "free_bytes": free_bytes(prefix),
     }
+
+
+def place_of(prefix: str) -> dict:
+    """What lies at the prefix, whoever made it, and what a build of ours set aside or kept beside it."""
+    folder, name = os.path.split(prefix.rstrip("/"))
+    link = os.readlink(prefix) if os.path.islink(prefix) else ""
+    empty = not link and os.path.isdir(prefix) and not os.listdir(prefix)
+    return {
+        "occupied": os.path.lexists(prefix) and not empty,
+        "link": link,
+        "holds": listed(prefix)[:NAMED_FILES],
+        "previous": os.path.lexists(os.path.join(folder, f".{name}.previous")),
+        "kept": [os.path.join(folder, one) for one in listed(folder) if one.startswith(name + ".before-")],
+    }
+
+
+def added_packages(prefix: str, conda: list, record: dict) -> dict:
+    """Versions by name of what was installed since; a record of an earlier release tells wheels alone."""
+    if not record:
+        return {}
+    before = [one[:2] for one in record.get("conda", conda)]
+    added = {one[0]: one[1] for one in conda if one[:2] not in before}
+    for name, (version, folder) in distributions(prefix).items():
+        metadata = os.path.relpath(os.path.join(folder, "METADATA"), prefix)
+        if name != OWN_DISTRIBUTION and metadata not in record.get("entries", {}):
+            added[name] = version
+    return added
 
 
 def digest_of(conda: list, entries: dict) -> str:
@@ -110,7 +148,7 @@ def walk(prefix: str, folder: str):
     try:
         with os.scandir(os.path.join(prefix, folder)) as found:
             children = list(found)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for child in children:
         if child.is_dir(follow_symlinks=False):
@@ -127,6 +165,8 @@ def marks_of(status: os.stat_result) -> list:
 def content_of(place: str) -> str:
     if os.path.islink(place):
         return f"link {os.readlink(place)}"
+    if not os.path.isfile(place):
+        return "no file"  # a pipe would be read for ever
     return ("x " if os.access(place, os.X_OK) else "") + sha256_of(place)
 
 
@@ -147,7 +187,7 @@ def site_packages(prefix: str) -> list:
 def listed(folder: str) -> list:
     try:
         return sorted(os.listdir(folder))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -168,9 +208,34 @@ def own_files(prefix: str) -> set:
     if not folder:
         return set()
     base = os.path.dirname(folder)
-    with open(os.path.join(folder, "RECORD"), encoding="utf-8") as stream:
-        names = [line.split(",")[0] for line in stream]
+    try:
+        with open(os.path.join(folder, "RECORD"), encoding="utf-8") as stream:
+            names = [line.split(",")[0] for line in stream]
+    except FileNotFoundError:
+        return set()
     return {os.path.relpath(os.path.join(base, name), prefix) for name in names}
+
+
+def own_differences(prefix: str) -> list:
+    """Files of the distribution `clusterwright` that are not what pip installed (PEP 376: RECORD)."""
+    _, folder = distributions(prefix).get(OWN_DISTRIBUTION, ("", ""))
+    if not folder:
+        return []
+    if "RECORD" not in listed(folder):
+        return [f"missing {os.path.relpath(os.path.join(folder, 'RECORD'), prefix)}"]
+    with open(os.path.join(folder, "RECORD"), encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.reader(stream) if len(row) > 1 and row[1].startswith("sha256=")]
+    base = os.path.dirname(folder)
+    changed = [row[0] for row in rows if base64_of(os.path.join(base, row[0])) != row[1][len("sha256=") :]]
+    return [f"changed {os.path.relpath(os.path.join(base, name), prefix)}" for name in changed]
+
+
+def base64_of(path: str) -> str:
+    try:
+        digest = bytes.fromhex(sha256_of(path))
+    except FileNotFoundError:
+        return ""
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def conda_records(prefix: str) -> list:
@@ -179,10 +244,18 @@ def conda_records(prefix: str) -> list:
     found = []
     for name in listed(folder):
         if name.endswith(".json"):
-            with open(os.path.join(folder, name), encoding="utf-8") as stream:
-                record = json.load(stream)
+            record = json_of(os.path.join(folder, name))
             found.append([str(record.get(key, "")) for key in ("name", "version", "build", "sha256")])
     return sorted(found)
+
+
+def json_of(path: str) -> dict:
+    """What a file says; nothing where it is damaged, which its package then shows."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return dict(json.load(stream))
+    except (OSError, ValueError, TypeError):
+        return {"name": os.path.basename(path)}
 
 
 def packages_of(conda: list, prefix: str) -> dict:
@@ -207,7 +280,7 @@ def read_record(prefix: str) -> dict:
     try:
         with open(record_path(prefix), encoding="utf-8") as stream:
             return json.load(stream)
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
 
 

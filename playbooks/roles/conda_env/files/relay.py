@@ -3,10 +3,11 @@
     python3 -c 'import sys; exec(sys.argv[1])' THIS_TEXT ask NODE...              which of them it reaches
     python3 -c 'import sys; exec(sys.argv[1])' THIS_TEXT send FOLDER NODE...      on the node that has it
 
-What arrives is unpacked beside the folder and takes its place only when it came to its end; that nothing was
-altered on the way is ssh's part, and equal digests of all nodes are compared afterwards. A node that fails
-hands it on all the same; one whose connection breaks ends the chain. Prints a line of JSON for each node:
-node, ok, error, bytes. Needs the standard library, ssh and tar.
+What arrives is unpacked beside the folder and takes its place only when it came to its end; what was there
+is then `.NAME.previous`, which is never deleted here. That nothing was altered on the way is ssh's part, and
+equal digests of all nodes are compared afterwards. A node that fails hands it on all the same; one whose
+connection breaks ends the chain. Prints a line of JSON for each node: node, ok, error, bytes. Needs the
+standard library, ssh and tar.
 """
 
 import contextlib
@@ -158,12 +159,20 @@ def receive(folder, *nodes):
 
 
 def put_in_place(new, folder):
-    old = folder + ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    if os.path.lexists(folder):
-        os.rename(folder, old)
-    os.rename(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """What is there goes aside, whole: site.yml decides about it once the new one is proven."""
+    parent, name = os.path.split(folder)
+    aside = os.path.join(parent, f".{name}.previous")
+    occupied = os.path.lexists(folder) and (os.path.islink(folder) or os.listdir(folder))
+    if occupied:
+        if os.path.lexists(aside):
+            raise FileExistsError(f"{aside} is there already")
+        os.rename(folder, aside)
+    try:
+        os.rename(new, folder)
+    except OSError:
+        if occupied:
+            os.rename(aside, folder)
+        raise
 
 
 {"ask": ask, "send": send, "receive": receive}[sys.argv[2]](*sys.argv[3:])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.core.data_disk import Wanted, plan_data_disk
+from provision.core.data_disk import DiskPlan, Wanted, plan_data_disk, refuse_entry_of_others
 from provision.errors import ProvisionError
 
 CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "data_disk" / "cases.yml").read_text())
@@ -57,6 +57,41 @@ def test_anything_else_is_refused_and_named(name: str) -> None:
 
     for words in case["refused"]:
         assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.get("kept")])
+def test_nobody_is_told_to_blank_what_may_be_in_use_or_part_of_something(name: str) -> None:
+    with pytest.raises(ProvisionError) as refusal:
+        plan(CASES[name])
+
+    assert "wipefs" not in str(refusal.value)
+    assert "blkdiscard" not in str(refusal.value)
+
+
+ENTRY = {
+    "ours": ["UUID=u1", "/data", "ext4", "noatime,nofail,x-systemd.device-timeout=30s", "0", "2"],
+    "ours_of_a_disk_that_is_gone": ["UUID=u7", "/data", "ext4", "noatime,nofail,x-systemd.device-timeout=9s"],
+    "of_another_folder": ["UUID=u7", "/models", "xfs", "defaults"],
+    "theirs_for_this_disk": ["/dev/vdb", "/data", "ext4", "defaults"],
+    "theirs_for_another": ["LABEL=models", "/data", "ext4", "defaults,nofail", "0", "2"],
+}
+PLAN = DiskPlan(action="mount", path="/dev/vdb", uuid="u1", reason="")
+WANTED = Wanted(device="", serial="", label="cw-data", mount_path="/data")
+
+
+def test_a_line_of_fstab_that_names_this_disk_is_replaced_and_said() -> None:
+    replaced = {
+        name: refuse_entry_of_others([fields], PLAN, WANTED)
+        for name, fields in ENTRY.items()
+        if name != "theirs_for_another"
+    }
+
+    assert replaced == {**dict.fromkeys(replaced, ""), "theirs_for_this_disk": "/dev/vdb /data ext4 defaults"}
+
+
+def test_a_line_of_fstab_that_gives_the_folder_to_another_device_is_refused() -> None:
+    with pytest.raises(ProvisionError, match=r"LABEL=models /data ext4 .*; nothing was written"):
+        refuse_entry_of_others(list(ENTRY.values()), PLAN, WANTED)
 
 
 @pytest.mark.parametrize("label", ["", "seventeen-letters"])
