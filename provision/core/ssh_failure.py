@@ -13,7 +13,7 @@ _LOOK_AT_SSHD = "Look at `systemctl status ssh` on its console."
 _LOOK_AT_MACHINE = "Check that it is up, and its address, cable and firewall."
 _TRY = "Try: ssh -i {key} {user}@{address} true"
 _COMPARE = "Compare its key on its console with ssh-keyscan {address}, then correct {known}."
-# Class of the error or one that it derives from, words in it, what is found, what to do; the first row counts.
+# The error's class or one that it derives from, words in it, what is found, what to do; the first row counts.
 _ROWS = (
     ("BadHostKeyException", "", "its host key is another one than {known} holds", _COMPARE),
     ("SSHException", "not found in known_hosts", "{known} does not hold its host key", _COMPARE),
