@@ -8,9 +8,10 @@ import typer
 
 from provision import __version__
 from provision.commands import bundle, demo, doctor, env, image, lab, node, restore, smoke, status
-from provision.errors import ProvisionError
+from provision.entry import Group, run
 
 app = typer.Typer(
+    cls=Group,
     name="provision",
     help="Turns an inventory of bare machines into a proven training cluster.",
     no_args_is_help=True,
@@ -44,14 +45,8 @@ def _root(
 
 
 def main() -> None:
-    """Entry point of the console script: prints a ProvisionError as three lines and exits with its code."""
-    try:
-        app()
-    except ProvisionError as e:
-        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
-        typer.echo(f"found: {e.found}", err=True)
-        typer.echo(f"fix:   {e.fix}", err=True)
-        sys.exit(e.exit_code)
+    """Entry point of the console script."""
+    sys.exit(run(app))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import sys
 import typer
 
 from runtime.commands import bench, checkpoint, config, estimate, flight, smoke
-from runtime.errors import RuntimeFault
+from runtime.entry import Group, run
 
 app = typer.Typer(
+    cls=Group,
     name="runtime",
     help="Tools of a node: prove the cluster, explain a configuration, estimate memory, keep checkpoints.",
     no_args_is_help=True,
@@ -30,14 +31,8 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Prints a RuntimeFault as three lines and exits with its code."""
-    try:
-        app()
-    except RuntimeFault as e:
-        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
-        typer.echo(f"found: {e.found}", err=True)
-        typer.echo(f"fix:   {e.fix}", err=True)
-        sys.exit(e.exit_code)
+    """Runs the command that the command line names."""
+    sys.exit(run(app))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Holds the cluster for a run, and remembers each node's last failure beside the cluster's secrets."""
+"""Remembers each node's last failure beside the cluster's secrets, in a run that holds the cluster."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from ansible import context
-from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.callback import CallbackBase
-from ansible.template import Templar
 
 from provision.core import node_record
-from provision.edges import cluster_lock
-from provision.errors import Busy
+from provision.fleet.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
 name: cluster_record
 type: aggregate
-short_description: Hold the cluster for a run, and remember each node's last failure
+short_description: Remember each node's last failure
 description:
-  - Callbacks live in the process of ansible-playbook itself, so that its lock ends with it, however it ends.
-  - C(hold_cluster) refuses to go on where this one could not take the lock.
+  - Only in a run that holds the cluster, see C(before_any_node).
 author: Clusterwright
 """
 
@@ -32,33 +28,17 @@ class CallbackModule(CallbackBase):
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
     CALLBACK_NAME = "cluster_record"
-    CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self) -> None:
         super().__init__()
         self._playbook = ""
         self._play: Any = None
-        self._secrets: Path | None = None
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         self._playbook = Path(playbook._file_name).name
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._play = play
-
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        if task.action == "hold_cluster" and self._secrets is None and not context.CLIARGS.get("check"):
-            self._secrets = secrets_of(self._play)
-            self._hold()
-
-    def _hold(self) -> None:
-        """The descriptor is left open on purpose: the lock is held until this process ends."""
-        if self._secrets is None or cluster_lock.is_ours(cluster_lock.holder(self._secrets)):
-            return
-        try:
-            cluster_lock.take(self._secrets, self._playbook)
-        except Busy:  # the task that follows says by whom
-            self._secrets = None
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         if not ignore_errors:
@@ -87,7 +67,7 @@ class CallbackModule(CallbackBase):
         return {host.get_name() for host in group.get_hosts()} if group else set()
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if self._secrets is None:
+        if THIS_RUN.secrets is None:
             return
         nodes = self._nodes() & set(stats.processed)
         bad = {node for node in nodes if stats.dark.get(node) or stats.failures.get(node)}
@@ -108,20 +88,8 @@ class CallbackModule(CallbackBase):
             partial.replace(path)
 
     def _path(self) -> Path | None:
-        return self._secrets / "nodes.json" if self._secrets is not None else None
+        return THIS_RUN.secrets / "nodes.json" if THIS_RUN.secrets else None
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def secrets_of(play: Any) -> Path | None:
-    """The folder of the cluster's secrets, as its first node's variables have it."""
-    manager = play.get_variable_manager()
-    group = manager._inventory.groups.get("cluster")
-    hosts = group.get_hosts() if group else []
-    if not hosts:
-        return None
-    variables = manager.get_vars(play=play, host=hosts[0])
-    wanted = variables.get("ssh_trust_secrets_path", f"{variables['inventory_dir']}/secrets")
-    return Path(str(Templar(loader=DataLoader(), variables=variables).template(wanted)))

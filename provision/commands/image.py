@@ -69,7 +69,7 @@ def bake(
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")
     words = (
         "--limit",
-        f"{node},localhost",
+        node,
         "--extra-vars",
         json.dumps({"image_cleanup_controller": controller}),
     )

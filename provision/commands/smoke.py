@@ -18,6 +18,7 @@ from provision.core.diagnose import explain
 from provision.core.diagnose_rows import ROWS
 from provision.core.foreign_page import harmless
 from provision.core.smoke_result import INCONCLUSIVE, explained
+from provision.edges.files import refuse_unwritable
 from provision.errors import BadInput, CommandFailed
 from provision.fleet.site import read_site
 from provision.fleet.smoke_run import Ended, run_smoke
@@ -71,6 +72,7 @@ def smoke(
             "one of --fault and --together",
             fix="provision smoke -i inventory/SITE, or provision smoke --drill --name LAB",
         )
+    refuse_unwritable([*shown.values(), *([json_file] if json_file else [])])
     options = [
         *("--timeout", f"{timeout:g}"),
         *(["--max-bytes", str(max_bytes)] if max_bytes else []),

@@ -103,7 +103,7 @@ def restore_steps(names: Collection[str], members: Members) -> list[Step]:
     accept = _variables({"ssh_trust_replaced_nodes": chosen})
     if are_all(names, members):
         return [Step(words=(_RESTORE, *accept), reason="what is one machine's own, and the test of all")]
-    limit = ("--limit", ",".join([*chosen, "localhost"]), "--skip-tags", "smoke_test")
+    limit = ("--limit", ",".join(chosen), "--skip-tags", "smoke_test")
     reason = f"what is one machine's own, on {', '.join(chosen)}"
     found = [Step(words=(_RESTORE, *limit, *accept), reason=reason), _TELL]
     return [*found, _CLOCKS] if members.leader in names else found
@@ -111,7 +111,7 @@ def restore_steps(names: Collection[str], members: Members) -> list[Step]:
 
 def _full(name: str, *, replaced: bool) -> Step:
     accept = _variables({"ssh_trust_replaced_nodes": [name]}) if replaced else ()
-    words = (_SITE, "--limit", f"{name},localhost", "--skip-tags", "smoke_test", *accept)
+    words = (_SITE, "--limit", name, "--skip-tags", "smoke_test", *accept)
     return Step(words=words, reason=f"everything, on {name} alone")
 
 
@@ -143,7 +143,7 @@ def new_pairs_step(names: Collection[str], members: Members, pending: Collection
 def _smoke(first: str, new: list[str], members: Members, pending: Collection[str], reason: str) -> Step:
     left_out = [one for one in members.working() if one in pending]
     values = {"smoke_test_new": new, "smoke_test_left_out": left_out}
-    words = (_SITE, "--limit", f"{first},localhost", "--tags", "smoke_test", *_variables(values))
+    words = (_SITE, "--limit", first, "--tags", "smoke_test", *_variables(values))
     return Step(words=words, reason=reason)
 
 

@@ -37,14 +37,18 @@ def machines_in(listed: Mapping[str, Any], *, inventory: str, home: Path) -> lis
 def _machine(name: str, variables: Mapping[str, Any], home: Path) -> Machine:
     arguments = _plain(name, variables, "ansible_ssh_common_args", "")
     known = re.search(r"UserKnownHostsFile=(\S+)", arguments)
-    key = _plain(name, variables, "ansible_ssh_private_key_file", str(home / ".ssh" / "id_ed25519"))
+    key = _plain(name, variables, "ansible_ssh_private_key_file", "~/.ssh/id_ed25519")
     return Machine(
         name=name,
         address=_plain(name, variables, "ansible_host", name),
         user=_plain(name, variables, "ansible_user", "root"),
-        key_file=Path(key),
-        known_hosts=Path(known[1]) if known else home / ".ssh" / "known_hosts",
+        key_file=_expanded(key, home),
+        known_hosts=_expanded(known[1] if known else "~/.ssh/known_hosts", home),
     )
+
+
+def _expanded(path: str, home: Path) -> Path:
+    return home / path[2:] if path.startswith("~/") else Path(path)
 
 
 def _plain(name: str, variables: Mapping[str, Any], variable: str, default: str) -> str:

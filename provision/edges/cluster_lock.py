@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provision.errors import Busy
+from provision.errors import BadInput, Busy
 
+# Locks of this process, by file: to ask the kernel for one would drop it, since any close of its file does.
+_OWN: dict[Path, Holder] = {}
 _FLOCK = "hhqqi4x"  # struct flock of a 64-bit Linux: type, whence, start, length, process
 
 
@@ -51,18 +53,23 @@ def hold(secrets: Path, what: str) -> Iterator[None]:
     try:
         yield
     finally:
+        del _OWN[path_in(secrets).resolve()]
         os.close(descriptor)
 
 
 def take(secrets: Path, what: str) -> int:
-    """Holds a cluster until the descriptor that this returns is closed, or this process ends.
+    """Holds a cluster until this process ends.
 
     Raises:
         Busy: another controller works on it.
+        BadInput: the lock's file cannot be written.
     """
     path = path_in(secrets)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as e:
+        raise _unusable(path, e) from e
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
@@ -72,15 +79,33 @@ def take(secrets: Path, what: str) -> int:
     own = Holder(host=socket.gethostname(), pid=os.getpid(), since=since, what=what)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, (json.dumps(asdict(own)) + "\n").encode(), 0)
+    _OWN[path.resolve()] = own
     return descriptor
 
 
+def _unusable(path: Path, error: OSError) -> BadInput:
+    return BadInput(
+        f"use the cluster's lock {path}",
+        found=error.strerror or str(error),
+        fix="Run as the user who owns that folder, or correct ssh_trust_secrets_path.",
+    )
+
+
 def holder(secrets: Path) -> Holder | None:
-    """Who works on a cluster now. The holder never asks: its lock would go with this descriptor."""
+    """Who works on a cluster now.
+
+    Raises:
+        BadInput: the lock's file cannot be read.
+    """
+    path = path_in(secrets)
+    if own := _OWN.get(path.resolve()):
+        return own
     try:
-        descriptor = os.open(path_in(secrets), os.O_RDWR)
+        descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return None
+    except OSError as e:
+        raise _unusable(path, e) from e
     try:
         asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
         kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))

@@ -6,7 +6,9 @@ a machine that its known_hosts file does not hold.
 
 from __future__ import annotations
 
+import logging
 import shlex
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +16,9 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from provision.core.ssh_failure import explained
 from provision.edges.process import Finished
-from provision.errors import CommandFailed
+from provision.errors import CommandFailed, ProvisionError
 from provision.model import Machine
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
+_CONNECT_SECONDS, _AUTHENTICATION_SECONDS = 10, 15
+# Without a handler of its own the library's tracebacks go to standard error.
+_SILENT = logging.NullHandler()
 
 
 class _Lines(StringIO):
@@ -45,25 +51,90 @@ def _connected(machine: Machine) -> Iterator[fabric.Connection]:
     import fabric  # here, since it takes a third of a second, and many commands ask no machine
     import paramiko
 
-    connection = fabric.Connection(
-        machine.address,
-        user=machine.user,
-        config=fabric.Config(lazy=True),
-        connect_timeout=10,
-        connect_kwargs={"key_filename": str(machine.key_file), "look_for_keys": False, "allow_agent": False},
-    )
-    connection.client.load_host_keys(str(machine.known_hosts))
-    connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    logging.getLogger("paramiko").addHandler(_SILENT)
+    with _explained(machine):
+        _refuse_unreadable(machine)
+        connection = fabric.Connection(
+            machine.address,
+            user=machine.user,
+            config=fabric.Config(lazy=True),
+            connect_timeout=_CONNECT_SECONDS,
+            connect_kwargs={
+                "key_filename": str(machine.key_file),
+                "look_for_keys": False,
+                "allow_agent": False,
+                "banner_timeout": _CONNECT_SECONDS,
+                "auth_timeout": _AUTHENTICATION_SECONDS,
+                "channel_timeout": _AUTHENTICATION_SECONDS,
+            },
+        )
+        connection.client.load_host_keys(str(machine.known_hosts))
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        with connection:
+            connection.open()
+            yield connection
+
+
+def _refuse_unreadable(machine: Machine) -> None:
+    """The library reads neither file before it connects, and says of neither which it is."""
+    fixes = {
+        machine.key_file: "Set ansible_ssh_private_key_file to your key, readable for you.",
+        machine.known_hosts: "Connect once by hand with ssh and compare the machine's key with its console.",
+    }
+    for path, fix in fixes.items():
+        try:
+            path.read_bytes()
+        except OSError as e:
+            raise CommandFailed(_reach(machine), found=f"{path}: {e.strerror}", fix=fix) from e
+
+
+def _reach(machine: Machine) -> str:
+    return f"reach {machine.name} at {machine.address}"
+
+
+@contextmanager
+def _explained(machine: Machine) -> Iterator[None]:
+    """Whatever the libraries raise becomes this machine's error: they raise nearly everything."""
+    from invoke.exceptions import ThreadException
+
     try:
-        connection.open()
-    except (OSError, paramiko.SSHException) as e:
-        raise CommandFailed(
-            f"reach {machine.name} at {machine.address}",
-            found=str(e) or type(e).__name__,
-            fix=f"Check that it is up and that {machine.known_hosts} holds its host key.",
-        ) from e
-    with connection:
-        yield connection
+        yield
+    except ProvisionError:
+        raise
+    except ThreadException as e:  # from a reader of output: a broken pipe is where that output goes
+        inner = e.exceptions[0].value
+        if isinstance(inner, (BrokenPipeError, ProvisionError)):
+            raise inner from e
+        raise _unreached(machine, inner) from e
+    except Exception as e:
+        raise _unreached(machine, e) from e
+
+
+def _unreached(machine: Machine, error: BaseException) -> CommandFailed:
+    failure = explained(error, machine)
+    return CommandFailed(_reach(machine), found=failure.found, fix=failure.fix)
+
+
+@contextmanager
+def _watched(connection: fabric.Connection, machine: Machine, seconds: float) -> Iterator[None]:
+    """Closes a connection that is still in use after a time: not every wait of the library has an end."""
+    expired = threading.Event()
+
+    def close() -> None:
+        expired.set()
+        connection.transport.close()
+
+    timer = threading.Timer(seconds, close)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as e:
+        if not expired.is_set():
+            raise
+        raise _unreached(machine, TimeoutError()) from e
+    finally:
+        timer.cancel()
 
 
 def run(
@@ -91,7 +162,10 @@ def run(
 
     started = time.monotonic()
     command = shlex.join(argv)
-    with _connected(machine) as connection:
+    with (
+        _connected(machine) as connection,
+        _watched(connection, machine, timeout_seconds + _AUTHENTICATION_SECONDS),
+    ):
         try:
             result = connection.run(
                 command,
@@ -103,6 +177,7 @@ def run(
             )
         except CommandTimedOut as e:
             raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e
+        _refuse_lost(connection, machine, command, result.exited)
     if check and result.exited != 0:
         last_lines = "\n".join((result.stderr or result.stdout).strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {result.exited}\n{last_lines}")
@@ -138,7 +213,9 @@ def download(
             said = b"".join(iter(lambda: channel.recv_stderr(_CHUNK_BYTES), b""))
         except TimeoutError as e:
             raise _failed(machine, command, found=f"it was silent for {timeout_seconds:.0f} s") from e
-        status = channel.recv_exit_status()
+        with _watched(connection, machine, timeout_seconds):
+            status = channel.recv_exit_status()
+        _refuse_lost(connection, machine, command, status)
     if status not in accepted:
         last_lines = "\n".join(said.decode(errors="replace").strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {status}\n{last_lines}")
@@ -154,6 +231,16 @@ def put(machine: Machine, files: Sequence[Path], folder: PurePosixPath) -> None:
         connection.run(shlex.join(["mkdir", "-p", str(folder)]), hide=True, in_stream=False, timeout=30)
         for path in files:
             connection.put(str(path), str(folder / path.name))
+
+
+def _refuse_lost(connection: fabric.Connection, machine: Machine, command: str, status: int) -> None:
+    """Without a status (-1) a signal ended the program, or the connection ended before it did."""
+    if status == -1 and not connection.transport.is_active():
+        raise CommandFailed(
+            f"run {command} on {machine.name}",
+            found="the connection ended before the program did",
+            fix=f"Check that {machine.name} is up, then run the command again.",
+        )
 
 
 def _failed(machine: Machine, command: str, *, found: str) -> CommandFailed:

@@ -17,6 +17,7 @@ from provision.model import Machine
 
 _ANSWER_SECONDS = 20.0
 _AT_ONCE = 32
+_SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ def ask(machines: Sequence[Machine], on_answer: Callable[[str], None]) -> Asked:
             try:
                 nodes[name] = future.result()
             except CommandFailed as e:
-                unreachable[name] = e.found
+                unreachable[name] = f"{e.found}. {e.fix}"
             on_answer(name)
     return Asked(nodes=tuple(nodes[name] for name in names if name in nodes), unreachable=unreachable)
 
@@ -55,10 +56,17 @@ def _ask(machine: Machine, program: str, names: Sequence[str]) -> NodeFacts:
     words = ("python3", "-c", program, machine.address, *names)
     said = ssh.run(machine, words, timeout_seconds=_ANSWER_SECONDS, on_line=on_line).stdout
     clock, _, facts = said.partition("\n")
-    return NodeFacts(
-        name=machine.name,
-        address=machine.address,
-        skew_seconds=float(clock) - (begun + heard) / 2,
-        skew_within_seconds=(heard - begun) / 2,
-        **json.loads(facts),
-    )
+    try:
+        return NodeFacts(
+            name=machine.name,
+            address=machine.address,
+            skew_seconds=float(clock) - (begun + heard) / 2,
+            skew_within_seconds=(heard - begun) / 2,
+            **json.loads(facts),
+        )
+    except (ValueError, TypeError) as e:
+        raise CommandFailed(
+            f"read what {machine.name} says of itself",
+            found=f"it does not answer as asked, but {said[:_SHOWN_CHARACTERS].strip()!r}",
+            fix="A shell's start files (~/.bashrc) may print only for a person; `python3` must be Python's.",
+        ) from e

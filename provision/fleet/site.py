@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from provision.core.node_life import Members, members_in
 from provision.core.site_machines import machines_in
 from provision.edges import process
 from provision.errors import BadInput
+from provision.fleet.playbook import CHECKOUT
 from provision.model import Machine
 
 
@@ -31,17 +32,10 @@ def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    variables = _listed(inventory, environment).get("_meta", {}).get("hostvars", {})
-    stated = next(
-        (
-            found["ssh_trust_secrets_path"]
-            for found in variables.values()
-            if "ssh_trust_secrets_path" in found
-        ),
-        "",
-    )
+    words = (sys.executable, "-m", "provision.fleet.secrets_folder", inventory.resolve())
+    found = _answer(inventory, words, environment)
     folder = inventory if inventory.is_dir() else inventory.parent
-    return Path(str(stated).replace("{{ inventory_dir }}", str(folder))) if stated else folder / "secrets"
+    return Path(found) if found else folder.resolve() / "secrets"
 
 
 def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
@@ -54,16 +48,21 @@ def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
 
 
 def _listed(inventory: Path, environment: Mapping[str, str]) -> Mapping[str, Any]:
+    program = Path(sys.executable).parent / "ansible-inventory"
+    words = (program, "--inventory", inventory.resolve(), "--list")
+    found: Mapping[str, Any] = json.loads(_answer(inventory, words, environment))
+    return found
+
+
+def _answer(inventory: Path, words: Sequence[str | Path], environment: Mapping[str, str]) -> str:
+    """What a program says of an inventory, with the settings of ansible.cfg in the checkout."""
     if not inventory.exists():
         raise BadInput(f"read the inventory {inventory}", found="there is none", fix="Correct -i.")
-    program = Path(sys.executable).parent / "ansible-inventory"
-    words = (program, "--inventory", inventory, "--list")
-    finished = process.run(words, timeout_seconds=60, env=environment, check=False)
+    finished = process.run(words, timeout_seconds=60, env=environment, cwd=CHECKOUT, check=False)
     if finished.returncode != 0:
         raise BadInput(
             f"read the inventory {inventory}",
             found=finished.stderr.strip()[-500:],
             fix="ansible-playbook playbooks/validate.yml says what is wrong.",
         )
-    found: Mapping[str, Any] = json.loads(finished.stdout)
-    return found
+    return finished.stdout.strip()

@@ -26,6 +26,7 @@ from runtime.bench.contest import (
     to_json,
 )
 from runtime.bench.plot import plot
+from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput, RuntimeFault
 from runtime.launch.supervisor import Channel
 
@@ -61,6 +62,7 @@ def zero(
     plot_file: Path = typer.Option(None, "--plot", help="Draw bytes of model state there, as SVG."),
 ) -> None:
     """Step time and memory of stages 1 to 3 beside DDP, bare FSDP2 and DeepSpeed, as medians and ratios."""
+    refuse_unwritable(path for path in (json_file, plot_file) if path)
     workload = Workload(
         width=width,
         depth=depth,

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput
 from runtime.ladder.climb import Plan, climb
 from runtime.launch.cli import on_signals, read_nodes
@@ -73,6 +74,7 @@ def smoke(
 
     Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive.
     """
+    refuse_unwritable(path for path in (json_file, junit_file, prometheus_file, html_file) if path)
     swept = _sizes(sizes, max_bytes)
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)
     words = _worker_words(swept, timeout, 0.0 if sizes else sweep_seconds)

@@ -14,7 +14,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from runtime.errors import BadInput, RuntimeFault
+from runtime import entry
+from runtime.errors import BadInput
 from runtime.launch.argv import node_argv, ssh_argv
 from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.follow import run
@@ -115,6 +116,7 @@ class ConsoleWatcher:
 
 
 @app.command(
+    cls=entry.Command,
     context_settings={"allow_interspersed_args": False},
     help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM.",
 )
@@ -217,14 +219,8 @@ def _keep_account(job: Job, outcome: Outcome, *, started: str, seconds: float) -
 
 
 def main() -> None:
-    """Entry point of the console script: prints a RuntimeFault as three lines and exits with its code."""
-    try:
-        app()
-    except RuntimeFault as e:
-        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
-        typer.echo(f"found: {e.found}", err=True)
-        typer.echo(f"fix:   {e.fix}", err=True)
-        sys.exit(e.exit_code)
+    """Entry point of the console script."""
+    sys.exit(entry.run(app))
 
 
 if __name__ == "__main__":

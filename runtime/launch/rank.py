@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -19,6 +20,7 @@ from runtime.launch.spec import from_json
 
 _PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_TAKEN = (*_FORWARDED, signal.SIGCHLD)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,22 +47,34 @@ def _redirect(log: str) -> None:
 
 
 def _run(argv: Sequence[str], noted: Path) -> int:
-    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+    """The program's status, negative for a signal. Signals stay blocked to the end of this process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored the kernel keeps no status
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
     child = os.fork()
     if child == 0:
         _become(argv)
-    for number in _FORWARDED:
-        signal.signal(number, lambda received, _frame: os.kill(child, received))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-    noted.write_text(str(child))
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(OSError):  # on a full disk a rank runs, too
+        noted.write_text(str(child))
+    return _hand_on_signals(child)
+
+
+def _hand_on_signals(child: int) -> int:
+    """Signals and the child's end are taken in turn, so that no signal goes to a process that was reaped."""
+    while True:
+        received = signal.sigwait(_TAKEN)
+        if received != signal.SIGCHLD:
+            with contextlib.suppress(PermissionError):  # it runs as somebody else by now
+                os.kill(child, received)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended == child:
+            return os.waitstatus_to_exitcode(status)
 
 
 def _become(argv: Sequence[str]) -> None:
     """In the child: the program itself. Signals are as a program expects to find them."""
     _die_with_parent()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
     try:
         os.execvp(argv[0], list(argv))
     except OSError as e:

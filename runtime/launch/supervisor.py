@@ -165,27 +165,41 @@ def adopt_orphans() -> None:
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def descendants(ancestor: int) -> tuple[int, ...]:
-    """Processes below `ancestor` that still run, from /proc; those that have ended (zombies) are left out."""
-    children: dict[int, list[int]] = {}
-    zombies: set[int] = set()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Process:
+    """A line of /proc/<pid>/stat (proc(5)); `born` tells it from a later process of the same number."""
+
+    pid: int
+    state: str
+    parent: int
+    born: str
+
+
+def _process(pid: int) -> _Process | None:
+    try:
+        values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return _Process(pid=pid, state=values[0], parent=int(values[1]), born=values[19])
+
+
+def _below(ancestor: int) -> tuple[_Process, ...]:
+    children: dict[int, list[_Process]] = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        try:
-            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        children.setdefault(int(parent), []).append(int(entry.name))
-        if state in "ZX":
-            zombies.add(int(entry.name))
-    found: list[int] = []
+        if entry.name.isdecimal() and (process := _process(int(entry.name))):
+            children.setdefault(process.parent, []).append(process)
+    found: list[_Process] = []
     todo = list(children.get(ancestor, ()))
     while todo:
-        pid = todo.pop()
-        found.append(pid)
-        todo.extend(children.get(pid, ()))
-    return tuple(pid for pid in found if pid not in zombies)
+        process = todo.pop()
+        found.append(process)
+        todo.extend(children.get(process.pid, ()))
+    return tuple(process for process in found if process.state not in "ZX")
+
+
+def descendants(ancestor: int) -> tuple[int, ...]:
+    """Processes below `ancestor` that still run, from /proc; those that have ended (zombies) are left out."""
+    return tuple(process.pid for process in _below(ancestor))
 
 
 def process_state(noted: Path) -> str:
@@ -199,10 +213,22 @@ def process_state(noted: Path) -> str:
 
 def kill_descendants(ancestor: int) -> int:
     """One round of SIGKILL over everything below `ancestor`; how many it was sent to."""
-    pids = descendants(ancestor)
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    return len(pids)
+    return sum(_kill(process) for process in _below(ancestor))
+
+
+def _kill(process: _Process) -> bool:
+    """Kills this process and no later one of its number, which the descriptor holds on to (pidfd_open(2))."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        seen = _process(process.pid)
+        if seen is None or seen.born != process.born:
+            return False
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(descriptor)
+    return True

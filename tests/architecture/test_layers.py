@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.errors": (),
     "provision.model": ("provision.errors",),
+    "provision.entry": ("provision.errors",),
     "provision.core": ("provision.errors", "provision.model"),
     "provision.edges": ("provision.errors", "provision.model", "provision.core"),
     "provision.fleet": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
@@ -23,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.cli": ("provision",),
     "provision": (),
     "runtime.errors": (),
+    "runtime.entry": ("runtime.errors",),
     "runtime.topology": ("runtime.errors",),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
@@ -35,7 +37,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.zero",
     ),
     "runtime.flight": ("runtime.errors",),
-    "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.flight"),
+    "runtime.launch": (
+        "runtime.entry",
+        "runtime.errors",
+        "runtime.topology",
+        "runtime.metrics",
+        "runtime.flight",
+    ),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.ladder": (
         "runtime.errors",

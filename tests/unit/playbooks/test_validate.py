@@ -77,7 +77,7 @@ def test_all_problems_are_listed_with_file_and_line(site: Path) -> None:
     code, output = validate(site)
 
     assert code != 0
-    assert "2 problem(s), no node was touched" in output
+    assert "No node was touched. 2 problem(s) of the inventory" in output
     assert "te1 and te2 have one address, 192.0.2.1" in output
     assert "all/site.yml:2: no role takes the variable ssh_trsut_user. Did you mean ssh_trust_user?" in output
 

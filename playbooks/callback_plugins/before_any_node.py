@@ -1,0 +1,185 @@
+"""Holds the cluster when a run starts, and ends it with every problem of the site's inventory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.callback import CallbackBase
+from ansible.template import Templar
+from ansible.vars.hostvars import HostVars
+
+from provision.core.inventory import Host, Problem, Site, problems
+from provision.core.inventory_variables import Option, sources_and_locks
+from provision.edges import cluster_lock
+from provision.edges.http import unreachable
+from provision.errors import ProvisionError
+from provision.fleet.run_start import THIS_RUN
+from provision.fleet.secrets_folder import PLAYBOOKS, secrets_folder
+
+DOCUMENTATION = r"""
+name: before_any_node
+type: aggregate
+short_description: Hold the cluster and check the inventory when a run starts
+description:
+  - A play asks for it with the variable C(before_any_node), see hold.yml and validate.yml.
+  - A task would be left out by C(--limit), C(--skip-tags) or C(--start-at-task); the start of a run is not.
+  - Callbacks live in the process of ansible-playbook itself, so that its lock ends with it, however it ends.
+author: Clusterwright
+"""
+
+# Values that are checked even where only the role's default sets them.
+CHECKED = ("cluster_address", "cluster_slots", "cluster_interface")
+CHECKED_ENDINGS = ("_source", "_sha256", "_lock")
+TEXT_BYTES = 1 << 20
+ROLES = PLAYBOOKS / "roles"
+ANSWER_SECONDS = 5.0
+REFUSED = 2  # as where a task fails
+
+
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = "aggregate"
+    CALLBACK_NAME = "before_any_node"
+
+    def v2_playbook_on_start(self, playbook: Any) -> None:
+        """Ansible only warns of an exception in a callback, so that the process ends itself."""
+        steps: Mapping[str, Callable[[Any], None]] = {"hold": self._hold, "validate": self._validate}
+        self._playbook = Path(playbook._file_name).name
+        try:
+            for play in playbook.get_plays():
+                if name := play.vars.get("before_any_node"):
+                    manager = play.get_variable_manager()
+                    manager._loader.set_basedir(
+                        str(PLAYBOOKS)
+                    )  # as for the play itself: playbook_dir, group_vars
+                    steps[name](manager)
+                    THIS_RUN.done.add(name)
+        except (ProvisionError, AnsibleError) as e:
+            said = e.message if isinstance(e, AnsibleError) else str(e)
+            self._display.error(f"No node was touched. {said}", wrap_text=False)
+            raise SystemExit(REFUSED) from e
+
+    def _hold(self, manager: Any) -> None:
+        """A run in check mode need not hold the cluster."""
+        secrets = secrets_folder(manager)
+        if secrets is None or context.CLIARGS.get("check"):
+            return
+        if not cluster_lock.is_ours(cluster_lock.holder(secrets)):
+            cluster_lock.take(secrets, self._playbook)
+        THIS_RUN.secrets = secrets
+
+    def _validate(self, manager: Any) -> None:
+        checked = Inventory(manager)
+        if found := checked.problems():
+            listed = "\n".join(f"  {number}. {problem}" for number, problem in enumerate(found, start=1))
+            raise AnsibleError(f"{len(found)} problem(s) of the inventory:\n{listed}")
+        nodes = ", ".join(f"{host.name} ({host.values['cluster_address']})" for host in checked.site.hosts)
+        self._display.v(f"{len(checked.site.hosts)} nodes: {nodes}")
+
+
+class Inventory:
+    """A site as its variables describe it."""
+
+    def __init__(self, manager: Any) -> None:
+        self._loader: DataLoader = manager._loader
+        self._hostvars = HostVars(manager._inventory, manager, manager._loader)
+        localhost = manager._inventory.get_host("localhost")
+        self._variables: dict[str, Any] = manager.get_vars(host=localhost)
+        self.site = self._site()
+
+    def problems(self) -> list[Problem]:
+        return [*problems(self.site), *self._missing()]
+
+    def _options_and_defaults(self) -> tuple[dict[str, Option], dict[str, Any]]:
+        options: dict[str, Option] = {}
+        defaults: dict[str, Any] = {}
+        for spec in sorted(ROLES.glob("*/meta/argument_specs.yml")):
+            role = spec.parts[-3]
+            (entry,) = self._load(spec)["argument_specs"].values()
+            taken = entry.get("options", {})
+            for name, option in taken.items():
+                options[name] = Option(name=name, role=role, type=option["type"])
+            if (path := ROLES / role / "defaults" / "main.yml").exists():
+                defaults.update(self._load(path) or {})
+        return options, defaults
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        loaded: dict[str, Any] = self._loader.load_from_file(str(path), trusted_as_template=True)
+        return loaded
+
+    def _site(self) -> Site:
+        options, defaults = self._options_and_defaults()
+        groups = self._variables.get("groups", {})
+        hosts = [self._host(name, options, defaults) for name in groups.get("cluster", [])]
+        texts = dict(_texts(self._variables.get("ansible_inventory_sources") or []))
+        roles = frozenset(path.name for path in ROLES.iterdir() if path.is_dir())
+        return Site(hosts=hosts, groups=frozenset(groups), roles=roles, options=options, texts=texts)
+
+    def _host(self, name: str, options: Mapping[str, Option], defaults: Mapping[str, Any]) -> Host:
+        own = self._hostvars.raw_get(name)
+        templar = Templar(loader=self._loader, variables={**self._variables, **defaults, **own})
+        wanted = {
+            option
+            for option in options
+            if option in own or option in CHECKED or option.endswith(CHECKED_ENDINGS)
+        }
+        values = {}
+        for option in sorted(wanted):
+            try:
+                values[option] = templar.template(own.get(option, defaults.get(option)))
+            except AnsibleError as e:
+                raise AnsibleError(f"{name}: the value of {option} cannot be worked out: {e}") from e
+        return Host(name=str(name), set_names=frozenset(map(str, own)), values=values)
+
+    def _missing(self) -> Iterator[Problem]:
+        sources, locks = sources_and_locks([host.values for host in self.site.hosts])
+        for name, path in locks:
+            if not Path(path).is_file():
+                fix = "Correct it, or write the lock: provision env lock."
+                yield Problem(what=f"there is no file {path}", where=name, fix=fix)
+        if not self._asks_sources():
+            return
+        asked = {_asked(name, address, self.site): (name, address) for name, address in sources}
+        for address, reason in unreachable(list(asked), timeout_seconds=ANSWER_SECONDS).items():
+            fix = (
+                "Correct it, or skip this check with -e validate_sources=false where only the nodes reach it."
+            )
+            yield Problem(what=f"{address} does not answer: {reason}", where=asked[address][0], fix=fix)
+
+    def _asks_sources(self) -> bool:
+        wanted = Templar(loader=self._loader, variables=self._variables).template(
+            self._variables.get("validate_sources", True)
+        )
+        return boolean(wanted)
+
+
+def _asked(name: str, address: str, site: Site) -> str:
+    """A repository's folder need not answer, so that the file that apt reads first is asked for."""
+    if name != "base_packages_apt_source":
+        return address
+    suite = str(site.hosts[0].values.get("base_packages_apt_suite", "./"))
+    folder = suite.removeprefix("./") if suite.endswith("/") else f"dists/{suite}/"
+    return f"{address.rstrip('/')}/{folder}Release"
+
+
+def _texts(sources: list[str]) -> Iterator[tuple[str, str]]:
+    """The texts of the inventory's files, by a path that a person can open from here."""
+    for source in map(Path, sources):
+        folder = source if source.is_dir() else source.parent
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and "secrets" not in inside.parts and path.stat().st_size < TEXT_BYTES:
+                yield _shown(path), path.read_text(encoding="utf-8", errors="replace")
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

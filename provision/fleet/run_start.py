@@ -1,0 +1,17 @@
+"""What a run of a playbook has done before it touches a node, in the process of ansible-playbook."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(slots=True, kw_only=True)
+class RunStart:
+    """`secrets`: the folder of the cluster that this run holds; None where it holds none."""
+
+    done: set[str] = field(default_factory=set)
+    secrets: Path | None = None
+
+
+THIS_RUN = RunStart()

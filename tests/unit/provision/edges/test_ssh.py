@@ -1,0 +1,175 @@
+"""A machine that cannot be reached is an error with a reason, whatever it does; real sockets on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from provision.edges import ssh
+from provision.errors import CommandFailed
+from provision.fleet.node_facts import ask
+from provision.model import Machine
+
+Behaviour = Callable[[socket.socket], object]
+
+
+@contextmanager
+def listening(behaves: Behaviour) -> Iterator[str]:
+    """An address where each connection gets the behaviour, and is closed after it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                behaves(connection)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / ".ssh").mkdir()
+    words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / ".ssh" / "id_ed25519"]
+    subprocess.run(words, check=True)
+    (tmp_path / ".ssh" / "known_hosts").touch()
+    return tmp_path
+
+
+def machine(home: Path, address: str) -> Machine:
+    return Machine(
+        name="te2",
+        address=address,
+        user="root",
+        key_file=home / ".ssh" / "id_ed25519",
+        known_hosts=home / ".ssh" / "known_hosts",
+    )
+
+
+def hang_up(_: socket.socket) -> None:
+    pass
+
+
+def hang_up_after_the_banner(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+
+def hang_up_while_keys_are_exchanged(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+    connection.recv(1 << 16)
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+
+
+def speak_garbage(connection: socket.socket) -> None:
+    connection.sendall(os.urandom(1 << 12))
+
+
+def speak_garbage_after_the_banner(connection: socket.socket) -> None:
+    connection.sendall(b"SSH-2.0-x\r\n" + os.urandom(1 << 12))
+
+
+def speak_http(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+def never_speak(connection: socket.socket) -> None:
+    while connection.recv(1 << 16):
+        pass
+
+
+@pytest.mark.parametrize(
+    "behaves",
+    [
+        hang_up,
+        hang_up_after_the_banner,
+        hang_up_while_keys_are_exchanged,
+        reset,
+        speak_garbage,
+        speak_garbage_after_the_banner,
+        speak_http,
+        never_speak,
+    ],
+)
+def test_what_is_no_ssh_server_is_an_error_with_a_reason(home: Path, behaves: Behaviour) -> None:
+    with listening(behaves) as address, pytest.raises(CommandFailed) as failed:
+        ssh.run(machine(home, address), ("true",), timeout_seconds=5)
+
+    assert failed.value.asked == f"reach te2 at {address}"
+    assert any(words in failed.value.found for words in ("hung up", "no ssh server", "gave no answer"))
+    assert failed.value.fix.startswith("Look at `systemctl status ssh`")
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [("127.0.0.1:1", "Unable to connect"), ("no.such.name.invalid", "is not resolved")],
+)
+def test_where_nobody_is_the_reason_is_said(home: Path, address: str, found: str) -> None:
+    with pytest.raises(CommandFailed) as failed:
+        ssh.run(machine(home, address), ("true",), timeout_seconds=5)
+
+    assert found in failed.value.found
+
+
+@pytest.mark.parametrize("missing", ["known_hosts", "id_ed25519"])
+@pytest.mark.parametrize("instead", ["nothing", "a folder"])
+def test_a_file_of_the_user_that_cannot_be_read_is_named(home: Path, missing: str, instead: str) -> None:
+    path = home / ".ssh" / missing
+    path.unlink()
+    if instead == "a folder":
+        path.mkdir()
+
+    with pytest.raises(CommandFailed) as failed:
+        ssh.run(machine(home, "127.0.0.1:1"), ("true",), timeout_seconds=5)
+
+    assert failed.value.found.startswith(f"{path}: ")
+
+
+def test_one_machine_that_hangs_up_leaves_the_others_their_lines(home: Path) -> None:
+    with listening(hang_up) as address:
+        asked = ask([machine(home, address)], lambda _: None)
+
+    assert "Look at `systemctl status ssh`" in asked.unreachable["te2"]
+
+
+def test_status_shows_every_node_though_one_hangs_up(home: Path, tmp_path: Path) -> None:
+    """The command as a person gives it: no traceback, no `Aborted.`, the status as its help says."""
+    with listening(hang_up) as address:
+        hosts = {"te1": {"ansible_host": "127.0.0.1:1"}, "te2": {"ansible_host": address}}
+        (tmp_path / "hosts.yml").write_text(json.dumps({"cluster": {"hosts": hosts}}))
+        told = subprocess.run(
+            [sys.executable, "-m", "provision.cli", "status", "-i", tmp_path / "hosts.yml"],
+            env={**os.environ, "HOME": str(home)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    said = told.stdout + told.stderr
+    assert told.returncode == 1, said
+    assert "te1" in told.stdout
+    assert "te2" in told.stdout
+    assert said.count("unreachable:") == 2
+    assert "Aborted" not in said
+    assert "Traceback" not in said
