@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provision.core.privilege import sudo_of
 from provision.errors import BadInput
 from provision.model import Machine
 
@@ -44,6 +45,7 @@ def _machine(name: str, variables: Mapping[str, Any], home: Path) -> Machine:
         user=_plain(name, variables, "ansible_user", "root"),
         key_file=Path(key),
         known_hosts=Path(known[1]) if known else home / ".ssh" / "known_hosts",
+        sudo=sudo_of(name, variables),
     )
 
 

@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from provision.core.privilege import as_user, refuse
 from provision.edges.process import Finished
 from provision.errors import CommandFailed
 from provision.model import Machine
@@ -73,6 +74,7 @@ def run(
     timeout_seconds: float,
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    user: str = "root",
 ) -> Finished:
     """Runs a program on a machine and returns what it printed.
 
@@ -82,6 +84,7 @@ def run(
         timeout_seconds: wall time after which the connection is closed.
         on_line: gets each line of the standard output as it comes.
         check: raise when the program ends with a non-zero status.
+        user: who runs it, where the machine has sudo.
 
     Raises:
         CommandFailed: the machine cannot be reached or trusted, the time ran out,
@@ -91,18 +94,21 @@ def run(
 
     started = time.monotonic()
     command = shlex.join(argv)
+    words, answer = _as_user(machine, argv, user)
     with _connected(machine) as connection:
         try:
             result = connection.run(
-                command,
+                shlex.join(words),
                 hide=True,
                 warn=True,
-                in_stream=False,
+                in_stream=StringIO(answer) if answer else False,
                 timeout=timeout_seconds,
                 out_stream=_Lines(on_line) if on_line else None,
             )
         except CommandTimedOut as e:
             raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e
+    if machine.sudo:
+        refuse(machine.name, machine.sudo, result.exited, result.stderr)
     if check and result.exited != 0:
         last_lines = "\n".join((result.stderr or result.stdout).strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {result.exited}\n{last_lines}")
@@ -128,10 +134,12 @@ def download(
         CommandFailed: the machine cannot be reached or trusted, falls silent, or the program fails.
     """
     command = shlex.join(argv)
+    words, answer = _as_user(machine, argv, "root")
     with _connected(machine) as connection:
         channel = connection.transport.open_session(window_size=_WINDOW_BYTES)
         channel.settimeout(timeout_seconds)
-        channel.exec_command(command)
+        channel.exec_command(shlex.join(words))
+        channel.sendall(answer.encode())
         try:
             while chunk := channel.recv(_CHUNK_BYTES):
                 yield chunk
@@ -139,6 +147,8 @@ def download(
         except TimeoutError as e:
             raise _failed(machine, command, found=f"it was silent for {timeout_seconds:.0f} s") from e
         status = channel.recv_exit_status()
+    if machine.sudo:
+        refuse(machine.name, machine.sudo, status, said.decode(errors="replace"))
     if status not in accepted:
         last_lines = "\n".join(said.decode(errors="replace").strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {status}\n{last_lines}")
@@ -154,6 +164,13 @@ def put(machine: Machine, files: Sequence[Path], folder: PurePosixPath) -> None:
         connection.run(shlex.join(["mkdir", "-p", str(folder)]), hide=True, in_stream=False, timeout=30)
         for path in files:
             connection.put(str(path), str(folder / path.name))
+
+
+def _as_user(machine: Machine, argv: Sequence[str], user: str) -> tuple[Sequence[str], str]:
+    """The words to run, and the text for their standard input: a password is in no list of processes."""
+    if machine.sudo is None or machine.user == user:
+        return argv, ""
+    return as_user(argv, machine.sudo, user), f"{machine.sudo.password}\n" if machine.sudo.password else ""
 
 
 def _failed(machine: Machine, command: str, *, found: str) -> CommandFailed:
