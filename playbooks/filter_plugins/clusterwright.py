@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from provision.core import data_disk, gpu_driver, host_keys
+from provision.core import data_disk, gpu_driver, host_keys, sshd_settings
 from provision.core.clock import clock_problem
 from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
 from provision.core.node_files import differing
 from provision.core.nodes import Node, nodes_of
-from provision.core.ssh_trust import trust_problems
+from provision.core.ssh_trust import offers_too_much, trust_problems
 from provision.errors import ProvisionError
 
 Dicts = Sequence[Mapping[str, Any]]
@@ -45,8 +45,12 @@ def ledger_plan(
     return {"ledger": plan.ledger, "changed": [str(key) for key in plan.changed]}
 
 
-def known_hosts_text(nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
-    return host_keys.known_hosts([Node(**node) for node in nodes], ledger)
+def known_hosts_block(nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
+    return host_keys.known_hosts_block([Node(**node) for node in nodes], ledger)
+
+
+def known_hosts_with(text: str, nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
+    return host_keys.known_hosts_file(text, [Node(**node) for node in nodes], ledger)
 
 
 def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], register: str) -> list[str]:
@@ -58,8 +62,26 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
     return host_keys.refused_connections(messages)
 
 
-def ssh_trust_problems(observed: Mapping[str, Any], settings: Sequence[str], next_node: str) -> list[str]:
-    return trust_problems(observed["commands"], settings=settings, next_node=next_node)
+def ssh_trust_problems(
+    observed: Mapping[str, Any], settings: Sequence[str], next_node: str, password_login: bool
+) -> list[str]:
+    return trust_problems(
+        observed["commands"], settings=settings, next_node=next_node, password_login=password_login
+    )
+
+
+def sshd_refusals(probe: Sequence[str], cluster_user: str) -> list[str]:
+    return sshd_settings.refusals(probe, cluster_user=cluster_user)
+
+
+def passwords_end(probe: Sequence[str], password_login: bool) -> bool:
+    now = sshd_settings.settings_of(probe, "now")
+    return sshd_settings.switches_passwords_off(now, password_login=password_login)
+
+
+def sshd_lines(probe: Sequence[str], max_startups: str, password_login: bool) -> list[str]:
+    theirs = sshd_settings.settings_of(probe, "theirs")
+    return sshd_settings.wanted_lines(theirs, max_startups=max_startups, password_login=password_login)
 
 
 def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float) -> str:
@@ -138,11 +160,18 @@ class FilterModule:
             "host_keys_read": host_keys_read,
             "hosts_block": hosts_block_of,
             "hosts_file_with": hosts_file_with,
-            "known_hosts_text": known_hosts_text,
+            "known_hosts_block": known_hosts_block,
+            "known_hosts_with": known_hosts_with,
             "lacks_peer_access": lacks_peer_access,
             "ledger_plan": ledger_plan,
             "live_problems": live_problems_of,
             "refused_connections": refused_connections,
+            "offers_too_much": offers_too_much,
+            "passwords_end": passwords_end,
+            "reads_ours": sshd_settings.reads_ours,
             "removable_packages": removable_packages,
             "ssh_trust_problems": ssh_trust_problems,
+            "sshd_lines": sshd_lines,
+            "sshd_printed": sshd_settings.printed,
+            "sshd_refusals": sshd_refusals,
         }

@@ -6,8 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.core.nodes import Node
+from provision.core.text_block import outside_block
 
 Ledger = Mapping[str, Sequence[str]]
+# As an earlier release began the whole file: a block without an end goes to the end of the file.
+BEGIN = "# Clusterwright: host keys of all nodes"
+END = "# Clusterwright: end of the nodes' host keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +67,20 @@ def _differences(known: Sequence[str], found: Sequence[str]) -> list[tuple[str, 
 
 
 def known_hosts(nodes: Sequence[Node], ledger: Ledger) -> str:
-    """The text of /etc/ssh/ssh_known_hosts: each node's keys under its name and its address."""
+    """The lines of /etc/ssh/ssh_known_hosts for each node's keys, under its name and its address."""
     lines = [f"{node.name},{node.address} {key}" for node in nodes for key in ledger.get(node.name, ())]
-    return "".join(f"{line}\n" for line in ["# Clusterwright: host keys of all nodes", *lines])
+    return "".join(f"{line}\n" for line in [BEGIN, *lines])
+
+
+def known_hosts_block(nodes: Sequence[Node], ledger: Ledger) -> str:
+    """Our part of /etc/ssh/ssh_known_hosts, between its marks."""
+    return f"{known_hosts(nodes, ledger)}{END}\n"
+
+
+def known_hosts_file(text: str, nodes: Sequence[Node], ledger: Ledger) -> str:
+    """The text of /etc/ssh/ssh_known_hosts with our part anew, after what others wrote."""
+    others = "".join(f"{line}\n" for line in outside_block(text, BEGIN, END))
+    return f"{others}{known_hosts_block(nodes, ledger)}"
 
 
 def refused_connections(messages: Mapping[str, str]) -> list[str]:

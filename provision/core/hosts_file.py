@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from provision.core.nodes import Node
+from provision.core.text_block import outside_block
 
 BEGIN = "# BEGIN clusterwright: nodes of the inventory; lines between these marks are rewritten"
 END = "# END clusterwright"
@@ -18,7 +19,7 @@ def hosts_file(text: str, nodes: Sequence[Node]) -> str:
     collective to itself (pytorch/gloo#223). Comments and lines of other names stay as they are.
     """
     names = {node.name for node in nodes}
-    others = (_without(line, names) for line in _outside_block(text))
+    others = (_without(line, names) for line in outside_block(text, BEGIN, END))
     kept = [line for line in others if line is not None]
     while kept and not kept[-1].strip():
         kept.pop()
@@ -31,19 +32,6 @@ def hosts_block(nodes: Sequence[Node]) -> str:
     """The lines of all nodes, between the marks."""
     lines = [BEGIN, *(f"{node.address} {node.name}" for node in nodes), END]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _outside_block(text: str) -> list[str]:
-    outside: list[str] = []
-    inside = False
-    for line in text.splitlines():
-        if line == BEGIN:
-            inside = True
-        elif line == END:
-            inside = False
-        elif not inside:
-            outside.append(line)
-    return outside
 
 
 def _without(line: str, names: Collection[str]) -> str | None:

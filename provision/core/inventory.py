@@ -165,12 +165,17 @@ def _slots(site: Site) -> Iterable[Problem]:
 
 def _logins(site: Site) -> Iterable[Problem]:
     for name in ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"):
-        if users := [host.name for host in site.hosts if name in host.set_names]:
+        if users := [host.name for host in site.hosts if name in host.set_names and _ends_passwords(host)]:
             yield Problem(
                 what=f"{', '.join(users)} would be reached with a password, which role ssh_trust turns off",
                 where=_where(site, name, users),
-                fix=f"Authorise a key there (ssh-copy-id) and set ansible_ssh_private_key_file, not {name}.",
+                fix=f"Authorise a key there (ssh-copy-id) and set ansible_ssh_private_key_file, not {name}; "
+                "or let passwords be: cluster_password_login: true.",
             )
+
+
+def _ends_passwords(host: Host) -> bool:
+    return host.values.get("cluster_password_login") is not True
 
 
 def _replaced(site: Site) -> Iterable[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provision.core.privilege import sudo_of
 from provision.errors import BadInput
 from provision.model import Machine
 
@@ -44,6 +45,7 @@ def _machine(name: str, variables: Mapping[str, Any], home: Path) -> Machine:
         user=_plain(name, variables, "ansible_user", "root"),
         key_file=_expanded(key, home),
         known_hosts=_expanded(known[1] if known else "~/.ssh/known_hosts", home),
+        sudo=sudo_of(name, variables),
     )
 
 

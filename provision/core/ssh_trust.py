@@ -10,7 +10,11 @@ _OFFERED = re.compile(r"Permission denied \(([^)]*)\)")
 
 
 def trust_problems(
-    commands: Mapping[str, Mapping[str, Any]], *, settings: Sequence[str], next_node: str
+    commands: Mapping[str, Mapping[str, Any]],
+    *,
+    settings: Sequence[str],
+    next_node: str,
+    password_login: bool = False,
 ) -> list[str]:
     """What is wrong, from three commands that ran on the node.
 
@@ -18,12 +22,23 @@ def trust_problems(
         commands: `settings` (sshd -T), `offered` (a login without a key), `next_node` (hostname over ssh).
         settings: lines that `sshd -T` must print.
         next_node: the name that the next node must answer.
+        password_login: sshd may take passwords, too.
     """
     return [
         *_wrong_settings(commands["settings"], settings),
-        *_wrong_offer(commands["offered"]),
+        *([] if password_login else _wrong_offer(commands["offered"])),
         *_wrong_answer(commands["next_node"], next_node),
     ]
+
+
+def offers_too_much(refusal: str, password_login: bool) -> bool:
+    """Whether the daemon that runs offered passwords in what it said to somebody without a key."""
+    match = _OFFERED.search(refusal)
+    return (
+        not password_login
+        and match is not None
+        and not {"password", "keyboard-interactive"}.isdisjoint(match[1].split(","))
+    )
 
 
 def _wrong_settings(printed: Mapping[str, Any], wanted: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from provision.core.privilege import as_user, refuse
 from provision.core.ssh_failure import explained
 from provision.edges.process import Finished
 from provision.errors import CommandFailed, ProvisionError
@@ -144,6 +145,7 @@ def run(
     timeout_seconds: float,
     on_line: Callable[[str], None] | None = None,
     check: bool = True,
+    user: str = "root",
 ) -> Finished:
     """Runs a program on a machine and returns what it printed.
 
@@ -153,6 +155,7 @@ def run(
         timeout_seconds: wall time after which the connection is closed.
         on_line: gets each line of the standard output as it comes.
         check: raise when the program ends with a non-zero status.
+        user: who runs it, where the machine has sudo.
 
     Raises:
         CommandFailed: the machine cannot be reached or trusted, the time ran out,
@@ -162,22 +165,25 @@ def run(
 
     started = time.monotonic()
     command = shlex.join(argv)
+    words, answer = _as_user(machine, argv, user)
     with (
         _connected(machine) as connection,
         _watched(connection, machine, timeout_seconds + _AUTHENTICATION_SECONDS),
     ):
         try:
             result = connection.run(
-                command,
+                shlex.join(words),
                 hide=True,
                 warn=True,
-                in_stream=False,
+                in_stream=StringIO(answer) if answer else False,
                 timeout=timeout_seconds,
                 out_stream=_Lines(on_line) if on_line else None,
             )
         except CommandTimedOut as e:
             raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e
         _refuse_lost(connection, machine, command, result.exited)
+    if machine.sudo:
+        refuse(machine.name, machine.sudo, result.exited, result.stderr)
     if check and result.exited != 0:
         last_lines = "\n".join((result.stderr or result.stdout).strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {result.exited}\n{last_lines}")
@@ -203,10 +209,12 @@ def download(
         CommandFailed: the machine cannot be reached or trusted, falls silent, or the program fails.
     """
     command = shlex.join(argv)
+    words, answer = _as_user(machine, argv, "root")
     with _connected(machine) as connection:
         channel = connection.transport.open_session(window_size=_WINDOW_BYTES)
         channel.settimeout(timeout_seconds)
-        channel.exec_command(command)
+        channel.exec_command(shlex.join(words))
+        channel.sendall(answer.encode())
         try:
             while chunk := channel.recv(_CHUNK_BYTES):
                 yield chunk
@@ -216,6 +224,8 @@ def download(
         with _watched(connection, machine, timeout_seconds):
             status = channel.recv_exit_status()
         _refuse_lost(connection, machine, command, status)
+    if machine.sudo:
+        refuse(machine.name, machine.sudo, status, said.decode(errors="replace"))
     if status not in accepted:
         last_lines = "\n".join(said.decode(errors="replace").strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {status}\n{last_lines}")
@@ -241,6 +251,13 @@ def _refuse_lost(connection: fabric.Connection, machine: Machine, command: str, 
             found="the connection ended before the program did",
             fix=f"Check that {machine.name} is up, then run the command again.",
         )
+
+
+def _as_user(machine: Machine, argv: Sequence[str], user: str) -> tuple[Sequence[str], str]:
+    """The words to run, and the text for their standard input: a password is in no list of processes."""
+    if machine.sudo is None or machine.user == user:
+        return argv, ""
+    return as_user(argv, machine.sudo, user), f"{machine.sudo.password}\n" if machine.sudo.password else ""
 
 
 def _failed(machine: Machine, command: str, *, found: str) -> CommandFailed:

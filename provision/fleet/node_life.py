@@ -15,7 +15,7 @@ from provision.edges import cluster_lock
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import trust
 from provision.fleet.playbook import play
-from provision.fleet.site import read_members, secrets_of
+from provision.fleet.site import key_files_of, read_members, secrets_of
 
 RECORD = "nodes.json"
 
@@ -72,7 +72,7 @@ def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, l
     old = read(change.hosts)
     new = change.edit(old)
     before = read_members(change.inventory, environment=environment)
-    _refuse_stranger(change, before, secrets_of(change.inventory, environment=environment))
+    _refuse(change, before, secrets_of(change.inventory, environment=environment), environment)
     after = before.after(change.action, change.node)
     last = smoke_step(change.action, change.node, after, ())
     planned = steps(change.action, change.node, before=before, after=after)
@@ -90,7 +90,7 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
     secrets = secrets_of(change.inventory, environment=environment)
     with cluster_lock.hold(secrets, f"provision node {change.action} {change.node}"):
         before = read_members(change.inventory, environment=environment)
-        _refuse_stranger(change, before, secrets)
+        _refuse(change, before, secrets, environment)
         after = before.after(change.action, change.node)
         edited = _edit(change, environment, reporter)
         removes = change.action is Action.remove
@@ -125,10 +125,13 @@ def read(path: Path) -> str:
     return path.read_bytes().decode()
 
 
-def _refuse_stranger(change: Change, members: Members, secrets: Path) -> None:
+def _refuse(change: Change, members: Members, secrets: Path, environment: Mapping[str, str]) -> None:
     """A node that was removed half way is known by its host keys; any other name is a slip."""
+    if change.action is not Action.remove:
+        return
+    trust.refuse_own_key(secrets, change.node, key_files_of(change.inventory, environment=environment))
     known = change.node in members.names or change.node in trust.nodes_in_ledger(secrets)
-    if change.action is Action.remove and not known:
+    if not known:
         raise BadInput(
             f"remove node {change.node}",
             found=f"the nodes are {', '.join(members.names)}",

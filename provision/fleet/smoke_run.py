@@ -51,7 +51,8 @@ def run_smoke(
     """
     folder = f"/tmp/clusterwright-smoke-{secrets.token_hex(6)}"
     wanted = [word for name in ("json", *formats) for word in (f"--{name}", f"{folder}/{name}")]
-    words = (_python(machine), "-P", "-m", "runtime", "smoke", *wanted, *options)
+    python, user = _python_and_user(machine)
+    words = (python, "-P", "-m", "runtime", "smoke", *wanted, *options)
     limited = ("timeout", "--kill-after=5", f"{limit_seconds:.0f}", "env", "COLUMNS=110", *words)
     finished = ssh.run(
         machine,
@@ -59,6 +60,7 @@ def run_smoke(
         timeout_seconds=limit_seconds + _SSH_SECONDS,
         on_line=on_line,
         check=False,
+        user=user,
     )
     written = {name: _fetched(machine, f"{folder}/{name}") for name in ("json", *formats)}
     ssh.run(machine, ("rm", "-rf", folder), timeout_seconds=_SSH_SECONDS, check=False)
@@ -77,11 +79,12 @@ def _fetched(machine: Machine, path: str) -> str:
     return ssh.run(machine, ("cat", path), timeout_seconds=_SSH_SECONDS, check=False).stdout
 
 
-def _python(machine: Machine) -> str:
-    """The interpreter of the cluster's environment, as the node's description has it."""
+def _python_and_user(machine: Machine) -> tuple[str, str]:
+    """The interpreter of the environment and the cluster's user, as the node's description has them."""
     try:
         text = ssh.run(machine, ("cat", _DESCRIPTION), timeout_seconds=_SSH_SECONDS, check=False).stdout
-        return f"{json.loads(text)['environment']['prefix']}/bin/python"
+        described = json.loads(text)
+        return f"{described['environment']['prefix']}/bin/python", described["user"]
     except (ValueError, KeyError) as e:
         raise BadInput(
             f"run the smoke test on {machine.name}",

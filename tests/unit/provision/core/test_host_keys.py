@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from provision.core.host_keys import (
+    BEGIN,
     known_hosts,
+    known_hosts_block,
+    known_hosts_file,
     plan_ledger,
     public_key,
     refused_connections,
@@ -53,6 +56,18 @@ def test_known_hosts_has_name_and_address_of_the_nodes_of_the_inventory_only() -
     text = known_hosts([Node(name="te1", address="10.77.0.11")], {"te1": [OLD, RSA], "gone": [NEW]})
 
     assert text.splitlines()[1:] == [f"te1,10.77.0.11 {OLD}", f"te1,10.77.0.11 {RSA}"]
+
+
+def test_host_keys_of_others_stay_and_a_whole_file_of_ours_goes() -> None:
+    nodes, ledger = [Node(name="te1", address="10.77.0.11")], {"te1": [NEW]}
+    of_others = f"git.example {RSA}\n"
+    whole = f"{BEGIN}\nte1,10.77.0.11 {OLD}\ngone {OLD}\n"
+
+    once = known_hosts_file(of_others, nodes, ledger)
+
+    assert once == of_others + known_hosts_block(nodes, ledger)
+    assert known_hosts_file(once, nodes, ledger) == once
+    assert known_hosts_file(whole, nodes, ledger) == known_hosts_block(nodes, ledger)
 
 
 def test_a_comment_is_no_part_of_a_key() -> None:

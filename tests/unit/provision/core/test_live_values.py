@@ -5,7 +5,7 @@ from __future__ import annotations
 from provision.core.clock import clock_problem
 from provision.core.live_values import live_problems
 from provision.core.node_files import differing
-from provision.core.ssh_trust import trust_problems
+from provision.core.ssh_trust import offers_too_much, trust_problems
 
 FILE = {"text": "a\n", "mode": "0644", "owner": "root", "group": "root"}
 TRACKING = (
@@ -65,6 +65,15 @@ def test_a_file_differs_by_content_mode_owner_or_absence() -> None:
 
 def test_keys_only_and_a_right_answer_are_no_problem() -> None:
     assert problems() == []
+
+
+def test_a_daemon_that_offers_passwords_is_told_from_one_that_says_nothing() -> None:
+    offers = "root@10.77.0.11: Permission denied (publickey,password)."
+
+    assert offers_too_much(offers, False)
+    assert not offers_too_much(offers, True)
+    assert not offers_too_much("Host key verification failed.", False)
+    assert not offers_too_much("root@10.77.0.11: Permission denied (publickey,gssapi-with-mic).", False)
 
 
 def test_every_hole_in_the_trust_is_a_problem() -> None:

@@ -1,0 +1,59 @@
+"""Tries from the controller whether its key alone opens a node, in one fresh connection."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from provision.core.key_login import Way, copy_command, key_login
+from provision.edges import process
+from provision.errors import ProvisionError
+
+WITHOUT_SSH = ("local",)
+
+
+class ActionModule(ActionBase):
+    """Returns `refused`, why the key opened nothing (empty where it did), and `fix`, what puts it there."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        if self._connection.transport in WITHOUT_SSH:
+            return {**result, "changed": False, "refused": "", "fix": ""}
+        way = self._way()
+        return {**result, "changed": False, "refused": _refused(way), "fix": copy_command(way)}
+
+    def _way(self) -> Way:
+        arguments = ("ssh_args", "ssh_common_args", "ssh_extra_args")
+        return Way(
+            address=self._option("host") or str(self._play_context.remote_addr),
+            user=self._option("remote_user"),
+            port=self._option("port"),
+            key_file=os.path.expanduser(self._option("private_key_file")),
+            arguments=" ".join(self._option(name) for name in arguments),
+            program=self._option("ssh_executable") or "ssh",
+            timeout_seconds=int(self._option("timeout") or 10),
+        )
+
+    def _option(self, name: str) -> str:
+        try:
+            value = self._connection.get_option(name)
+        except KeyError:  # another connection plugin than ssh lacks some
+            return ""
+        return "" if value is None else str(value)
+
+
+def _refused(way: Way) -> str:
+    environment = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
+    try:
+        finished = process.run(
+            key_login(way), timeout_seconds=3 * way.timeout_seconds, env=environment, check=False
+        )
+    except ProvisionError as e:
+        return e.found
+    said = " ".join(finished.stderr.split())
+    return "" if finished.returncode == 0 else said or f"ssh ended with {finished.returncode}"

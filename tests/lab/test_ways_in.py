@@ -1,0 +1,227 @@
+"""No run locks an owner out, loosens what a site has set, or changes the ssh of other people."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import Finished, LabUnderTest, changed, made, playbook, provision
+
+TRUST = ("--tags", "node_access,host_names,ssh_trust")
+TAKE_PASSWORDS = (
+    "echo root:x | chpasswd; "
+    "sed -i '1i PermitRootLogin yes\\nPasswordAuthentication yes' /etc/ssh/sshd_config; systemctl restart ssh"
+)
+UBUNTU = (
+    "useradd --create-home --shell /bin/bash ubuntu; echo ubuntu:x | chpasswd; "
+    "echo 'ubuntu ALL=(ALL:ALL) ALL' > /etc/sudoers.d/ubuntu; "
+    "install -d -o ubuntu -g ubuntu -m 700 ~ubuntu/.ssh; "
+    "install -o ubuntu -g ubuntu -m 600 ~/.ssh/authorized_keys ~ubuntu/.ssh/authorized_keys"
+)
+AS_UBUNTU = {"ansible_user": "ubuntu", "ansible_become": True, "ansible_become_password": "x"}
+SETTINGS = "/etc/ssh/sshd_config.d/10-clusterwright.conf"
+
+
+@pytest.fixture(scope="module")
+def ways_lab(lab_machine: None) -> Iterator[LabUnderTest]:
+    yield from made("ways", "10.77.223.0/24", 2)
+
+
+@pytest.fixture
+def ways(ways_lab: LabUnderTest) -> LabUnderTest:
+    """Two blank nodes."""
+    ways_lab.reset()
+    return ways_lab
+
+
+def everywhere(lab: LabUnderTest, command: str) -> None:
+    lab.out_of_all(f"{{ {command}; }} >/dev/null")
+
+
+def given(variables: dict[str, object]) -> tuple[str, str]:
+    return "-e", json.dumps(variables)
+
+
+def said(finished: Finished) -> str:
+    """All that a run printed, as if its lines had no end."""
+    return " ".join((finished.stdout + finished.stderr).split())
+
+
+def stranger(folder: Path) -> Path:
+    """A key that no node knows."""
+    key = folder / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    return key
+
+
+def with_password(folder: Path) -> tuple[str, ...]:
+    """As `site.yml -k` of somebody whose key no node knows."""
+    answer = folder / "password"
+    answer.write_text("x\n")
+    key = given({"ansible_ssh_private_key_file": str(stranger(folder))})
+    return "--connection-password-file", str(answer), *key
+
+
+def test_passwords_stay_until_a_key_was_proven(ways: LabUnderTest, tmp_path: Path) -> None:
+    everywhere(ways, TAKE_PASSWORDS)
+    before = ways.out_of_all("cat /etc/hosts /etc/ssh/sshd_config; ls -R /etc/ssh")
+    by_password = with_password(tmp_path)
+
+    refused = playbook(ways, *TRUST, *by_password, check=False)
+    of_one_role = playbook(ways, "--tags", "ssh_trust", *by_password, check=False)
+
+    assert refused.returncode != 0
+    assert f"ssh-copy-id -i {tmp_path}/stranger.pub root@{ways.address('te1')}" in said(refused)
+    assert f"root@{ways.address('te2')}" in said(refused)
+    assert of_one_role.returncode != 0
+    assert ways.out_of_all("cat /etc/hosts /etc/ssh/sshd_config; ls -R /etc/ssh") == before
+
+
+def test_a_site_may_keep_passwords(ways: LabUnderTest, tmp_path: Path) -> None:
+    everywhere(ways, TAKE_PASSWORDS)
+
+    playbook(ways, *TRUST, *with_password(tmp_path), *given({"cluster_password_login": True}))
+
+    assert "passwordauthentication yes" in ways.out("te1", "sshd -T")
+    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname") == "te2"
+
+
+def test_a_password_is_switched_off_where_a_key_was_proven(ways: LabUnderTest) -> None:
+    everywhere(ways, TAKE_PASSWORDS)
+
+    playbook(ways, *TRUST)
+    again = playbook(ways, *TRUST)
+
+    assert "passwordauthentication no" in ways.out("te1", "sshd -T")
+    assert not any(changed(again).values())
+
+
+# A stand-in for any site whose daemon refuses us once our settings are live: no key is known from then on.
+UNTIL_OURS = f"""printf '%s\\n' '#!/bin/sh' 'test -e {SETTINGS} || cat /root/keys' > /usr/local/sbin/keys
+chmod 755 /usr/local/sbin/keys; mv ~/.ssh/authorized_keys /root/keys
+sed -i '1i AuthorizedKeysCommand /usr/local/sbin/keys\\nAuthorizedKeysCommandUser root' /etc/ssh/sshd_config
+systemctl restart ssh"""
+NEVER_AGAIN = f"""mkdir -p /etc/systemd/system/ssh.service.d
+printf '[Service]\\nExecStartPre=/usr/bin/test ! -e {SETTINGS}\\n' > /etc/systemd/system/ssh.service.d/x.conf
+systemctl daemon-reload"""
+
+
+@pytest.mark.parametrize(
+    "spoilt", [UNTIL_OURS, NEVER_AGAIN], ids=["the key is refused", "sshd does not start"]
+)
+def test_settings_that_lock_the_owner_out_are_put_back(ways: LabUnderTest, spoilt: str) -> None:
+    ways.run("te2", spoilt)
+
+    failed = playbook(ways, *TRUST, check=False)
+
+    assert ways.run("te2", "hostname", check=False).stdout.strip() == "te2"
+    assert failed.returncode != 0
+    assert "te2: its sshd is as it was before" in said(failed)
+    assert "passwordauthentication yes" in ways.out("te2", "sshd -T")
+    assert ways.out("te2", f"ls {SETTINGS} 2>&1 | grep -c 'No such'") == "1"
+    assert "passwordauthentication no" in ways.out("te1", "sshd -T")
+
+
+@pytest.mark.parametrize("where", ["sshd_config", "sshd_config.d/00-hardening.conf"])
+def test_root_is_not_let_in_where_the_site_forbids_it(ways: LabUnderTest, where: str) -> None:
+    everywhere(ways, f"{UBUNTU}; echo 'PermitRootLogin no' >> /etc/ssh/{where}; systemctl restart ssh")
+    as_ubuntu = {**AS_UBUNTU, "cluster_user": "ubuntu"}
+
+    playbook(ways, *TRUST, *given(as_ubuntu))
+    again = playbook(ways, *TRUST, *given(as_ubuntu))
+    for_root = playbook(ways, *TRUST, *given(AS_UBUNTU), check=False)
+
+    assert not any(changed(again).values())
+    assert for_root.returncode != 0
+    assert f"/etc/ssh/{where}:" in said(for_root)
+    assert sudo(ways, "te1", "sshd -T | grep ^permitrootlogin") == "permitrootlogin no"
+    assert sudo(ways, "te1", "runuser -u ubuntu -- ssh -o BatchMode=yes te2 hostname") == "te2"
+
+
+def sudo(lab: LabUnderTest, node: str, command: str) -> str:
+    """What a command prints on a node that lets only ubuntu in."""
+    words = ["ssh", "-i", str(lab.lab.ssh_key), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=yes"]
+    known = ["-o", f"UserKnownHostsFile={lab.lab.known_hosts}", "-o", "BatchMode=yes"]
+    ask = f"echo x | sudo -S -p '' sh -c {subprocess.list2cmdline([command])}"
+    finished = subprocess.run(
+        [*words, *known, f"ubuntu@{lab.address(node)}", ask],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+def test_settings_that_slept_are_not_woken_and_larger_ones_not_lowered(ways: LabUnderTest) -> None:
+    asleep = (
+        "sed -i 's/^Include/# Include/' /etc/ssh/sshd_config; "
+        "echo 'MaxStartups 500:20:900' >> /etc/ssh/sshd_config; "
+        "echo 'AllowUsers nobody' > /etc/ssh/sshd_config.d/old.conf; systemctl restart ssh"
+    )
+    everywhere(ways, asleep)
+
+    playbook(ways, *TRUST)
+    again = playbook(ways, *TRUST)
+
+    settings = ways.out("te1", "sshd -T").splitlines()
+    assert "maxstartups 500:20:900" in settings
+    assert "passwordauthentication no" in settings
+    assert not any(line.startswith("allowusers") for line in settings)
+    assert not any(changed(again).values())
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mirror")
+def test_a_site_whose_sudo_asks_goes_from_start_to_end(ways: LabUnderTest) -> None:
+    everywhere(ways, UBUNTU)
+    variables = ways.inventory / "group_vars" / "all" / "sudo.yml"
+    variables.write_text(json.dumps(AS_UBUNTU))
+
+    try:
+        playbook(ways)
+        status = provision("status", "-i", str(ways.inventory), check=False)
+        smoke = provision("smoke", "--quick", "-i", str(ways.inventory), check=False)
+        variables.write_text(json.dumps({**AS_UBUNTU, "ansible_become_password": "wrong"}))
+        wrong = playbook(ways, "--tags", "smoke_test", check=False)
+        of_status = provision("status", "-i", str(ways.inventory), check=False)
+    finally:
+        variables.unlink()
+
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert smoke.returncode == 0, smoke.stdout + smoke.stderr
+    assert wrong.returncode != 0
+    assert "has no attribute" not in said(wrong)
+    assert "Incorrect sudo password" in said(wrong)
+    assert "ansible_become_password" in said(of_status)
+
+
+def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
+    everywhere(ways, "useradd --create-home other; mkdir -p /etc/pdsh; echo mrsh > /etc/pdsh/rcmd_default")
+    everywhere(ways, "echo 'git.example ssh-ed25519 AAAA' > /etc/ssh/ssh_known_hosts")
+
+    playbook(ways, *TRUST)
+
+    to_node, to_itself, by_cluster_user = (
+        ways.out("te1", command).splitlines()
+        for command in (
+            "runuser -u other -- ssh -G te2",
+            "runuser -u other -- ssh -G localhost",
+            "ssh -G te2",
+        )
+    )
+    assert "identityfile ~/.ssh/id_ed25519" in to_node
+    assert "identityfile ~/.ssh/clusterwright_ed25519" not in to_node
+    assert "stricthostkeychecking true" in to_node
+    assert "stricthostkeychecking ask" in to_itself
+    assert "identityfile ~/.ssh/id_ed25519" in by_cluster_user
+    assert "identityfile ~/.ssh/clusterwright_ed25519" in by_cluster_user
+    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname") == "te2"
+    assert ways.out("te1", "cat /etc/pdsh/rcmd_default") == "mrsh"
+    assert "git.example ssh-ed25519 AAAA" in ways.out("te1", "cat /etc/ssh/ssh_known_hosts")
