@@ -19,7 +19,10 @@ from runtime.zero.checkpoint.together import from_first
 from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
+from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
+from runtime.zero.fsdp import reduce_waiting, settle_root
+from runtime.zero.gathered import Gathered
 from runtime.zero.gradients import (
     clip_factor,
     global_norm,
@@ -31,7 +34,8 @@ from runtime.zero.precision import LossScale, waiting_dtype
 from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
-from runtime.zero.waiting import Waiting
+from runtime.zero.waiting import narrow_gradients, widen_gradients
+from runtime.zero.whole import give_whole
 
 logger = logging.getLogger("runtime")
 
@@ -82,14 +86,14 @@ class Engine(Facts, Saving):
         self._norm: float | None = None
         self._skips = Skips()
         self._boundary_set: bool | None = None
-        self._synced: bool | None = None
-        self._waiting = self._narrow_waiting()
+        self._depth_without_sync = 0
         self._scaled_backwards = 0
         self._samples: Iterator[Any] | None = None
         self._data_at_boundary = self._data_now()
         self.session = from_first(secrets.token_hex(4))
         self.run = self.session
         self._saves = Saves()
+        self._gathered = self._take_over()
 
     # -- a micro-step -------------------------------------------------------------------------------------
 
@@ -114,7 +118,17 @@ class Engine(Facts, Saving):
         return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
 
     def step(self) -> None:
-        """Ends a micro-step; at the boundary clips, updates, zeroes gradients and advances the schedule."""
+        """Ends a micro-step; at the boundary clips, updates, zeroes gradients and advances the schedule.
+
+        Raises:
+            BadInput: it is called within `no_sync`.
+        """
+        if self._depth_without_sync:
+            raise BadInput(
+                "end a micro-step (engine.step)",
+                found="it is within engine.no_sync, where micro-steps have no end",
+                fix="Call step() after the `with engine.no_sync():` block.",
+            )
         if self.is_gradient_accumulation_boundary():
             self._check_scaled()
             self._update()
@@ -142,6 +156,8 @@ class Engine(Facts, Saving):
 
     def is_gradient_accumulation_boundary(self) -> bool:
         """Whether the micro-step at hand is the last one of its optimizer step."""
+        if self._depth_without_sync:
+            return False
         if self._boundary_set is not None:
             return self._boundary_set
         return (self.micro_steps + 1) % self.gradient_accumulation_steps() == 0
@@ -176,10 +192,9 @@ class Engine(Facts, Saving):
         self._compiled = True
 
     def zero_grad(self) -> None:
-        """Drops the gradients."""
+        """Drops the gradients, also those of micro-steps whose optimizer step has not come."""
         self.optimizer.zero_grad(set_to_none=True)
-        if self._waiting is not None:
-            self._waiting.drop()
+        self.module.zero_grad(set_to_none=True)
 
     def __getattr__(self, name: str) -> Any:
         if name == "module":  # not set yet
@@ -192,8 +207,6 @@ class Engine(Facts, Saving):
 
     def resume(self, *, global_steps: int, skipped_steps: int, data: dict[str, int] | None) -> None:
         """Goes to the boundary after an optimizer step of an earlier run."""
-        self.zero_grad()
-        drop_gathered(self.module)
         self.global_steps, self.skipped_steps = global_steps, skipped_steps
         self.micro_steps = global_steps * self.gradient_accumulation_steps()
         self._samples = None
@@ -201,57 +214,88 @@ class Engine(Facts, Saving):
             self.training_dataloader.load_state_dict(data)
         self._data_at_boundary = self._data_now()
 
+    def begin_step(self) -> None:
+        """Begins an optimizer step anew with weights that were loaded: drops what micro-steps have left."""
+        self.zero_grad()
+        self.micro_steps -= self.micro_steps % self.gradient_accumulation_steps()
+        self._boundary_set = None
+        self._scaled_backwards = 0
+        if self._gathered is not None:
+            self._gathered.renew()
+
     def _data_now(self) -> dict[str, int] | None:
         return self.training_dataloader.state_dict() if self.training_dataloader is not None else None
 
     # -- the update, in its phases ------------------------------------------------------------------------
 
-    def _prepare_units(self) -> None:
-        """Tells FSDP2 what to do after the coming backward: reduce, and free whole parameters, or not yet."""
-        boundary = self.is_gradient_accumulation_boundary()
-        if boundary == self._synced:
-            return
-        for unit in units(self.module):
-            sync = boundary or self._plan.sync_every_micro_step
-            unit.set_requires_gradient_sync(sync, recurse=False)
-            unit.set_reshard_after_backward(boundary or self._plan.gather_every_micro_step, recurse=False)
-        self._synced = boundary
-
-    def _narrow_waiting(self) -> Waiting | None:
+    def _take_over(self) -> Gathered | None:
+        """Settles with FSDP2 who keeps what: gradients, whole parameters, and what of them goes out."""
+        module, plan = self.module, self._plan
+        settle_root(module)
+        follow_modules(module)
+        follow_optimizer(self.optimizer, module)
         dtype = waiting_dtype(self.config)
-        if dtype is torch.float32 or not self._plan.sync_every_micro_step:
-            return None
-        return Waiting(self.module, dtype, self.is_gradient_accumulation_boundary)
+        if plan.sync_every_micro_step and self.gradient_accumulation_steps() > 1:
+            narrow_gradients(module.parameters(), dtype)
+        group = shard_group(plan.mesh)
+        is_cut = dist.get_world_size(group) > 1
+        keeps = is_cut and not plan.gather_every_micro_step
+        gathered = Gathered(module, group) if keeps else None
+        give_whole(module, gathered, is_here=keeps or not is_cut)
+        if gathered is not None:
+            gathered.renew()
+            gathered.settle()
+        return gathered
+
+    def _prepare_units(self) -> None:
+        """Tells FSDP2 what to do after the coming backward: reduce, or accumulate whole gradients.
+
+        Where it reduces, shards take the place of whole parameters, and their gradients are seen there.
+        """
+        sync = self.is_gradient_accumulation_boundary() or self._plan.sync_every_micro_step
+        for unit in units(self.module):
+            unit.set_requires_gradient_sync(sync, recurse=False)
+            unit.set_reshard_after_backward(sync, recurse=False)
 
     def _update(self) -> None:
-        shards = local_gradients(self.module.parameters())
-        averaging = 1.0 / (self.gradient_accumulation_steps() * self.loss_scale.value)
-        if self.config.gradient_allreduce_op == "sum":
-            averaging *= self.group.topology.world_size
-        limit = self.config.gradient_clipping
-        factor = averaging
-        if limit > 0 or self._must_be_finite():
-            self._norm = averaging * global_norm(shards, shard_group(self._plan.mesh), self.device)
-            factor *= clip_factor(self._norm, limit)
+        reduce_waiting(self.module)
+        drop_gathered(self.module)
+        factor = self._factor()
         self.overflow = self._norm is not None and not self._norm < float("inf")
         if self.overflow:
             self.skipped_steps += 1
             self._skips.skip(self)
         else:
-            multiply(shards, factor)
-            self._apply()
+            self._apply(factor)
         self.loss_scale.update(overflow=self.overflow)
         self.zero_grad()
         self.global_steps += 1
         self._data_at_boundary = self._data_now()
         self._report()
 
-    def _apply(self) -> None:
+    def _factor(self) -> float:
+        """What summed gradients are multiplied by: averaging, loss scale and clipping. Notes their norm."""
+        averaging = 1.0 / (self.gradient_accumulation_steps() * self.loss_scale.value)
+        if self.config.gradient_allreduce_op == "sum":
+            averaging *= self.group.topology.world_size
+        limit = self.config.gradient_clipping
+        if limit <= 0 and not self._must_be_finite():
+            return averaging
+        shards = local_gradients(self.module.parameters())
+        self._norm = averaging * global_norm(shards, shard_group(self._plan.mesh), self.device)
+        return averaging * clip_factor(self._norm, limit)
+
+    def _apply(self, factor: float) -> None:
         self._skips.in_a_row = 0
-        drop_gathered(self.module)
+        if self._gathered is not None:
+            self._gathered.release()
+        widen_gradients(self.module.parameters())
+        multiply(local_gradients(self.module.parameters()), factor)
         self.optimizer.step()
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
+        if self._gathered is not None:
+            self._gathered.renew()
 
     def _must_be_finite(self) -> bool:
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
@@ -297,6 +341,14 @@ class Engine(Facts, Saving):
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """The backward within is not the last one of its optimizer step."""
-        self.set_gradient_accumulation_boundary(False)
-        yield
+        """Backwards within accumulate gradients, which the next one after it is added to; no `step` within.
+
+        Stages 0 and 1 do not communicate within it. Stages 2 and 3 reduce each time, to the same gradient.
+        """
+        self._depth_without_sync += 1
+        self._prepare_units()
+        try:
+            yield
+        finally:
+            self._depth_without_sync -= 1
+            self._prepare_units()

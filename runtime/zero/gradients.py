@@ -23,8 +23,8 @@ def global_norm(shards: list[torch.Tensor], group: dist.ProcessGroup, device: to
     """
     square = torch.zeros((), dtype=torch.float32, device=device)
     for kind in {shard.device for shard in shards}:
-        norms = torch._foreach_norm([shard for shard in shards if shard.device == kind])
-        square += torch.stack([norm.float() for norm in norms]).square().sum().to(device)
+        norms = torch._foreach_norm([s for s in shards if s.device == kind], 2, dtype=torch.float32)
+        square += torch.stack(norms).square().sum().to(device)
     if dist.get_world_size(group) > 1:
         dist.all_reduce(square, group=group)
     return square.sqrt().item()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.load import load
+from runtime.zero.shard import drop_gathered
 
 if TYPE_CHECKING:
     from runtime.zero.engine import Engine
@@ -35,8 +36,10 @@ class Saving:
         With `checkpoint.async_save` it returns once the state is copied, and the rest is done beside the
         training; `wait_for_checkpoint` waits for that, and the next save or load does.
         """
+        engine = cast("Engine", self)
+        drop_gathered(engine.module)
         return self._saves.save(
-            cast("Engine", self),
+            engine,
             Path(save_dir),
             tag or f"global_step{self.global_steps}",
             client_state or {},
@@ -62,14 +65,20 @@ class Saving:
     ) -> tuple[str | None, dict[str, Any]]:
         """Loads the newest whole checkpoint (or the one of a tag) at any size and stage. Collective.
 
-        Returns its folder and the script's own state; None and {} where there is no checkpoint.
+        Gradients of micro-steps since the last optimizer step are dropped. Returns the checkpoint's folder
+        and the script's own state; None and {} where there is none.
         """
         self.wait_for_checkpoint()
+        engine = cast("Engine", self)
+        drop_gathered(engine.module)
         loaded = load(
-            cast("Engine", self),
+            engine,
             Path(load_dir),
             tag,
             optimizer=load_optimizer_states and not load_module_only,
             schedule=load_lr_scheduler_states and not load_module_only,
         )
-        return (str(loaded.path), loaded.client_state) if loaded else (None, {})
+        if loaded is None:
+            return None, {}
+        engine.begin_step()
+        return str(loaded.path), loaded.client_state

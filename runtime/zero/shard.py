@@ -94,7 +94,7 @@ def units(model: nn.Module) -> list[FSDPModule]:
 
 
 def drop_gathered(model: nn.Module) -> None:
-    """Frees whole parameters that a forward without a backward has left, before they are out of date."""
+    """Puts the shards in the place of whole parameters that a forward or an accumulation has left there."""
     for unit in units(model):
         unit.reshard()
 
