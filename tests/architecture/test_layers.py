@@ -24,9 +24,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision": (),
     "runtime.errors": (),
     "runtime.topology": ("runtime.errors",),
+    "runtime.untrusted": (),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
-    "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
-    "runtime.zero": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm"),
+    "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.untrusted"),
+    "runtime.zero": (
+        "runtime.errors",
+        "runtime.topology",
+        "runtime.metrics",
+        "runtime.comm",
+        "runtime.untrusted",
+    ),
     "runtime.smoke": (
         "runtime.errors",
         "runtime.topology",
@@ -34,7 +41,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.comm",
         "runtime.zero",
     ),
-    "runtime.flight": ("runtime.errors",),
+    "runtime.flight": ("runtime.errors", "runtime.untrusted"),
     "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.flight"),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.ladder": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +31,9 @@ def find(path: Path) -> list[Entry]:
     Raises:
         BadInput: there is none.
     """
-    if (path / MANIFEST).exists():
-        return [entry for entry in entries(path.parent) if entry.tag == path.name]
+    if os.path.lexists(path / MANIFEST):
+        whole = path.resolve()  # whoever names a link means what it leads to
+        return [entry for entry in entries(whole.parent) if entry.path == whole]
     found = entries(path)
     if not found:
         raise BadInput(
