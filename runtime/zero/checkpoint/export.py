@@ -13,9 +13,10 @@ import torch
 
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.zero.checkpoint.folder import Entry, commit, write_atomically
+from runtime.zero.checkpoint.listing import read_table
 from runtime.zero.checkpoint.manifest import inspect
 from runtime.zero.checkpoint.progress import read_whole
-from runtime.zero.checkpoint.shards import read_shards, read_table
+from runtime.zero.checkpoint.shards import read_shards
 from runtime.zero.checkpoint.state import MODEL
 from runtime.zero.checkpoint.table import Table
 

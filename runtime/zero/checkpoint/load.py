@@ -16,9 +16,10 @@ from runtime.topology import Topology
 from runtime.zero.checkpoint import folder as disk
 from runtime.zero.checkpoint.archive import read_archive
 from runtime.zero.checkpoint.deepspeed.source import is_deepspeed
+from runtime.zero.checkpoint.listing import METADATA, read_table
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
 from runtime.zero.checkpoint.progress import PROGRESS, read_progress
-from runtime.zero.checkpoint.shards import METADATA, read_shards, read_table
+from runtime.zero.checkpoint.shards import read_shards
 from runtime.zero.checkpoint.state import (
     MODEL,
     OPTIMIZER,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.zero.checkpoint import folder as disk
+from runtime.zero.checkpoint.listing import METADATA
 from runtime.zero.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
 from runtime.zero.checkpoint.progress import PROGRESS
-from runtime.zero.checkpoint.shards import METADATA, write_shards
+from runtime.zero.checkpoint.shards import write_shards
 from runtime.zero.checkpoint.snapshot import Snapshot, take
 from runtime.zero.checkpoint.table import from_values, merge, to_json, to_values
 from runtime.zero.checkpoint.together import (

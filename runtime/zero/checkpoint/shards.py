@@ -26,14 +26,9 @@ from torch.distributed.checkpoint.planner import LoadPlanner, ReadItem, SavePlan
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor, Replicate
 
-from runtime.untrusted.files import open_plain, read_plain
+from runtime.untrusted.files import open_plain
 from runtime.zero.checkpoint.archive import read_chunk
-from runtime.zero.checkpoint.manifest import Manifest
-from runtime.zero.checkpoint.table import Chunk, Shape, Table, Tensor, check, from_json, limit_for
-from runtime.zero.checkpoint.torch_metadata import from_pickle
-
-METADATA = ".metadata"
-_JSON = b"{"
+from runtime.zero.checkpoint.table import Chunk, Shape, Table, Tensor
 
 
 def write_shards(
@@ -54,26 +49,6 @@ def write_shards(
     plan = planner.finish_plan(writer.prepare_local_plan(planner.create_local_plan()))
     results = writer.write_data(plan, planner).wait()
     return _written(plan.items, results)
-
-
-def read_table(folder: Path, manifest: Manifest) -> Table:
-    """Which tensor is where; of checkpoints of format 1 and of torch's own saver as well.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, or does not fit the files that the manifest lists.
-    """
-    if METADATA not in manifest.files:
-        raise ValueError(f"the manifest lists no {METADATA}")
-    shard_bytes = manifest.total_bytes - manifest.files[METADATA].size
-    limit = limit_for(shard_bytes)
-    try:
-        content = read_plain(folder / METADATA, limit)
-        table = from_json(content, limit) if content.startswith(_JSON) else from_pickle(content, shard_bytes)
-        check(table, {name: record.size for name, record in manifest.files.items()})
-    except ValueError as e:
-        raise ValueError(f"{METADATA}: {e}") from e
-    return table
 
 
 def read_shards(folder: Path, table: Table, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -20,9 +20,10 @@ from runtime.zero.checkpoint import folder as disk
 from runtime.zero.checkpoint.deepspeed.pickles import Inert, loadable
 from runtime.zero.checkpoint.deepspeed.places import Piece, Place, Shape, in_parts, in_ranges, whole
 from runtime.zero.checkpoint.deepspeed.source import Source, open_source
+from runtime.zero.checkpoint.listing import METADATA
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, record_of
 from runtime.zero.checkpoint.progress import PROGRESS
-from runtime.zero.checkpoint.shards import METADATA, write_shards
+from runtime.zero.checkpoint.shards import write_shards
 from runtime.zero.checkpoint.snapshot import loadable_bytes
 from runtime.zero.checkpoint.state import MODEL, OPTIMIZER
 from runtime.zero.checkpoint.table import to_json

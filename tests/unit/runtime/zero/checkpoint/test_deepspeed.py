@@ -18,8 +18,9 @@ from runtime.zero.checkpoint.deepspeed.pickles import read
 from runtime.zero.checkpoint.deepspeed.places import in_parts, in_ranges
 from runtime.zero.checkpoint.deepspeed.source import is_deepspeed
 from runtime.zero.checkpoint.folder import entries, read_latest
+from runtime.zero.checkpoint.listing import read_table
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
-from runtime.zero.checkpoint.shards import read_shards, read_table
+from runtime.zero.checkpoint.shards import read_shards
 from tests.cases.deepspeed.small import VARIANTS
 
 CASES = Path(__file__).parents[4] / "cases" / "deepspeed"
