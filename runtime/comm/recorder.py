@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -52,15 +52,15 @@ class _Recorder:
         """
         import torch
 
-        dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace", None)  # torch 2.7 and later
+        dump = getattr(torch._C._distributed_c10d, "_dump_fr_trace_json", None)  # torch 2.7 and later
         if dump is None:
             return
         frames = stack or _stack_of_main_thread()
         partial = self._path.with_name(f"{self._path.name}.partial")
-        with contextlib.suppress(OSError, RuntimeError):
-            values = pickle.loads(dump(includeStackTraces=False))
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            values = json.loads(dump())
             values["now"] = [_plain(frame) for frame in reversed(frames)]
-            partial.write_bytes(pickle.dumps(values))
+            partial.write_text(json.dumps(values), encoding="ascii")
             partial.replace(self._path)
 
     def listen(self) -> None:

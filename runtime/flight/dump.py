@@ -1,13 +1,11 @@
 """The calls that a rank remembers: dumps of PyTorch's flight recorder (format 2.x), of NCCL and of Gloo.
 
 PyTorch's own reader (torch.distributed.flight_recorder) fails on Gloo's: their `pg_config` names no group.
-A dump is a pickle. It holds plain values only, and nothing else is loaded from it.
+NCCL's watchdog writes a pickle, of which plain values only are read; what recorder.py keeps is JSON.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import BadInput
+from runtime.untrusted.documents import mapping, parse, text, whole
+from runtime.untrusted.files import read_plain
+from runtime.untrusted.pickles import PlainUnpickler
 
 # Frames of these are how a call was carried out, not who made it.
+# As much as NCCL's recorder keeps by default, 2,000 calls with the stack of each, several times over.
+_LIMIT_BYTES, _MOST_OPERATIONS = 16 * 1024 * 1024, 2_000_000
 _BELOW = ("/torch/", "/runtime/comm/", "/runtime/zero/", "/deepspeed/")
 
 
@@ -79,11 +82,13 @@ def read_dump(path: Path) -> Dump:
         BadInput: it is none, or of another format.
     """
     try:
-        values: dict[str, Any] = _PlainValues(io.BytesIO(path.read_bytes())).load()
-        if str(values["version"]).split(".")[0] != "2":
-            raise ValueError(f"it has format {values['version']}")
+        values = _values(read_plain(path, _LIMIT_BYTES))
+        version = text(values["version"], "its format", most=20)
+        if version.split(".")[0] != "2":
+            raise ValueError(f"it has format {version}")
         calls = tuple(_call(entry) for entry in values["entries"] if not entry.get("is_p2p"))
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, TypeError, IndexError) as e:
+        now = _at(values.get("now") or ())
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
         raise BadInput(
             f"read what a rank remembers from {path}",
             found=str(e) or type(e).__name__,
@@ -91,16 +96,19 @@ def read_dump(path: Path) -> Dump:
         ) from e
     in_order = sorted(calls, key=lambda call: call.created)
     if in_order and not in_order[-1].at:
-        in_order[-1] = replace(in_order[-1], at=_at(values.get("now") or ()))
+        in_order[-1] = replace(in_order[-1], at=now)
     rank = _rank_of(path)
     return Dump(rank=rank if rank is not None else 0, calls=tuple(in_order))
 
 
-class _PlainValues(pickle.Unpickler):
-    """Lists, mappings, numbers and text need no class; a pickle that asks for one is no dump."""
+def _values(content: bytes) -> dict[str, Any]:
+    if content.startswith(b"{"):
+        return mapping(parse(content, limit_bytes=_LIMIT_BYTES), "it")
+    return mapping(_Reader(content, operations=_MOST_OPERATIONS).read_all(), "it")
 
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a dump does not hold")
+
+class _Reader(PlainUnpickler):
+    what = "a dump"
 
 
 def _rank_of(path: Path) -> int | None:
@@ -109,27 +117,28 @@ def _rank_of(path: Path) -> int | None:
 
 
 def _call(entry: Mapping[str, Any]) -> Call:
-    backend, _, operation = entry["profiling_name"].partition(":")
+    backend, _, operation = text(entry["profiling_name"], "a call").partition(":")
     return Call(
-        group=str(entry["process_group"][0]),
-        number=entry["collective_seq_id"],
+        group=text(entry["process_group"][0], "a group"),
+        number=whole(entry["collective_seq_id"], "a call's number"),
         operation=operation or backend,
         shape=_shape(entry),
-        state=entry["state"],
+        state=text(entry["state"], "a state"),
         at=_at(entry.get("frames") or ()),
-        created=entry["time_created_ns"] / 1e9,
+        created=whole(entry["time_created_ns"], "a time") / 1e9,
     )
 
 
 def _shape(entry: Mapping[str, Any]) -> str:
     pairs = zip(entry["input_sizes"], entry["input_dtypes"], strict=False)
-    sizes = [f"{list(size)} {kind}" for size, kind in pairs]
+    sizes = [f"{[whole(n, 'a size') for n in size]} {text(kind, 'a type', most=80)}" for size, kind in pairs]
     return ", ".join(sizes) or "nothing"
 
 
 def _at(frames: Iterable[Mapping[str, Any]]) -> str:
     """The innermost line that is not a library's."""
     for frame in frames:
-        if not any(part in frame["filename"] for part in _BELOW):
-            return f"{frame['filename']}:{frame['line']} ({frame['name']})"
+        file = text(frame["filename"], "a file's name")
+        if not any(part in file for part in _BELOW):
+            return f"{file}:{whole(frame['line'], 'a line')} ({text(frame['name'], 'a function')})"
     return ""

@@ -26,9 +26,16 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.errors": (),
     "runtime.entry": ("runtime.errors",),
     "runtime.topology": ("runtime.errors",),
+    "runtime.untrusted": (),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
-    "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
-    "runtime.zero": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.comm"),
+    "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.untrusted"),
+    "runtime.zero": (
+        "runtime.errors",
+        "runtime.topology",
+        "runtime.metrics",
+        "runtime.comm",
+        "runtime.untrusted",
+    ),
     "runtime.smoke": (
         "runtime.errors",
         "runtime.topology",
@@ -36,7 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.comm",
         "runtime.zero",
     ),
-    "runtime.flight": ("runtime.errors",),
+    "runtime.flight": ("runtime.errors", "runtime.untrusted"),
     "runtime.launch": (
         "runtime.entry",
         "runtime.errors",

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.zero.checkpoint.folder import Entry, commit, write_atomically
+from runtime.zero.checkpoint.listing import read_table
 from runtime.zero.checkpoint.manifest import inspect
-from runtime.zero.checkpoint.save import PROGRESS
+from runtime.zero.checkpoint.progress import read_whole
+from runtime.zero.checkpoint.shards import read_shards
 from runtime.zero.checkpoint.state import MODEL
+from runtime.zero.checkpoint.table import Table
 
 # https://github.com/huggingface/safetensors#format
 NAMES = {
@@ -35,6 +34,7 @@ NAMES = {
     torch.bool: "BOOL",
 }
 INDEX = "model.safetensors.index.json"
+_FIX = "Export another one, or bring the files together from where it was saved."
 OnProgress = Callable[[int, int], None]  # bytes of weights that are written, and of all
 
 
@@ -50,6 +50,15 @@ class Weight:
     def size(self) -> int:
         """Bytes in the file."""
         return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saved:
+    """A checkpoint: where its sharded tensors are, and the model's that every rank has whole."""
+
+    path: Path
+    table: Table
+    whole: Mapping[str, torch.Tensor]
 
 
 def export(
@@ -74,12 +83,14 @@ def export(
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     try:
         partial.mkdir(parents=True)
-        names = _write_all(entry.path, partial, dtype, file_bytes, on_progress)
+        names = _write_all(_open(entry), partial, dtype, file_bytes, on_progress)
         commit(partial, target)
     except OSError as e:
         raise CheckpointFailed(
             f"export {entry.path} to {target}", found=str(e), fix="See `df` and `ls -ld` there."
         ) from e
+    except (ValueError, RuntimeError) as e:
+        raise CheckpointFailed(f"export {entry.path}", found=str(e), fix=_FIX) from e
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [target / name for name in names]
@@ -120,22 +131,31 @@ def _check(entry: Entry, target: Path) -> None:
         raise CheckpointFailed(
             f"export {entry.path}",
             found="; ".join(faults),
-            fix="Export another one, or bring the files together.",
+            fix=_FIX,
         )
     if target.exists():
         raise BadInput(f"export to {target}", found="it exists", fix="Name a new folder.")
 
 
+def _open(entry: Entry) -> _Saved:
+    assert entry.manifest is not None  # checked before
+    whole = read_whole(entry.path, entry.manifest)
+    return _Saved(
+        path=entry.path,
+        table=read_table(entry.path, entry.manifest),
+        whole={key: value for key, value in whole.items() if key.startswith(MODEL)},
+    )
+
+
 def _write_all(
-    path: Path, folder: Path, dtype: torch.dtype | None, file_bytes: int, on_progress: OnProgress
+    saved: _Saved, folder: Path, dtype: torch.dtype | None, file_bytes: int, on_progress: OnProgress
 ) -> list[str]:
-    whole = torch.load(path / PROGRESS, weights_only=True)["tensors"]
-    weights = _weights(path, {key: value for key, value in whole.items() if key.startswith(MODEL)}, dtype)
+    weights = _weights(saved, dtype)
     parts = split_by_size(weights, file_bytes)
     names = _file_names(len(parts))
     written, total = 0, sum(weight.size for weight in weights)
     for name, part in zip(names, parts, strict=True):
-        for weight in _write(folder / name, part, path, whole):
+        for weight in _write(folder / name, part, saved):
             written += weight.size
             on_progress(written, total)
     if len(parts) > 1:
@@ -143,13 +163,15 @@ def _write_all(
     return names
 
 
-def _weights(path: Path, whole: Mapping[str, torch.Tensor], dtype: torch.dtype | None) -> list[Weight]:
-    sharded = FileSystemReader(path).read_metadata().state_dict_metadata
+def _weights(saved: _Saved, dtype: torch.dtype | None) -> list[Weight]:
     found = {
-        key: (tuple(entry.size), entry.properties.dtype)
-        for key, entry in sharded.items()
-        if key.startswith(MODEL) and isinstance(entry, TensorStorageMetadata)
-    } | {key: (tuple(value.shape), value.dtype) for key, value in whole.items()}
+        key: (tensor.shape, getattr(torch, tensor.dtype))
+        for key, tensor in saved.table.items()
+        if key.startswith(MODEL)
+    } | {key: (tuple(value.shape), value.dtype) for key, value in saved.whole.items()}
+    unknown = next((key for key, (_, kind) in found.items() if kind not in NAMES), None)
+    if unknown is not None:
+        raise ValueError(f"{unknown} is of {found[unknown][1]}, which safetensors files do not hold")
     return [
         Weight(
             name=key.removeprefix(MODEL),
@@ -160,25 +182,21 @@ def _weights(path: Path, whole: Mapping[str, torch.Tensor], dtype: torch.dtype |
     ]
 
 
-def _read(weight: Weight, path: Path, whole: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _read(weight: Weight, saved: _Saved) -> torch.Tensor:
     key = MODEL + weight.name
-    if key in whole:
-        return whole[key].to(weight.dtype)
-    tensors = {key: torch.empty(weight.shape, dtype=weight.dtype)}
-    with warnings.catch_warnings():  # that there is no process group is the point
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        state_dict_loader.load(tensors, storage_reader=FileSystemReader(path), no_dist=True)
-    return tensors[key]
+    if key in saved.whole:
+        return saved.whole[key].detach().to(weight.dtype)
+    tensor = torch.empty(weight.shape, dtype=weight.dtype)
+    read_shards(saved.path, saved.table, {key: tensor})
+    return tensor
 
 
-def _write(
-    file: Path, weights: list[Weight], path: Path, whole: Mapping[str, torch.Tensor]
-) -> Iterator[Weight]:
+def _write(file: Path, weights: list[Weight], saved: _Saved) -> Iterator[Weight]:
     """Yields each weight when it is in the file."""
     with file.open("wb") as stream:
         stream.write(header_of(weights))
         for weight in weights:
-            tensor = _read(weight, path, whole).contiguous()
+            tensor = _read(weight, saved).contiguous()
             stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             del tensor  # before the next one is read
             yield weight

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import BadInput
-from runtime.zero.checkpoint.manifest import MANIFEST, Manifest
+from runtime.errors import BadInput, CheckpointFailed
+from runtime.untrusted.documents import mapping, parse
+from runtime.untrusted.files import check_name, read_plain
+from runtime.zero.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, word
 
 LATEST, OWNER = "latest", "owner.json"
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]*")
+_NAME_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,19 +35,28 @@ def check_tag(tag: str) -> str:
     Raises:
         BadInput: it cannot.
     """
-    if not _TAG.fullmatch(tag) or tag in (LATEST, OWNER):
+    try:
+        return _tag(tag)
+    except ValueError as e:
         raise BadInput(
-            f"save or load a checkpoint with the tag {tag!r}",
+            f"save or load a checkpoint with the tag {tag[:80]!r}",
             found="a tag is the name of a folder",
             fix="Use letters, digits, points, dashes and underscores.",
-        )
-    return tag
+        ) from e
 
 
 def entries(root: Path) -> list[Entry]:
     """Committed checkpoints, the newest step first; those whose manifest is damaged come last."""
-    found = [_entry(path) for path in _folders(root) if (path / MANIFEST).exists()]
+    found = [_entry(path) for path in _folders(root) if os.path.lexists(path / MANIFEST)]
     return sorted(found, key=_age, reverse=True)
+
+
+def heard(root: Path, tag: str, text: str) -> Entry:
+    """An entry as another rank told of it: trusted no more than what lies on a disk."""
+    try:
+        return Entry(tag=tag, path=root / check_name(tag), manifest=Manifest.from_json(text))
+    except ValueError as e:
+        return Entry(tag=tag, path=root, manifest=None, fault=f"{MANIFEST}: {e}")
 
 
 def partial_name(tag: str, run: str, session: str) -> str:
@@ -55,15 +66,27 @@ def partial_name(tag: str, run: str, session: str) -> str:
 
 def leftovers(root: Path, run: str) -> list[Path]:
     """Folders that earlier sessions of a run left when they died in a save."""
-    return sorted(root.glob(f".*.{run}-*.partial"))
+    return sorted(path for path in root.glob(f".*.{run}-*.partial") if not path.is_symlink())
 
 
 def read_latest(root: Path) -> str | None:
-    """The tag that `latest` names."""
+    """The tag that `latest` names; None where there is no such file, or an empty one.
+
+    Raises:
+        CheckpointFailed: it names what is not in this folder, or is no file.
+    """
+    path = root / LATEST
     try:
-        return (root / LATEST).read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError):
+        named = read_plain(path, _NAME_BYTES).decode("ascii").strip()
+        return _tag(named) if named else None
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except (OSError, ValueError) as e:
+        raise CheckpointFailed(
+            f"read which checkpoint {path} names",
+            found=(e.strerror or str(e)) if isinstance(e, OSError) else str(e),
+            fix=f"Write the tag of a checkpoint in {root} into it, or remove it to take the newest.",
+        ) from e
 
 
 def write_latest(root: Path, tag: str) -> None:
@@ -88,10 +111,9 @@ def claim(root: Path, run: str) -> str:
 def read_owner(root: Path) -> str | None:
     """The run that saves into the folder; None where nobody does or the file is damaged."""
     try:
-        owner = json.loads((root / OWNER).read_text(encoding="utf-8"))["run"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return word(mapping(parse(read_plain(root / OWNER, _NAME_BYTES)), "it", ("run",))["run"], "its run")
+    except (OSError, ValueError):
         return None
-    return owner if isinstance(owner, str) else None
 
 
 def free_name(root: Path, tag: str) -> str:
@@ -105,7 +127,8 @@ def free_name(root: Path, tag: str) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file so that a crash leaves the old one or the new one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with partial.open("wb") as file:
+    partial.unlink(missing_ok=True)
+    with partial.open("xb") as file:  # never through a link that was put there
         file.write(content)
         _flush(file.fileno())
     partial.rename(path)
@@ -129,7 +152,13 @@ def sync_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a checkpoint; without its manifest first, so that a half-removed one is not taken for whole."""
+    """Removes a checkpoint; without its manifest first, so that a half-removed one is not taken for whole.
+
+    Raises:
+        OSError: it is a link, and what it leads to is not ours.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ENOTDIR, "it is a link, not a folder", str(path))
     (path / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(path)
 
@@ -156,16 +185,27 @@ def _is_kept(entry: Entry, every: int | None) -> bool:
     return every is not None and entry.manifest is not None and entry.manifest.step % every == 0
 
 
+def _tag(name: str) -> str:
+    if name in (LATEST, OWNER):
+        raise ValueError(f"{name} is not a tag")
+    return word(name, "the tag")
+
+
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    found = (path for path in root.iterdir() if not path.name.startswith(".") and path.name.isprintable())
+    return [path for path in found if path.is_dir()]
 
 
 def _entry(path: Path) -> Entry:
     try:
-        manifest = Manifest.from_json((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        if path.is_symlink():
+            return Entry(tag=path.name, path=path, manifest=None, fault="it is a link, not a folder")
+        manifest = Manifest.from_json(read_plain(path / MANIFEST, LIMIT_BYTES))
+    except OSError as e:
+        return Entry(tag=path.name, path=path, manifest=None, fault=f"{MANIFEST}: {e.strerror or e}")
+    except ValueError as e:
         return Entry(tag=path.name, path=path, manifest=None, fault=f"{MANIFEST}: {e}")
     return Entry(tag=path.name, path=path, manifest=manifest)
 

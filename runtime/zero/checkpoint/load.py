@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from runtime.errors import BadInput, CheckpointFailed
+from runtime.topology import Topology
 from runtime.zero.checkpoint import folder as disk
+from runtime.zero.checkpoint.archive import read_archive
 from runtime.zero.checkpoint.deepspeed.source import is_deepspeed
+from runtime.zero.checkpoint.listing import METADATA, read_table
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
-from runtime.zero.checkpoint.save import METADATA, PROGRESS
+from runtime.zero.checkpoint.progress import PROGRESS, read_progress
+from runtime.zero.checkpoint.shards import read_shards
 from runtime.zero.checkpoint.state import (
     MODEL,
     OPTIMIZER,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from runtime.zero.engine import Engine
 
 logger = logging.getLogger("runtime")
+_FIX = "Mend the disk and start again; a checkpoint that came from elsewhere, bring again from there."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,8 @@ def load(
         CheckpointFailed: the wanted checkpoint is damaged, or none is whole.
     """
     disks = find_disks(root, engine.session, engine.group.topology)
-    wanted = disk.check_tag(tag) if tag is not None else _latest(root)
-    candidates = _candidates(root, wanted, only=tag is not None)
+    wanted = disk.check_tag(tag) if tag is not None else _latest(root, engine.group.topology)
+    candidates = _candidates(root, disks, wanted, only=tag is not None)
     if not candidates:
         _refuse_deepspeed(root)
         if tag is None:
@@ -104,16 +106,24 @@ def _none_whole(root: Path, tag: str | None, faults: list[str]) -> CheckpointFai
     )
 
 
-def _latest(root: Path) -> str | None:
+def _latest(root: Path, topology: Topology) -> str | None:
     """What `latest` names on the first disk that has it."""
-    return next((name for name in gather(disk.read_latest(root)) if name), None)
+    named = all_do(
+        f"read which checkpoint {root / disk.LATEST} names",
+        lambda: disk.read_latest(root),
+        fix="Write the tag of a checkpoint there into it, or remove it to take the newest.",
+        topology=topology,
+    )
+    return next((disk.check_tag(name) for name in gather(named) if name), None)
 
 
-def _candidates(root: Path, wanted: str | None, *, only: bool) -> list[tuple[str, Manifest | None]]:
+def _candidates(
+    root: Path, disks: Disks, wanted: str | None, *, only: bool
+) -> list[tuple[str, Manifest | None]]:
     """Tags to try with their manifests, from whichever disk has them: the wanted one, then older ones."""
     found: dict[str, disk.Entry] = {}
-    for listed in gather(disk.entries(root)):
-        for entry in listed:
+    for listed in gather([_said(entry) for entry in disk.entries(root)] if disks.leads else []):
+        for entry in (disk.heard(root, tag, text) for tag, text in listed):
             if entry.tag not in found or found[entry.tag].manifest is None:
                 found[entry.tag] = entry
     ordered = sorted(found.values(), key=_newest_first)
@@ -125,6 +135,10 @@ def _candidates(root: Path, wanted: str | None, *, only: bool) -> list[tuple[str
         return [(entry.tag, entry.manifest) for entry in chosen]
     older = [e for e in ordered if e.tag != wanted and not _is_newer(e, first)]
     return [(entry.tag, entry.manifest) for entry in (first, *older)]
+
+
+def _said(entry: disk.Entry) -> tuple[str, str]:
+    return entry.tag, entry.manifest.to_json() if entry.manifest else ""
 
 
 def _newest_first(entry: disk.Entry) -> tuple[float, float]:
@@ -167,7 +181,7 @@ def _complete(
     """Brings to each disk the files that its ranks will read and that it lacks or has damaged."""
     if len(disks.all_leaders) == 1:
         return
-    needed = gather(set(_needed(manifest, disks, stage)) if disks.leads else set())
+    needed = [set(names) for names in gather(_needed(manifest, disks, stage) if disks.leads else [])]
     path.mkdir(parents=True, exist_ok=True)
     faults = []
     for name in sorted(manifest.files):
@@ -179,6 +193,9 @@ def _complete(
                     send_file(file, file, sender=sender, receiver=receiver, rank=disks.rank, size=size)
                 )
     raise_first(faults)
+    received = needed[disks.rank] & set(manifest.files) - whole[disks.leaders[disks.rank]]
+    if damages := inspect(path, manifest, sorted(received)):
+        raise OSError(f"{'; '.join(map(str, damages))}, as another rank sent it")
     if disks.leads and not (path / MANIFEST).exists():
         disk.write_atomically(path / MANIFEST, manifest.to_json().encode())
 
@@ -193,41 +210,31 @@ def _needed(manifest: Manifest, disks: Disks, stage: int) -> list[str]:
 
 
 def _read(engine: Engine, path: Path, manifest: Manifest, *, optimizer: bool, schedule: bool) -> Loaded:
-    progress = torch.load(path / PROGRESS, weights_only=True)
+    do = partial(all_do, f"read {path}", fix=_FIX, topology=engine.group.topology)
+    progress, table = do(lambda: (read_progress(path, manifest), read_table(path, manifest)))
     whole: dict[str, torch.Tensor] = progress["tensors"]
-    reader = FileSystemReader(path)
-    sharded = reader.read_metadata().state_dict_metadata
-    shapes = {key: getattr(entry, "size", torch.Size()) for key, entry in sharded.items()}
+    shapes = {key: torch.Size(tensor.shape) for key, tensor in table.items()}
     model = model_tensors(engine.module, frozen=True)
     _check_keys(model, shapes | {key: value.shape for key, value in whole.items()}, engine.module, path)
-    states = room_for_optimizer(engine, shapes) if optimizer else {}
-    _load_shards({key: value for key, value in model.items() if key in shapes} | states, reader)
+    states = do(lambda: room_for_optimizer(engine, shapes) if optimizer else {})
+    sharded = {key: value for key, value in model.items() if key in shapes} | states
+    do(lambda: read_shards(path, table, sharded))
     for key, value in whole.items():
         if key in model:
             model[key].copy_(value)
     if optimizer:
         fill_optimizer(engine, states | whole)
     if optimizer or schedule:
-        restore_progress(engine, progress, optimizer=optimizer, schedule=schedule)
-        _restore_random(engine, path, manifest)
+        do(lambda: restore_progress(engine, progress, optimizer=optimizer, schedule=schedule))
+        do(lambda: _restore_random(engine, path, manifest))
         engine.run = manifest.run
     return Loaded(path=path, client_state=progress["client_state"])
-
-
-def _load_shards(tensors: dict[str, torch.Tensor], reader: FileSystemReader) -> None:
-    try:
-        state_dict_loader.load(tensors, storage_reader=reader)
-    except CheckpointException as e:
-        found = "; ".join(f"rank {rank}: {error[0]}" for rank, error in e.failures.items())
-        raise CheckpointFailed(
-            f"read {reader.path}", found=found, fix="Mend the disk and start again."
-        ) from e
 
 
 def _restore_random(engine: Engine, path: Path, manifest: Manifest) -> None:
     topology, name = engine.group.topology, f"rank_{engine.group.topology.rank}.pt"
     if topology.world_size == manifest.world_size and name in manifest.files:
-        restore_random_states(torch.load(path / name, weights_only=True))
+        restore_random_states(read_archive(path / name))
     elif topology.is_first:
         logger.warning(
             "saved by %d ranks%s and loaded by %d: random-number states (dropout) are not restored",

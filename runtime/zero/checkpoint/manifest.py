@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+from runtime.untrusted.documents import mapping, number, parse, text, whole
+from runtime.untrusted.files import check_name, open_plain
+
+FORMAT, FORMATS = 2, (1, 2)  # in 1 the shards were listed in a pickle
 MANIFEST = "manifest.json"
+LIMIT_BYTES = 3 * 512 * 1024  # more than 8,000 files
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+=-]{0,199}")
+_LAST_SECOND = 253402300799.0  # of the year 9999
+_KEYS = ("format", "tag", "run", "step", "stage", "world_size", "saved_at", "files", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +30,20 @@ class Record:
     size: int
     sha256: str
     rank: int
+
+    @classmethod
+    def from_values(cls, values: Any) -> Record:
+        """Reads what `asdict` made of a record.
+
+        Raises:
+            ValueError: it is none.
+        """
+        fields = mapping(values, "a file's record", ("size", "sha256", "rank"))
+        return cls(
+            size=whole(fields["size"], "a file's size"),
+            sha256=text(fields["sha256"], "a digest", most=64),
+            rank=whole(fields["rank"], "a rank"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +57,7 @@ class Manifest:
     world_size: int
     saved_at: float
     files: Mapping[str, Record]
+    format: int = FORMAT
 
     @property
     def total_bytes(self) -> int:
@@ -41,27 +66,55 @@ class Manifest:
 
     def to_json(self) -> str:
         """The manifest as it lies on disk, with a digest of itself."""
-        body = {"format": FORMAT, **asdict(self)}
+        body = asdict(self)
         return json.dumps({**body, "sha256": _digest_of(body)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, content: str | bytes) -> Manifest:
         """Reads a manifest.
 
         Raises:
-            ValueError: it is damaged, or of another format.
+            ValueError: it is damaged, of another format, or names what is not in the checkpoint's folder.
         """
-        try:
-            body = json.loads(text)
-            stated = body.pop("sha256")
-            if stated != _digest_of(body):
-                raise ValueError("it does not match its own digest")
-            if body.pop("format") != FORMAT:
-                raise ValueError("it is of another format")
-            files = {name: Record(**record) for name, record in body.pop("files").items()}
-            return cls(files=files, **body)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as e:
-            raise ValueError("it cannot be read") from e
+        written = content.encode("utf-8", "replace") if isinstance(content, str) else content
+        body = mapping(parse(written, limit_bytes=LIMIT_BYTES), "it", _KEYS)
+        if body.pop("sha256") != _digest_of(body):
+            raise ValueError("it does not match its own digest")
+        if body["format"] not in FORMATS:
+            raise ValueError("it is of another format")
+        return cls(
+            tag=word(body["tag"], "its tag"),
+            run=word(body["run"], "its run"),
+            step=whole(body["step"], "its step"),
+            stage=whole(body["stage"], "its stage", high=3),
+            world_size=whole(body["world_size"], "its number of ranks", low=1, high=2**24),
+            saved_at=number(body["saved_at"], "its time", low=0.0, high=_LAST_SECOND),
+            files=records_from(body["files"]),
+            format=body["format"],
+        )
+
+
+def records_from(values: Any) -> dict[str, Record]:
+    """Records of files by name.
+
+    Raises:
+        ValueError: one is none, or a name is not that of a file in the checkpoint's folder.
+    """
+    found = mapping(values, "its list of files")
+    if MANIFEST in found:
+        raise ValueError(f"it lists {MANIFEST} itself")
+    return {check_name(name): Record.from_values(record) for name, record in found.items()}
+
+
+def word(value: Any, what: str) -> str:
+    """A tag or a run, either of which becomes a part of a file's name.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or not _WORD.fullmatch(value):
+        raise ValueError(f"{what} is {str(value)[:80]!r}, which cannot be a part of a file's name")
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +129,13 @@ class Damage:
 
 
 def record_of(path: Path, rank: int) -> Record:
-    """Size and digest of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return Record(size=file.tell(), sha256=digest, rank=rank)
+    """Size and digest of a file.
+
+    Raises:
+        OSError: it cannot be read, or is none (a link, a pipe).
+    """
+    with open_plain(path) as file:
+        return _record(file, rank)
 
 
 def inspect(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> list[Damage]:
@@ -90,16 +146,22 @@ def inspect(folder: Path, manifest: Manifest, names: Iterable[str] | None = None
 
 def _damage(path: Path, name: str, expected: Record) -> Damage | None:
     try:
-        size = path.stat().st_size
-        if size != expected.size:
-            return Damage(name=name, found=f"has {size} bytes, not {expected.size}")
-        if record_of(path, expected.rank).sha256 != expected.sha256:
-            return Damage(name=name, found="does not match its digest")
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != expected.size:
+                return Damage(name=name, found=f"has {size} bytes, not {expected.size}")
+            if _record(file, expected.rank).sha256 != expected.sha256:
+                return Damage(name=name, found="does not match its digest")
+    except FileNotFoundError:
+        return Damage(name=name, found="is missing")
     except OSError as e:
-        return Damage(
-            name=name, found="is missing" if isinstance(e, FileNotFoundError) else f"cannot be read: {e}"
-        )
+        return Damage(name=name, found=f"cannot be read: {e.strerror or e}")
     return None
+
+
+def _record(file: BufferedReader, rank: int) -> Record:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Record(size=file.tell(), sha256=digest, rank=rank)
 
 
 def _digest_of(body: Mapping[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.errors import BadInput
 from runtime.zero.checkpoint.folder import Entry, entries, read_latest, remove, to_prune
-from runtime.zero.checkpoint.manifest import MANIFEST, inspect
+from runtime.zero.checkpoint.listing import METADATA, read_table
+from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +32,9 @@ def find(path: Path) -> list[Entry]:
     Raises:
         BadInput: there is none.
     """
-    if (path / MANIFEST).exists():
-        return [entry for entry in entries(path.parent) if entry.tag == path.name]
+    if os.path.lexists(path / MANIFEST):
+        whole = path.resolve()  # whoever names a link means what it leads to
+        return [entry for entry in entries(whole.parent) if entry.path == whole]
     found = entries(path)
     if not found:
         raise BadInput(
@@ -46,7 +49,7 @@ def verify(found: Sequence[Entry], *, read: bool = True) -> Iterator[Verdict]:
     """A verdict on each checkpoint as soon as it is known; without `read` on its manifest only."""
     for entry in found:
         manifest = entry.manifest
-        damages = inspect(entry.path, manifest) if manifest is not None and read else []
+        faults = _faults(entry, manifest) if manifest is not None and read else []
         yield Verdict(
             tag=entry.tag,
             step=manifest.step if manifest else None,
@@ -54,8 +57,20 @@ def verify(found: Sequence[Entry], *, read: bool = True) -> Iterator[Verdict]:
             size=manifest.total_bytes if manifest else 0,
             saved_at=manifest.saved_at if manifest else 0.0,
             is_latest=read_latest(entry.path.parent) == entry.tag,
-            faults=(entry.fault,) if entry.fault else tuple(str(damage) for damage in damages),
+            faults=(entry.fault,) if entry.fault else tuple(faults),
         )
+
+
+def _faults(entry: Entry, manifest: Manifest) -> list[str]:
+    """Damaged files, or what a load would refuse in the list of shards."""
+    damages = [str(damage) for damage in inspect(entry.path, manifest)]
+    if damages or METADATA not in manifest.files:
+        return damages
+    try:
+        read_table(entry.path, manifest)
+    except (OSError, ValueError) as e:
+        return [str(e)]
+    return []
 
 
 def plan_prune(root: Path, *, keep_last: int, keep_every: int | None) -> list[Entry]:

@@ -6,18 +6,18 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.distributed.checkpoint import state_dict_saver
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
-
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.zero.checkpoint import folder as disk
-from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, Record, record_of
+from runtime.zero.checkpoint.listing import METADATA
+from runtime.zero.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
+from runtime.zero.checkpoint.progress import PROGRESS
+from runtime.zero.checkpoint.shards import write_shards
 from runtime.zero.checkpoint.snapshot import Snapshot, take
+from runtime.zero.checkpoint.table import from_values, merge, to_json, to_values
 from runtime.zero.checkpoint.together import (
     Disks,
     Peers,
@@ -25,6 +25,7 @@ from runtime.zero.checkpoint.together import (
     find_disks,
     from_first,
     gather,
+    gather_to_first,
     raise_first,
     send_file,
 )
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from runtime.zero.engine import Engine
 
 logger = logging.getLogger("runtime")
-METADATA, PROGRESS = ".metadata", "progress.pt"
 Watch = Callable[[str], None]
 _FIX = "Free space or mend the disk; the last checkpoint is untouched."
 
@@ -104,8 +104,7 @@ def write(
     _claim(this)
     this.leaders_do(f"make room for {tag} in {root}", lambda: _make_room(this))
     try:
-        _write_shards(this)
-        final = _commit(this, _write_rest(this))
+        final = _commit(this, _write_rest(this, _write_shards(this)))
     except CheckpointFailed:
         if disks.leads:  # a full disk must not stay full
             shutil.rmtree(this.partial, ignore_errors=True)
@@ -137,33 +136,36 @@ def _make_room(this: _Save) -> None:
     this.partial.mkdir()
 
 
-def _write_shards(this: _Save) -> None:
+def _write_shards(this: _Save) -> list[Any]:
+    """Each rank's shards; returns on rank 0 which are where, by the word of each rank."""
     this.watch("shards")
-    writer = FileSystemWriter(this.partial)
-    try:
-        state_dict_saver.save(this.snapshot.shards, storage_writer=writer, process_group=this.peers)
-    except CheckpointException as e:
-        found = "; ".join(f"rank {rank}: {error[0]}" for rank, error in e.failures.items())
-        raise CheckpointFailed(f"write the shards to {this.partial}", found=found, fix=_FIX) from e
+    rank = this.engine.group.topology.rank
+    table = this.all_do(
+        f"write the shards to {this.partial}", lambda: write_shards(this.partial, rank, this.snapshot.shards)
+    )
+    return gather_to_first(to_values(table), this.peers)
 
 
-def _write_rest(this: _Save) -> dict[str, Record]:
+def _write_rest(this: _Save, parts: list[Any]) -> dict[str, Record]:
     """The small files, and the digests of all; what one rank wrote for all goes to every disk."""
     this.watch("rest")
     rank = this.engine.group.topology.rank
 
-    def write() -> dict[str, Record]:
+    def write() -> dict[str, Any]:
+        if rank == 0:
+            table = merge(from_values(part) for part in parts)
+            disk.write_atomically(this.partial / METADATA, to_json(table))
         disk.write_atomically(this.partial / f"rank_{rank}.pt", this.snapshot.random)
         if this.disks.leads:
             disk.write_atomically(this.partial / PROGRESS, this.snapshot.progress)
         own = [*this.partial.glob(f"__{rank}_*"), this.partial / f"rank_{rank}.pt"]
         if rank == 0:
             own += [this.partial / METADATA, this.partial / PROGRESS]
-        return {path.name: record_of(path, rank) for path in own}
+        return {path.name: asdict(record_of(path, rank)) for path in own}
 
     records: dict[str, Record] = {}
     for found in gather(this.all_do(f"write {this.partial}", write), this.peers):
-        records |= found
+        records |= records_from(found)
     if len(this.disks.all_leaders) > 1:
         this.watch("copies")
         this.all_do("copy to other disks", lambda: _copy_between_disks(this, records))
@@ -195,25 +197,28 @@ def _copy_between_disks(this: _Save, records: Mapping[str, Record]) -> None:
 
 def _commit(this: _Save, records: Mapping[str, Record]) -> Path:
     topology, tag = this.engine.group.topology, this.snapshot.tag
-    manifest = from_first(
-        Manifest(
-            tag=tag,
-            run=this.engine.run,
-            step=this.snapshot.step,
-            stage=this.engine.zero_optimization_stage(),
-            world_size=topology.world_size,
-            saved_at=time.time(),
-            files=records,
-        ),
-        this.peers,
+    manifest = Manifest(
+        tag=tag,
+        run=this.engine.run,
+        step=this.snapshot.step,
+        stage=this.engine.zero_optimization_stage(),
+        world_size=topology.world_size,
+        saved_at=time.time(),
+        files=records,
     )
+    text = from_first(manifest.to_json(), this.peers).encode()
     this.watch("manifest")
-    text = manifest.to_json().encode()
-    this.leaders_do("list the files", lambda: disk.write_atomically(this.partial / MANIFEST, text))
-    name = max(gather(disk.free_name(this.root, tag), this.peers), key=len)
+    this.leaders_do("list the files", lambda: _write_manifest(this.partial, text))
+    name = disk.check_tag(max(gather(disk.free_name(this.root, tag), this.peers), key=len))
     this.watch("rename")
     this.leaders_do(f"commit {name}", lambda: disk.commit(this.partial, this.root / name))
     return this.root / name
+
+
+def _write_manifest(folder: Path, text: bytes) -> None:
+    if len(text) > LIMIT_BYTES:
+        raise OSError(f"the list of files has {len(text)} bytes, and at most {LIMIT_BYTES} are read again")
+    disk.write_atomically(folder / MANIFEST, text)
 
 
 def _prune(this: _Save, saved: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
+from runtime.zero.checkpoint.archive import read_bytes
 from runtime.zero.checkpoint.state import model_tensors, optimizer_tensors, progress_of, random_states, split
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ def loadable_bytes(progress: Mapping[str, Any]) -> bytes:
     """Refuses now what could not be loaded later: only plain data and tensors are read back."""
     content = _bytes_of(progress)
     try:
-        torch.load(io.BytesIO(content), weights_only=True)
-    except Exception as e:
+        read_bytes(content)
+    except ValueError as e:
         raise BadInput(
             "save client_state and the schedule's state",
             found=f"an object that is not loaded for safety ({str(e).splitlines()[0]})",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,16 +47,23 @@ def split(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor],
     sharded: dict[str, torch.Tensor] = {
         k: value for k, value in tensors.items() if isinstance(value, DTensor)
     }
-    return sharded, {key: value.detach().cpu() for key, value in tensors.items() if key not in sharded}
+    others = {key: value for key, value in tensors.items() if key not in sharded}
+    return sharded, {key: value.detach().cpu().contiguous() for key, value in others.items()}
 
 
-def room_for_optimizer(engine: Engine, saved: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Room for the sharded states that a checkpoint holds, sharded as this engine's parameters are."""
+def room_for_optimizer(engine: Engine, saved: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Room for the sharded states that a checkpoint holds, sharded as this engine's parameters are.
+
+    Raises:
+        ValueError: one has not the shape of its parameter.
+    """
     parameters = dict(engine.module.named_parameters())
     room = {}
-    for key in saved:
+    for key, shape in saved.items():
         name, _, _ = key.removeprefix(OPTIMIZER).rpartition(".")
         if key.startswith(OPTIMIZER) and name in parameters:
+            if shape != parameters[name].shape:
+                raise ValueError(f"{key} has shape {list(shape)}, not {list(parameters[name].shape)}")
             room[key] = torch.zeros_like(parameters[name].detach())
     return room
 
@@ -106,8 +113,11 @@ def restore_progress(engine: Engine, progress: Mapping[str, Any], *, optimizer: 
         engine.loss_scale.load_state_dict(progress["loss_scale"])
         _check_groups(len(engine.optimizer.param_groups), len(progress["param_groups"]))
         for group, saved in zip(engine.optimizer.param_groups, progress["param_groups"], strict=True):
-            group.update(saved)
+            group.update({name: value for name, value in saved.items() if name != "params"})
     if schedule and engine.lr_scheduler is not None and progress["lr_scheduler"] is not None:
+        foreign = set(progress["lr_scheduler"]) - set(engine.lr_scheduler.state_dict())
+        if foreign:  # torch's schedules take over any name, that of a method as well
+            raise ValueError(f"the schedule's state has {sorted(map(str, foreign))[0]!r}, which it knows not")
         engine.lr_scheduler.load_state_dict(progress["lr_scheduler"])
 
 

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
-from runtime.errors import CheckpointFailed
+from runtime.comm.exchange import all_gather_json, broadcast_json, gather_json
+from runtime.errors import CheckpointFailed, RuntimeFault
 from runtime.topology import Topology
+from runtime.zero.checkpoint.manifest import word
 
 T = TypeVar("T")
 Peers = dist.ProcessGroup | None  # all ranks; the training's own group where None
@@ -42,17 +44,19 @@ class Disks:
 
 
 def gather(value: T, peers: Peers = None) -> list[T]:
-    """Every rank's value, on every rank."""
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value, group=peers)
-    return values
+    """Every rank's value, on every rank. It is JSON: text, numbers, lists, mappings by text."""
+    return all_gather_json(value, peers)
+
+
+def gather_to_first(value: T, peers: Peers = None) -> list[T]:
+    """Every rank's value, on rank 0, and nothing on the others; JSON as for `gather`."""
+    return gather_json(value, peers)
 
 
 def from_first(value: T, peers: Peers = None) -> T:
-    """Rank 0's value, on every rank."""
-    values = [value]
-    dist.broadcast_object_list(values, src=0, group=peers)
-    return values[0]
+    """Rank 0's value, on every rank; JSON as for `gather`."""
+    made: T = broadcast_json(value, peers)
+    return made
 
 
 def all_do(asked: str, act: Callable[[], T], *, fix: str, topology: Topology, peers: Peers = None) -> T:
@@ -73,8 +77,12 @@ def all_do(asked: str, act: Callable[[], T], *, fix: str, topology: Topology, pe
 def _attempt(act: Callable[[], T]) -> tuple[tuple[T] | None, str]:
     try:
         return (act(),), ""
-    except (OSError, ValueError, RuntimeError) as e:
-        return None, (e.strerror or str(e)) if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+    except OSError as e:
+        return None, f"{e.strerror}: {e.filename}" if e.strerror and e.filename else e.strerror or str(e)
+    except (RuntimeFault, ValueError) as e:
+        return None, e.found if isinstance(e, RuntimeFault) else str(e)
+    except Exception as e:  # what only one rank meets, all have to hear of
+        return None, f"{type(e).__name__}: {e}"
 
 
 def find_disks(root: Path, session: str, topology: Topology, peers: Peers = None) -> Disks:
@@ -83,7 +91,7 @@ def find_disks(root: Path, session: str, topology: Topology, peers: Peers = None
     Raises:
         CheckpointFailed: a rank cannot write into the folder.
     """
-    mark = root / f".{session}.{topology.rank}.mark"
+    mark = root / f".{word(session, 'the session')}.{topology.rank}.mark"
 
     def leave() -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -138,13 +146,14 @@ def _send(source: Path, receiver: int, size: int, peers: Peers) -> OSError | Non
 
 def _receive(target: Path, sender: int, size: int, peers: Peers) -> OSError | None:
     fault: OSError | None = None
-    target.unlink(missing_ok=True)
     offset = 0
     while offset < size:
         chunk = torch.empty(min(CHUNK_BYTES, size - offset), dtype=torch.uint8)
         dist.recv(chunk, src=sender, group=peers)
         try:
-            with target.open("ab") as file:
+            if offset == 0:
+                target.unlink(missing_ok=True)
+            with target.open("ab" if offset else "xb") as file:
                 file.write(chunk.numpy().data)
         except OSError as e:
             fault = fault or e

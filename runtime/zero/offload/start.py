@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from runtime.comm.exchange import all_gather_json
 from runtime.comm.group import Group
 from runtime.errors import BadInput, OffloadFailed
 from runtime.zero.config.schema import Config
@@ -75,10 +75,8 @@ def _start(
 
 def _agree(group: Group, fault: OffloadFailed | None) -> None:
     topology = group.topology
-    faults: list[Any] = [None] * topology.world_size
     told = fault and (fault.asked, f"rank {topology.rank} on {topology.hostname}: {fault.found}", fault.fix)
-    dist.all_gather_object(faults, told)
-    failures = [one for one in faults if one is not None]
+    failures = [one for one in all_gather_json(told) if one is not None]
     if failures:
         asked, _, fix = failures[0]
         raise OffloadFailed(asked, found="; ".join(found for _, found, _ in failures), fix=fix)

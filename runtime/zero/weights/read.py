@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from runtime.errors import BadInput
-from runtime.zero.weights.files import Source, Weights, in_memory, open_weights
+from runtime.zero.weights.files import DTYPES, NAMES, Source, Weights, in_memory, open_weights
 from runtime.zero.weights.slots import Slot, agreed, stream
 
 
@@ -19,20 +19,20 @@ def read(slots: Sequence[Slot], weights: Weights) -> None:
     """
     stored: Mapping[str, Source] = {}
 
-    def look() -> list[torch.dtype | None]:
+    def look() -> list[str | None]:
         nonlocal stored
         if callable(weights):
-            return [slot.shard.dtype for slot in slots]
+            return [None for _ in slots]
         stored = open_weights(weights)
         found = [_stored(slot, stored) for slot in slots]
         _check_complete(slots, found, weights)
-        return [source.dtype if source else None for source in found]
+        return [NAMES[source.dtype] if source else None for source in found]
 
-    for slot, dtype in zip(slots, agreed(look), strict=True):
+    for slot, name in zip(slots, agreed(look), strict=True):
         if callable(weights):
             _stream_called(slot, weights)
-        elif dtype is not None:
-            stream(slot, _stored(slot, stored), dtype)
+        elif name is not None:
+            stream(slot, _stored(slot, stored), DTYPES[name])
 
 
 def _stored(slot: Slot, stored: Mapping[str, Source]) -> Source | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -85,16 +85,16 @@ def stream(slot: Slot, source: Source | None, dtype: torch.dtype) -> None:
 
 
 def agreed(act: Callable[[], T]) -> T:
-    """What rank 0 found, on every rank; what it refused is refused on every rank."""
-    found: list[T] = []
+    """What rank 0 found (JSON), on every rank; what it refused is refused on every rank."""
+    found: T | None = None
     fault = None
     if dist.get_rank() == 0:
         try:
-            found = [act()]
+            found = act()
         except BadInput as e:
             fault = (e.asked, e.found, e.fix)
     found, fault = from_first((found, fault))
     if fault is not None:
         asked, why, fix = fault
         raise BadInput(asked, found=why, fix=fix)
-    return found[0]
+    return cast(T, found)

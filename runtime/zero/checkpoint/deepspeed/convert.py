@@ -6,16 +6,13 @@ import logging
 import secrets
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from runtime.errors import BadInput, CheckpointFailed
@@ -23,10 +20,13 @@ from runtime.zero.checkpoint import folder as disk
 from runtime.zero.checkpoint.deepspeed.pickles import Inert, loadable
 from runtime.zero.checkpoint.deepspeed.places import Piece, Place, Shape, in_parts, in_ranges, whole
 from runtime.zero.checkpoint.deepspeed.source import Source, open_source
+from runtime.zero.checkpoint.listing import METADATA
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, record_of
-from runtime.zero.checkpoint.save import PROGRESS
+from runtime.zero.checkpoint.progress import PROGRESS
+from runtime.zero.checkpoint.shards import write_shards
 from runtime.zero.checkpoint.snapshot import loadable_bytes
 from runtime.zero.checkpoint.state import MODEL, OPTIMIZER
+from runtime.zero.checkpoint.table import to_json
 
 logger = logging.getLogger("runtime")
 # What the engine itself writes into its model states; the rest is the script's.
@@ -208,7 +208,7 @@ class _OneByOne(DefaultSavePlanner):
     """Makes each tensor when it is written, and not before."""
 
     def __init__(self, tensors: Mapping[str, Sharded]) -> None:
-        super().__init__()
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
         self._tensors = tensors
 
     def lookup_object(self, index: MetadataIndex) -> torch.Tensor:
@@ -217,8 +217,5 @@ class _OneByOne(DefaultSavePlanner):
 
 def _write_tensors(folder: Path, tensors: Mapping[str, Sharded]) -> None:
     shapes = {name: torch.empty(one.shape, dtype=one.dtype, device="meta") for name, one in tensors.items()}
-    with warnings.catch_warnings():  # that there is no process group is the point
-        warnings.filterwarnings("ignore", message="torch.distributed is")
-        state_dict_saver.save(
-            shapes, storage_writer=FileSystemWriter(folder), planner=_OneByOne(tensors), no_dist=True
-        )
+    table = write_shards(folder, 0, shapes, _OneByOne(tensors))
+    disk.write_atomically(folder / METADATA, to_json(table))

@@ -12,6 +12,8 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from runtime.errors import CheckpointFailed
+from runtime.untrusted.files import open_plain
+from runtime.zero.checkpoint.archive import check_archive
 
 _FIX = "Bring the file again from where it was saved, or take an earlier checkpoint."
 
@@ -35,11 +37,15 @@ class Inert:
 def read(path: Path) -> dict[str, Any]:
     """What a file holds, tensors mapped from it.
 
+    torch.load maps them, and its `weights_only` makes no object but those that stand for one. Before that,
+    the file is gone through without: it takes no more memory than it has bytes.
+
     Raises:
         CheckpointFailed: it is missing, cut off or altered, or its pickle is not one that can be read safely.
     """
     _check_bytes(path)
     try:
+        check_archive(path)
         names = get_unsafe_globals_in_checkpoint(path)
         stand_ins = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
         with safe_globals(stand_ins):  # type: ignore[arg-type]
@@ -71,11 +77,11 @@ def _inert(value: Any) -> Iterator[Inert]:
 
 def _check_bytes(path: Path) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             damaged = archive.testzip()
     except FileNotFoundError as e:
         raise _failed(path, "it is missing") from e
-    except (OSError, EOFError, zipfile.BadZipFile) as e:
+    except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile) as e:
         raise _failed(path, f"it is cut off or no archive of torch.save ({e})") from e
     if damaged is not None:
         raise _failed(path, f"{damaged} in it does not match its CRC-32")

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint import state_dict_loader
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from runtime.errors import BadInput, CheckpointFailed, RuntimeFault
 from runtime.zero.checkpoint.deepspeed.convert import import_checkpoint
@@ -20,7 +18,9 @@ from runtime.zero.checkpoint.deepspeed.pickles import read
 from runtime.zero.checkpoint.deepspeed.places import in_parts, in_ranges
 from runtime.zero.checkpoint.deepspeed.source import is_deepspeed
 from runtime.zero.checkpoint.folder import entries, read_latest
-from runtime.zero.checkpoint.manifest import inspect
+from runtime.zero.checkpoint.listing import read_table
+from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
+from runtime.zero.checkpoint.shards import read_shards
 from tests.cases.deepspeed.small import VARIANTS
 
 CASES = Path(__file__).parents[4] / "cases" / "deepspeed"
@@ -30,13 +30,11 @@ OPTIMIZER = "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 
 def tensors_of(path: Path) -> dict[str, list[float]]:
     """Everything in the checkpoint's shards."""
-    reader = FileSystemReader(path)
-    found = reader.read_metadata().state_dict_metadata
-    tensors: dict[str, Any] = {
-        key: torch.empty(about.size, dtype=about.properties.dtype) for key, about in found.items()
+    table = read_table(path, Manifest.from_json((path / MANIFEST).read_text()))
+    tensors = {
+        key: torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype)) for key, tensor in table.items()
     }
-    with pytest.warns(UserWarning, match="load in a single process"):
-        state_dict_loader.load(tensors, storage_reader=reader, no_dist=True)
+    read_shards(path, table, tensors)
     return {key: tensor.flatten().tolist() for key, tensor in tensors.items()}
 
 
