@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from provision.core import data_disk, gpu_driver, host_keys, sshd_settings
+from provision.core import data_disk, gpu_driver, host_keys, job_firewall, sshd_settings
 from provision.core.clock import clock_problem
 from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
@@ -123,6 +123,29 @@ def collective_interface(ip_address_json: str, address: str, wanted: str) -> dic
     return {"problem": "", "name": name}
 
 
+def firewall_rules(fence: Mapping[str, Any], members_path: str) -> str:
+    return job_firewall.rules_text(job_firewall.Fence(**fence), members_path)
+
+
+def firewall_differences(commands: Mapping[str, Any], fence: Mapping[str, Any]) -> list[str]:
+    """What is not as wanted, live and for the next boot."""
+    found = job_firewall.live_differences(commands["table"]["stdout"], job_firewall.Fence(**fence))
+    enabled = commands["enabled"]["stdout"]
+    return found if enabled == "enabled" else [*found, f"its unit is {enabled or 'not there'}, not enabled"]
+
+
+def firewall_refusals(
+    commands: Mapping[str, Any], fence: Mapping[str, Any], *, is_ours: bool, check_mode: bool
+) -> list[str]:
+    """Why the firewall is not put up; in check mode users and packages may be still to come."""
+    return job_firewall.refusals(
+        {name: commands[name] for name in ("table", "users", "listening")},
+        job_firewall.Fence(**fence),
+        is_ours=is_ours,
+        may_lack=check_mode,
+    )
+
+
 def lacks_peer_access(files: Mapping[str, Mapping[str, str] | None]) -> bool:
     """From the observed /proc/driver/nvidia/gpus/*/information, whose first line is the card's model."""
     texts = (file["text"] for path, file in files.items() if file and path.endswith("/information"))
@@ -156,6 +179,10 @@ class FilterModule:
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
             "differing_from": differing,
+            "firewall_differences": firewall_differences,
+            "firewall_members": job_firewall.members_text,
+            "firewall_refusals": firewall_refusals,
+            "firewall_rules": firewall_rules,
             "gpu_verdict": gpu_verdict,
             "host_keys_read": host_keys_read,
             "hosts_block": hosts_block_of,

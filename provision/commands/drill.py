@@ -115,8 +115,9 @@ def _strike(lab: Lab, case: Case, options: Sequence[str]) -> Ended:
         for one in case:
             if not one.fault.needs_ranks:
                 striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+        wanted = (*options, *(word for one in case for word in one.fault.smoke_options))
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(_test, lab, options)
+            running = pool.submit(_test, lab, wanted)
             for one in case:
                 if one.fault.needs_ranks:
                     striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)

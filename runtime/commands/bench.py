@@ -133,10 +133,14 @@ def _job(contestant: Contestant, workload: Workload, ranks: int, python: str) ->
     spec = json.dumps({"contestant": asdict(contestant), "workload": asdict(workload)})
     torchrun = (python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}")
     said: list[str] = []
+
+    def hear(line: bytes) -> None:
+        said.append(line.decode(errors="replace").rstrip("\n"))
+
     channel = Channel(
         (*torchrun, "-m", "runtime.bench.worker", spec),
-        on_line=said.append,
-        on_error_line=said.append,
+        on_line=hear,
+        on_error_line=hear,
         on_end=lambda _status: None,
     )
     channel.hang_up()

@@ -45,7 +45,9 @@ def smoke(
         help="Seconds for the default sweep: what would not fit is left out; 0: no limit.",
     ),
     timeout: float = typer.Option(30.0, min=1.0, help="Seconds that one step may take."),
-    master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point."),
+    master_port: int = typer.Option(
+        0, min=0, max=65535, help="TCP port of the meeting point; 0: one that is free."
+    ),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     certificate: Path = typer.Option(Path(CERTIFICATE), help="Where nodes that pass keep their certificate."),

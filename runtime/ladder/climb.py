@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from runtime.ladder import gpu, host, network, sockets, survey, transport
+from runtime.ladder import fence, gpu, host, network, sockets, survey, transport
 from runtime.ladder.certify import carried, certify, proven_until, revoke, seconds_left
 from runtime.ladder.findings import (
     everyone,
@@ -186,6 +186,7 @@ class _Climb:
         self.reached = reach(self.session, hosts=hosts)
         unreached = reach_problems(self.session, self.reached, hosts=hosts)
         self.findings += [of_problem(problem) for problem in unreached]
+        self._strangers(hosts)
         open_pairs = [(one.source, one.target) for one in self.reached if one.ok]
         if self.plan.new:
             self.carried = carried(self.session, self.plan.key, self.session.lines.keys() - self.plan.new)
@@ -195,6 +196,16 @@ class _Climb:
         chosen = around(self.plan.new, hosts) if self.carried else set(open_pairs)
         self._measure([pair for pair in open_pairs if pair in chosen], asked, hosts)
         self.watch.lap("sockets")
+
+    def _strangers(self, hosts: Sequence[str]) -> None:
+        """Whether somebody without rights gets to ports of the kind that jobs use; each node tries."""
+        fences = {name: seen.fence for name, seen in self.surveys.items() if name in hosts}
+        tried = sockets.intrude(self.session, hosts) if fence.is_wanted(fences) else {}
+        held = {name: self.session.facts[name].address for name in hosts}
+        said = fence.judge_fences(fences, tried, held)
+        self.findings += [of_host(self.session, one) for one in said]
+        self.done |= fence.evidence(fences, tried)
+        self.skipped |= fence.not_applicable(fences, tried)
 
     def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
         # A test that fails anyway should say so soon; who is slow besides shows in short streams as well.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from runtime.ladder.network import suspicious
 from runtime.ladder.rates import best_of
+from runtime.launch.fence import Intrusion
 from runtime.launch.session import Session
-from runtime.launch.stream import Bounds, PairResult, from_json, to_json
+from runtime.launch.stream import Bounds, PairResult, to_json
 from runtime.smoke.schedule import Pair, halves, packed
 
 NORMAL = Bounds(connect_seconds=2.0, latency_seconds=0.05, stream_seconds=0.2)
@@ -17,6 +18,7 @@ QUICK = Bounds(connect_seconds=2.0, latency_seconds=0.02, stream_seconds=0.1)
 # One segment that was lost costs a stream 200 ms (TCP's least time-out); a second look outlasts a few.
 _SECOND_LOOK = Bounds(connect_seconds=2.0, latency_seconds=0.05, stream_seconds=0.6)
 _SERVE_SECONDS = 3.0
+_INTRUDE_SECONDS = 10.0
 # A pair that looks slow is measured so often again; what that shows may raise a suspicion of another one.
 _CONFIRMATIONS = 2
 # So few pairs are measured again one at a time: nodes of a lab share processors, those of a rack a switch.
@@ -55,6 +57,13 @@ def measure_pairs(
     return results
 
 
+def intrude(session: Session, hosts: Sequence[str]) -> dict[str, Intrusion]:
+    """What a user without rights on each of the nodes gets; who does not answer is absent."""
+    session.broadcast("intrude", hosts=hosts)
+    answers = session.gather("intruded", _INTRUDE_SECONDS, hosts=hosts)
+    return {host: frame["intrusion"] for host, frame in answers.items()}
+
+
 def _confirm(
     session: Session,
     results: dict[Pair, PairResult],
@@ -78,7 +87,8 @@ def _confirm(
 
 
 def _serve(session: Session, hosts: Sequence[str]) -> dict[str, Where]:
-    session.broadcast("serve", hosts=hosts)
+    peers = [facts.address for facts in session.facts.values()]
+    session.broadcast("serve", hosts=hosts, token=session.token, peers=peers)
     answers = session.gather("serving", _SERVE_SECONDS, hosts=hosts)
     return {host: Where(address=frame["address"], port=frame["port"]) for host, frame in answers.items()}
 
@@ -90,10 +100,8 @@ def _measure(
     session.ping()
     asked = [(source, target) for source, target in pairs if target in places]
     for source, target in asked:
-        place = places[target]
-        session.send(
-            source, "measure", target=target, address=place.address, port=place.port, bounds=to_json(bounds)
-        )
+        place, values = asdict(places[target]), {"bounds": to_json(bounds), "token": session.token}
+        session.send(source, "measure", target=target, **place, **values)
     answers = session.gather("measured", bounds.most_seconds, hosts=[source for source, _ in asked])
-    found = (from_json(frame["result"]) for frame in answers.values())
+    found = (frame["result"] for frame in answers.values())
     return {(result.source, result.target): result for result in found}

@@ -11,7 +11,7 @@ from typing import TypeVar
 from runtime.ladder.host import Clock, Written, slow_disks
 from runtime.launch.session import Session
 from runtime.launch.spec import HOSTFILE
-from runtime.launch.survey import Files, Survey, files_from_json, from_json
+from runtime.launch.survey import Files, Survey
 from runtime.smoke import matrix
 
 _SURVEY_SECONDS = 10.0
@@ -44,7 +44,7 @@ def ask(session: Session) -> Surveyed:
     answers = session.gather("surveyed", _SURVEY_SECONDS, hosts=hosts)
     compute = _compute(session, list(answers))
     return Surveyed(
-        surveys={host: from_json(frame["survey"]) for host, frame in answers.items()},
+        surveys={host: frame["survey"] for host, frame in answers.items()},
         clocks={host: clock for host in answers if (clock := _clock(session, host))},
         compute=compute,
         disks=_disks(session, list(answers)),
@@ -123,4 +123,4 @@ def _files(session: Session, hosts: Sequence[str]) -> dict[str, Files]:
     session.broadcast("files", hosts=hosts, timeout=_FILES_SECONDS)
     answers = session.gather("files", _FILES_SECONDS + 1.0, hosts=hosts)
     silent = Files(known=True, problem=f"it did not say in {_FILES_SECONDS:.0f} s")
-    return {host: files_from_json(answers[host]) if host in answers else silent for host in hosts}
+    return {host: answers[host]["files"] if host in answers else silent for host in hosts}

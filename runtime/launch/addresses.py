@@ -9,6 +9,8 @@ import struct
 
 _SIOCGIFADDR = 0x8915
 _SIOCGIFNETMASK = 0x891B
+# Nodes that may ask at once; the kernel lowers it to net.core.somaxconn (listen(2)).
+_BACKLOG = 4096
 
 
 def resolve(name: str) -> str:
@@ -74,16 +76,17 @@ def _ask(interface: str, request: int) -> str:
     return socket.inet_ntoa(answer[20:24])
 
 
-def port_is_free(address: str, port: int) -> bool:
-    """Whether a server could listen on the port now."""
+def listener(address: str, port: int) -> socket.socket | None:
+    """A socket that listens there and on no other address, for port 0 on a free one; None for a taken one."""
+    server = socket.socket(family_of(address), socket.SOCK_STREAM)
     try:
-        with socket.socket(family_of(address), socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, port))
-            probe.listen(1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind((address, port))
+        server.listen(_BACKLOG)
     except OSError:
-        return False
-    return True
+        server.close()
+        return None
+    return server
 
 
 def family_of(address: str) -> socket.AddressFamily:

@@ -8,6 +8,8 @@ from runtime.launch.hostfile import Host
 from runtime.launch.spec import Order
 
 CONNECT_SECONDS = 8
+# What torchrun calls the way in which our agents meet (see `runtime.launch.agent`).
+RENDEZVOUS = "clusterwright"
 _SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -34,25 +36,29 @@ def ssh_argv(host: Host, *, python: str, ssh_config: str = "") -> tuple[str, ...
     return ("ssh", "-T", *config, *options, "--", target, shlex.join(node_argv(python)))
 
 
-def agent_argv(order: Order, *, python: str) -> tuple[str, ...]:
+def agent_argv(order: Order, *, python: str, listener: int | None = None) -> tuple[str, ...]:
     """torchrun's agent on a node, which starts one `runtime.launch.rank` for each slot.
+
+    `listener` is the descriptor of the socket on which node 0 has the ranks meet.
 
     torchrun reads `$` in arguments as a macro (torch/distributed/elastic/utils/api.py), so the user's words
     stay in the order's file, and the path of that file is escaped.
     """
+    settings = [f"timeout={max(1, round(order.rendezvous_seconds))}", f"rank={order.node_rank}"]
+    if listener is not None:
+        settings.append(f"listener={listener}")
     return (
         python,
         "-P",
         "-u",
         "-m",
-        "torch.distributed.run",
+        "runtime.launch.agent",
         f"--nnodes={order.nnodes}",
-        f"--node-rank={order.node_rank}",
         f"--nproc-per-node={order.nproc}",
-        f"--master-addr={order.master_addr}",
-        f"--master-port={order.master_port}",
+        f"--rdzv-backend={RENDEZVOUS}",
+        f"--rdzv-endpoint={order.master_addr}:{order.master_port}",
         f"--rdzv-id={order.job_id}",
-        f"--rdzv-conf=timeout={max(1, round(order.rendezvous_seconds))}",
+        f"--rdzv-conf={','.join(settings)}",
         "--max-restarts=0",
         "--no-python",
         python,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,13 +19,6 @@ class Reach:
     def ok(self) -> bool:
         """Whether the bytes came back as they went."""
         return not self.error
-
-
-def reach_from_json(values: Mapping[str, Any]) -> Reach:
-    """A result back from plain values."""
-    return Reach(
-        source=values["source"], target=values["target"], error=values["error"], seconds=values["seconds"]
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

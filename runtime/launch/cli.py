@@ -129,7 +129,9 @@ def zerorun(
     nnodes: int = typer.Option(None, help="The first N of the nodes."),
     nproc_per_node: int = typer.Option(None, help="The first N slots of each node."),
     master_addr: str = typer.Option("", help="Name or address of the first node that the others can reach."),
-    master_port: int = typer.Option(29500, min=1, max=65535, help="TCP port of the meeting point there."),
+    master_port: int = typer.Option(
+        0, min=0, max=65535, help="TCP port of the meeting point there; 0: one that is free."
+    ),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     env: list[str] = typer.Option([], metavar="KEY=VALUE", help="Set a variable on every rank (repeat)."),
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
@@ -176,8 +178,9 @@ def zerorun(
 
 def _show(job: Job, ssh_config: str) -> None:
     """The words that reach each node, and the order that it would read."""
+    ordered = orders(job, master_addr=master_name(job), master_port=job.master_port)
     print("# on an address of this machine:", " ".join(node_argv(job.python)))
-    for node, order in zip(job.nodes, orders(job, master_addr=master_name(job)), strict=True):
+    for node, order in zip(job.nodes, ordered, strict=True):
         print("#", " ".join(ssh_argv(node.host, python=job.python, ssh_config=ssh_config)))
         print(redacted(order))
 

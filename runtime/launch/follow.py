@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from runtime.flight.dump import Call
 from runtime.launch import spec
 from runtime.launch.frames import Frame
 from runtime.launch.outcome import TIMED_OUT, NodeEnd, Outcome, RankEnd
@@ -45,7 +44,8 @@ class Stop:
 def run(session: Session, watcher: Watcher) -> Outcome:
     """Starts the job on every node and follows it to its end; `check_nodes` has passed."""
     first = session.facts[session.job.nodes[0].host.name]
-    for order in spec.orders(session.job, master_addr=first.master_address):
+    where, port = first.master_address, first.master_port
+    for order in spec.orders(session.job, master_addr=where, master_port=port):
         session.send(order.host, "start", order=spec.to_json(order))
     job = _Run(session=session, started_at=time.monotonic())
     while not job.finished():
@@ -88,9 +88,9 @@ class _Run:
         elif frame["kind"] == "exit":
             self._note_rank(host, frame)
         elif frame["kind"] == "looked":
-            self.standing |= {one["rank"]: one["state"] for one in frame["standing"]}
+            self.standing |= {one.rank: one.state for one in frame["standing"]}
         elif frame["kind"] == "ended":
-            self._note_node(host, ok=frame["ok"], found="did not end well", tail=tuple(frame["tail"]))
+            self._note_node(host, ok=frame["ok"], found="did not end well", tail=frame["tail"])
 
     def _note_rank(self, host: str, frame: Frame) -> None:
         self.ranks[frame["rank"]] = RankEnd(
@@ -98,9 +98,9 @@ class _Run:
             host=host,
             status=frame["status"],
             at_seconds=time.monotonic() - frame["age"],
-            tail=tuple(frame["tail"]),
+            tail=frame["tail"],
             asked=self.stopped is not None,
-            calls=tuple(Call(**call) for call in frame["calls"]),
+            calls=frame["calls"],
         )
         if frame["status"] != 0:
             self._note_failure()
@@ -125,8 +125,8 @@ class _Run:
         """A channel that ended before its node reported an end."""
         for host, line in self.session.lines.items():
             if line.status is not None and host not in self.nodes:
-                found = "was lost: its control channel ended"
-                self._note_node(host, ok=False, found=found, tail=tuple(line.errors[-5:]))
+                found = line.fault or "was lost: its control channel ended"
+                self._note_node(host, ok=False, found=found, tail=tuple(line.errors)[-5:])
 
     def decide(self, watcher: Watcher) -> Stop | None:
         """Whether the job is to be stopped now, and why: a signal, a limit, its watcher, or a failure."""

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -79,17 +77,6 @@ def look() -> Gpus:
     except ElementTree.ParseError as e:
         return Gpus(present=True, problem=f"its answer is no XML: {e}", driver="", cards=(), xids=xids)
     return Gpus(present=True, problem="", driver=driver, cards=cards, xids=xids)
-
-
-def from_json(values: Mapping[str, Any]) -> Gpus:
-    """Back from plain values: tuples were lists on the way, numbers that name something were text."""
-    cards = tuple(_card_from_json(card) for card in values["cards"])
-    xids = values["xids"] and {int(number): count for number, count in values["xids"].items()}
-    return Gpus(**{**values, "cards": cards, "xids": xids})
-
-
-def _card_from_json(values: Mapping[str, Any]) -> Gpu:
-    return Gpu(**{**values, **{name: tuple(values[name]) for name in ("slowed_by", "processes")}})
 
 
 def parse(xml: str) -> tuple[str, tuple[Gpu, ...]]:

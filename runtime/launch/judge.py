@@ -93,11 +93,14 @@ def _first(job: Job, facts: Facts) -> Iterator[tuple[str, str, str]]:
             f"{master_name(job)} is {facts.master_address}, which is no address of this node",
             "Rank 0 runs on the first node; --master-addr must be one of its addresses.",
         )
-    elif not facts.master_port_free:
+    elif not facts.master_port and job.master_port:
+        fix = f"Leave --master-port out, or see `ss -ltnp sport = :{job.master_port}` there."
+        yield "master port", f"port {job.master_port} is taken", fix
+    elif not facts.master_port:
         yield (
             "master port",
-            f"port {job.master_port} is taken",
-            f"Pass --master-port {job.master_port + 1}, or see `ss -ltnp sport = :{job.master_port}` there.",
+            "no port is free",
+            "See `ss -tan` and `sysctl net.ipv4.ip_local_port_range` there.",
         )
 
 

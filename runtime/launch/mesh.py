@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from hmac import compare_digest
 from typing import Any
 
 from runtime.launch.addresses import family_of
@@ -20,7 +21,7 @@ from runtime.launch.blame import Reach
 
 CONNECT_SECONDS = 3.0
 SSH_PORT = 22
-_TOKEN_BYTES = 1024
+_ECHOED_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +34,10 @@ class Peer:
 
 
 class Listener:
-    """Sends back whatever it receives, on a port that the kernel picks, until closed."""
+    """Sends back what follows the run's token, on a port that the kernel picks, until closed."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, token: str) -> None:
+        self._token = token.encode()
         self._server = socket.socket(family_of(address), socket.SOCK_STREAM)
         self._server.bind((address, 0))
         self._server.listen(128)
@@ -49,7 +51,7 @@ class Listener:
                 connection, _ = self._server.accept()
             except OSError:
                 return
-            threading.Thread(target=_echo, args=(connection,), daemon=True).start()
+            threading.Thread(target=_echo, args=(connection, self._token), daemon=True).start()
 
     def close(self) -> None:
         """Ends the listening; shutdown wakes the thread that waits in accept."""
@@ -59,11 +61,12 @@ class Listener:
         self._thread.join(1.0)
 
 
-def _echo(connection: socket.socket) -> None:
+def _echo(connection: socket.socket, token: bytes) -> None:
     with connection:
         connection.settimeout(CONNECT_SECONDS)
         try:
-            connection.sendall(_receive(connection, _TOKEN_BYTES))
+            if compare_digest(_receive(connection, len(token)), token):
+                connection.sendall(_receive(connection, _ECHOED_BYTES))
         except OSError:
             return
 
@@ -78,12 +81,16 @@ def _receive(connection: socket.socket, count: int) -> bytes:
     return received
 
 
-def connect_all(source: str, own_address: str, peers: Sequence[Peer], timeout_seconds: float) -> list[Reach]:
+def connect_all(
+    source: str, own_address: str, peers: Sequence[Peer], timeout_seconds: float, *, token: str
+) -> list[Reach]:
     """This node to every other, all at once, each within the time-out."""
     if not peers:
         return []
     with ThreadPoolExecutor(max_workers=min(64, len(peers))) as pool:
-        return list(pool.map(lambda peer: _connect(source, own_address, peer, timeout_seconds), peers))
+        return list(
+            pool.map(lambda peer: _connect(source, own_address, peer, timeout_seconds, token=token), peers)
+        )
 
 
 def knock_all(source: str, targets: Sequence[str], timeout_seconds: float) -> list[Reach]:
@@ -103,15 +110,15 @@ def _knock(source: str, target: str, timeout_seconds: float) -> Reach:
     return Reach(source=source, target=target, error=error, seconds=time.monotonic() - started)
 
 
-def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float) -> Reach:
-    token, started = os.urandom(_TOKEN_BYTES), time.monotonic()
+def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float, *, token: str) -> Reach:
+    echoed, started = os.urandom(_ECHOED_BYTES), time.monotonic()
     error = ""
     try:
         with socket.create_connection(
             (peer.address, peer.port), timeout=timeout_seconds, source_address=(own_address, 0)
         ) as connection:
-            connection.sendall(token)
-            if _receive(connection, _TOKEN_BYTES) != token:
+            connection.sendall(token.encode() + echoed)
+            if _receive(connection, _ECHOED_BYTES) != echoed:
                 error = "other bytes came back than were sent"
     except TimeoutError:
         error = f"no answer within {timeout_seconds:g} s"

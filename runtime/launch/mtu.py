@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from hmac import compare_digest
 from pathlib import Path
 
 from runtime.launch.addresses import family_of, interface_of
@@ -18,6 +19,8 @@ _HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 # Sizes that switches, tunnels and clouds use.
 _LADDER = (576, 1280, 1400, 1450, 1460, 1500, 4200, 8900, 9000)
 _TRIES = 2
+# The first byte of a packet. Two targets that answered each other's answers would never end.
+_REQUEST, _ANSWER = b"?", b"!"
 _WAIT_SECONDS = 0.1
 # What a lossy way swallowed by chance comes through at last; of a hole it never does.
 _CONFIRMATIONS = 4
@@ -31,7 +34,17 @@ def interface_mtu(interface: str) -> int:
         return 0
 
 
-def path_mtu(own_address: str, where: tuple[str, int]) -> int:
+def is_request(packet: bytes, token: bytes) -> bool:
+    """Whether a packet asks for an answer, and knows the run's token."""
+    return packet[:1] == _REQUEST and compare_digest(packet[1 : 1 + len(token)], token)
+
+
+def answer_to(packet: bytes) -> bytes:
+    """What goes back: shorter than any request, and none itself."""
+    return _ANSWER + struct.pack("!I", len(packet))
+
+
+def path_mtu(own_address: str, where: tuple[str, int], token: bytes) -> int:
     """The largest packet, up to the own interface's MTU, that a `stream.Target` receives; 0 for none."""
     own = interface_mtu(interface_of(own_address)) or 1500
     largest = min(own, (1 << 16) - 1)
@@ -41,7 +54,7 @@ def path_mtu(own_address: str, where: tuple[str, int]) -> int:
         probe.bind((own_address, 0))
         probe.connect(where)
         headers = _HEADERS[probe.family]
-        return largest_passing(largest, lambda size: _passes(probe, size - headers))
+        return largest_passing(largest, lambda size: _passes(probe, size - headers, token))
 
 
 def largest_passing(largest: int, passes: Callable[[int], bool]) -> int:
@@ -58,12 +71,13 @@ def largest_passing(largest: int, passes: Callable[[int], bool]) -> int:
     return largest if any(passes(largest) for _ in range(_CONFIRMATIONS)) else smaller[good]
 
 
-def _passes(probe: socket.socket, payload: int) -> bool:
+def _passes(probe: socket.socket, payload: int, token: bytes) -> bool:
     probe.settimeout(_WAIT_SECONDS)
+    request = (_REQUEST + token).ljust(payload, b"\0")
     for _ in range(_TRIES):
         try:
-            probe.send(bytes(payload))
-            while struct.unpack("!I", probe.recv(4)) != (payload,):
+            probe.send(request)
+            while probe.recv(len(request)) != answer_to(request):
                 pass
         except TimeoutError:
             continue

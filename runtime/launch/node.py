@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import select
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
-from runtime.launch import disk, frames, mesh, observe, spec, stream, survey
+from runtime.launch import addresses, disk, fence, frames, mesh, observe, spec, stream, survey
 from runtime.launch.frames import Frame
 from runtime.launch.signature import put_certificate
 from runtime.launch.supervisor import adopt_orphans
@@ -25,6 +26,8 @@ from runtime.launch.work import Work
 
 _POLL_SECONDS = 0.05
 _PIPE_BYTES = 4096
+# Of the others: one shows whether what leaves this node is judged.
+_INTRUDED_PEERS = 1
 
 
 class LauncherGone(Exception):
@@ -93,7 +96,9 @@ class Node:
         self._host = ""
         self._address = ""
         self._interface = ""
+        self._meeting: socket.socket | None = None
         self._listener: mesh.Listener | None = None
+        self._peers: list[mesh.Peer] = []
         self._target: stream.Target | None = None
         self._work: Work | None = None
 
@@ -117,6 +122,7 @@ class Node:
             "listen": self._listen,
             "connect": self._connect,
             "knock": self._knock,
+            "intrude": self._intrude,
             "survey": self._survey,
             "files": self._files,
             "clock": self._clock,
@@ -134,19 +140,33 @@ class Node:
 
     def _hello(self, frame: Frame) -> None:
         self._host = frame["name"]
-        facts = observe.observe(observe.Request(**frame["request"]))
+        request = observe.Request(**frame["request"])
+        facts = observe.observe(request, master_port=self._meet(request, frame["master_port"]))
         self._address, self._interface = facts.address, facts.interface
         self._line.send(frames.encode("facts", facts=observe.to_json(facts)))
 
-    def _listen(self, _frame: Frame) -> None:
+    def _meet(self, request: observe.Request, port: int) -> int:
+        """The port on which the ranks will meet, held from now on so that nobody else gets it; 0 for none."""
+        address = addresses.resolve(request.master)
+        if request.node_rank == 0 and self._meeting is None and addresses.is_own(address):
+            self._meeting = addresses.listener(address, port)
+        return int(self._meeting.getsockname()[1]) if self._meeting else 0
+
+    def _listen(self, frame: Frame) -> None:
         if self._listener is None:
-            self._listener = mesh.Listener(self._address)
+            self._listener = mesh.Listener(self._address, token=frame["token"])
         self._line.send(frames.encode("listening", address=self._address, port=self._listener.port))
 
     def _connect(self, frame: Frame) -> None:
-        peers = [mesh.peer_from_json(peer) for peer in frame["peers"]]
-        reached = mesh.connect_all(self._host, self._address, peers, frame["timeout"])
+        self._peers = peers = [mesh.peer_from_json(peer) for peer in frame["peers"]]
+        reached = mesh.connect_all(self._host, self._address, peers, frame["timeout"], token=frame["token"])
         self._line.send(frames.encode("reached", reached=[mesh.to_json(reach) for reach in reached]))
+
+    def _intrude(self, _frame: Frame) -> None:
+        own = [(self._address, self._listener.port)] if self._listener else []
+        peers = [(peer.address, peer.port) for peer in self._peers[:_INTRUDED_PEERS]]
+        intrusion = fence.intrude(self._address, [*own, *peers])
+        self._line.send(frames.encode("intruded", intrusion=asdict(intrusion)))
 
     def _knock(self, frame: Frame) -> None:
         knocked = mesh.knock_all(self._host, frame["targets"], frame["timeout"])
@@ -158,7 +178,7 @@ class Node:
 
     def _files(self, frame: Frame) -> None:
         found = survey.files(sys.prefix, timeout_seconds=frame["timeout"])
-        self._line.send(frames.encode("files", **asdict(found)))
+        self._line.send(frames.encode("files", files=asdict(found)))
 
     def _clock(self, _frame: Frame) -> None:
         self._line.send(frames.encode("clock", now=time.time()))
@@ -174,14 +194,15 @@ class Node:
             rate, problem = 0.0, f"{folder}: {e.strerror}"
         self._line.send(frames.encode("written", rate=rate, problem=problem))
 
-    def _serve(self, _frame: Frame) -> None:
+    def _serve(self, frame: Frame) -> None:
         if self._target is None:
-            self._target = stream.Target(self._address)
+            self._target = stream.Target(self._address, token=frame["token"], peers=frame["peers"])
         self._line.send(frames.encode("serving", address=self._address, port=self._target.port))
 
     def _measure(self, frame: Frame) -> None:
         where, bounds = (frame["address"], frame["port"]), stream.Bounds(**frame["bounds"])
-        result = stream.measure(self._host, self._address, frame["target"], where, bounds)
+        own = (self._host, self._address)
+        result = stream.measure(*own, frame["target"], where, bounds, token=frame["token"])
         self._line.send(frames.encode("measured", result=stream.to_json(result)))
 
     def _certify(self, frame: Frame) -> None:
@@ -191,9 +212,23 @@ class Node:
     def _start(self, frame: Frame) -> None:
         order = spec.from_json(frame["order"])
         try:
-            self._work = Work(order, session=self._session, python=self._python, interface=self._interface)
+            self._work = Work(
+                order,
+                session=self._session,
+                python=self._python,
+                interface=self._interface,
+                meeting=self._meeting,
+            )
         except (OSError, RuntimeFault) as e:
             self._line.send(frames.encode("ended", ok=False, status=1, tail=[str(e)]))
+        finally:
+            self._forget_meeting()
+
+    def _forget_meeting(self) -> None:
+        """The agent has it now: when that ends, nobody listens there any more."""
+        if self._meeting is not None:
+            self._meeting.close()
+            self._meeting = None
 
     def _look(self, _frame: Frame) -> None:
         standing = self._work.standing() if self._work else []

@@ -24,7 +24,6 @@ class Request:
 
     node_rank: int
     master: str
-    master_port: int
     kind: str
     program: str
     cwd: str
@@ -39,6 +38,7 @@ class Facts:
     `address` is the own address that packets to the first node leave from, `interface` the one that holds it.
     `program_digest` is the sha256 of the script, empty where the program is no file of this node. `network`
     tells machines apart: the kernel's boot and the network namespace, which a container has of its own.
+    `master_port` is the port that the first node holds for the job, 0 where it got none.
     `certificate` is the text of the smoke test's, `environment` the digest beside it (role conda_env).
     """
 
@@ -53,7 +53,7 @@ class Facts:
     job_path_problem: str
     master_address: str
     owns_master: bool
-    master_port_free: bool
+    master_port: int
     address: str
     interface: str
     certificate: str = ""
@@ -65,8 +65,8 @@ def to_json(value: Request | Facts) -> dict[str, Any]:
     return asdict(value)
 
 
-def observe(request: Request) -> Facts:
-    """Looks at this node."""
+def observe(request: Request, *, master_port: int = 0) -> Facts:
+    """Looks at this node, which holds that port for the job."""
     master = addresses.resolve(request.master)
     owns = addresses.is_own(master)
     address = master if owns else addresses.source_towards(master) if master else ""
@@ -83,7 +83,7 @@ def observe(request: Request) -> Facts:
         job_path_problem=_job_path_problem(Path(request.job_path)),
         master_address=master,
         owns_master=owns,
-        master_port_free=not owns or addresses.port_is_free(master, request.master_port),
+        master_port=master_port,
         address=address,
         interface=addresses.interface_of(address),
         certificate=_text(Path(request.certificate_path)),

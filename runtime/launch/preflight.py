@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from runtime.errors import NodesNotReady
 from runtime.launch import mesh, observe
-from runtime.launch.blame import Blame, Reach, blame, reach_from_json
+from runtime.launch.blame import Blame, Reach, blame
 from runtime.launch.certificate import Certificate, IsSigned, offer, read, refusals
 from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
 from runtime.launch.observe import Request
@@ -27,12 +27,13 @@ def greet(session: Session) -> None:
     """Asks every node what it is."""
     for node_rank, host in enumerate(session.lines):
         request = observe.to_json(_request(session, node_rank))
-        session.send(host, "hello", name=host, request=request)
+        session.send(host, "hello", name=host, request=request, master_port=session.job.master_port)
 
 
 def silence(session: Session) -> tuple[Problem, ...]:
-    """The nodes that have not said what they are, and why."""
-    return tuple(_silence(session, line) for line in session.lines.values() if line.facts is None)
+    """The nodes that have not said what they are, or what nobody understands, and why."""
+    lines = session.lines.values()
+    return tuple(_silence(session, line) for line in lines if line.facts is None or line.fault)
 
 
 def _request(session: Session, node_rank: int) -> Request:
@@ -40,7 +41,6 @@ def _request(session: Session, node_rank: int) -> Request:
     return Request(
         node_rank=node_rank,
         master=master_name(job),
-        master_port=job.master_port,
         kind=job.kind,
         program=job.words[0],
         cwd=job.cwd,
@@ -50,8 +50,11 @@ def _request(session: Session, node_rank: int) -> Request:
 
 
 def _silence(session: Session, line: Line) -> Problem:
-    check, found, fix = explain_silence(line.host, session.job.python, line.status, line.errors)
     ranks = ranks_of(session.job)[line.host]
+    if line.fault:
+        fix = f"Run the role runtime for it. If that changes nothing, find out who else is on {line.host}."
+        return Problem(check="node", host=line.host, ranks=ranks, found=line.fault, fix=fix)
+    check, found, fix = explain_silence(line.host, session.job.python, line.status, tuple(line.errors))
     return Problem(check=check, host=line.host, ranks=ranks, found=found, fix=fix)
 
 
@@ -60,7 +63,7 @@ def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
     hosts = list(session.facts)
     session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=mesh.CONNECT_SECONDS)
     answers = session.gather("knocked", 2 * mesh.CONNECT_SECONDS, hosts=hosts)
-    return tuple(reach_from_json(one) for frame in answers.values() for one in frame["knocked"])
+    return tuple(one for frame in answers.values() for one in frame["knocked"])
 
 
 def reach(
@@ -70,16 +73,16 @@ def reach(
     hosts: Collection[str] | None = None,
 ) -> tuple[Reach, ...]:
     """Connects each of the hosts (default: all) to every other on fresh ports; a result for each pair."""
-    session.broadcast("listen", hosts=hosts)
+    session.broadcast("listen", hosts=hosts, token=session.token)
     ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [
         mesh.Peer(host=host, address=frame["address"], port=frame["port"]) for host, frame in ports.items()
     ]
     for own in peers:
         others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
-        session.send(own.host, "connect", peers=others, timeout=timeout_seconds)
+        session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
     answers = session.gather("reached", 2 * timeout_seconds, hosts=ports)
-    return tuple(reach_from_json(pair) for frame in answers.values() for pair in frame["reached"])
+    return tuple(pair for frame in answers.values() for pair in frame["reached"])
 
 
 def reach_problems(
@@ -95,8 +98,9 @@ def reach_problems(
 
 def _socket_fix(session: Session, blamed: Blame) -> str:
     where = blamed.target or blamed.host
+    given = f"TCP port {session.job.master_port} and " if session.job.master_port else ""
     return (
-        f"See `nft list ruleset` on {where}: jobs use TCP port {session.job.master_port} and the range of "
+        f"See `nft list ruleset` on {where}: jobs use {given}the TCP ports of "
         "`sysctl net.ipv4.ip_local_port_range` between all nodes."
     )
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import queue
+import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.launch import addresses, frames
+from runtime.conform import Malformed
+from runtime.launch import addresses, answers, frames
 from runtime.launch.argv import node_argv, ssh_argv
 from runtime.launch.frames import Frame
 from runtime.launch.hostfile import Host
+from runtime.launch.judge import ranks_of
 from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
 from runtime.launch.supervisor import Channel
@@ -21,6 +25,11 @@ from runtime.launch.supervisor import Channel
 TICK_SECONDS = 0.1
 # A node kills what it runs when its channel closes; one that cannot be reached does so by itself, later.
 _CLOSE_SECONDS = 3.0
+# What may wait to be heard; a node that says more is made to wait itself, by its full pipe.
+_MOST_WAITING = 16
+_MOST_ERRORS, _MOST_ERROR_LETTERS = 200, 2000
+# EX_PROTOCOL of sysexits.h.
+_MALFORMED = 76
 
 
 class Interrupted(Exception):
@@ -29,14 +38,18 @@ class Interrupted(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Line:
-    """One node as the launcher knows it; `status` is set when its channel has ended."""
+    """One node as the launcher knows it; `status` is set when its channel has ended.
+
+    `fault` says what it sent that no node of ours would: from then on it is not heard any more.
+    """
 
     host: str
     channel: Channel
     heard_at: float
-    errors: list[str] = field(default_factory=list)
+    errors: deque[str] = field(default_factory=lambda: deque(maxlen=_MOST_ERRORS))
     facts: Facts | None = None
     status: int | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +64,14 @@ class Session:
 
     def __init__(self, job: Job, *, ssh_config: str = "") -> None:
         self.job = job
+        # What the nodes' plain sockets ask of each other, so that a stranger gets no answer.
+        self.token = secrets.token_hex(16)
         self.interrupts: list[int] = []
         self._ssh_config = ssh_config
-        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._events: queue.Queue[_Event] = queue.Queue(_MOST_WAITING)
+        self._closing = threading.Event()
         self._pinged_at = 0.0
+        self._ranks = ranks_of(job)
         self.lines = {node.host.name: self._open(node.host) for node in job.nodes}
 
     def _open(self, host: Host) -> Line:
@@ -67,11 +84,21 @@ class Session:
             on_line=self._put(host.name, "line"),
             on_error_line=self._put(host.name, "error"),
             on_end=self._put(host.name, "end"),
+            most_bytes=answers.MOST_BYTES,
         )
         return Line(host=host.name, channel=channel, heard_at=time.monotonic())
 
     def _put(self, host: str, kind: str) -> Callable[[Any], None]:
-        return lambda value: self._events.put(_Event(host, kind, value))
+        """Waits while the queue is full, so that its pipe holds a node up that says more than is heard."""
+
+        def put(value: Any) -> None:
+            waits = True
+            while waits and not self._closing.is_set():
+                with suppress(queue.Full):
+                    self._events.put(_Event(host, kind, value), timeout=TICK_SECONDS)
+                    waits = False
+
+        return put
 
     def interrupt(self, signal_number: int) -> None:
         """Asks for an orderly end; a second time, for one without grace. Safe in a signal handler."""
@@ -79,6 +106,7 @@ class Session:
 
     def close(self) -> None:
         """Ends every channel, and with it whatever its node still runs for us."""
+        self._closing.set()
         for line in self.lines.values():
             line.channel.hang_up()
         deadline = time.monotonic() + _CLOSE_SECONDS
@@ -180,15 +208,27 @@ class Session:
         line = self.lines[event.host]
         if event.kind == "end":
             line.status = event.value
-            return
-        line.heard_at = time.monotonic()
-        frame = frames.decode(event.value) if event.kind == "line" else None
-        if frame is not None:
-            if frame["kind"] == "facts":
-                line.facts = Facts(**frame["facts"])
-            yield event.host, frame
-        elif event.value.strip():
-            line.errors.append(event.value)
+        elif not line.fault:
+            line.heard_at = time.monotonic()
+            frame = self._frame(line, event)
+            if frame is not None:
+                yield event.host, frame
+
+    def _frame(self, line: Line, event: _Event) -> Frame | None:
+        """What a node said, noted; None where it is no frame. One that is malformed ends its channel."""
+        try:
+            is_output = event.kind == "line"
+            ranks = self._ranks[line.host]
+            frame = answers.read(event.value, host=line.host, ranks=ranks) if is_output else None
+        except Malformed as e:
+            line.fault, line.status = f"sent what no node of ours sends: {e}", _MALFORMED
+            line.channel.kill()
+            return None
+        if frame is None and (text := event.value.decode(errors="replace").rstrip()):
+            line.errors.append(text[:_MOST_ERROR_LETTERS])
+        elif frame is not None and frame["kind"] == "facts":
+            line.facts = frame["facts"]
+        return frame
 
 
 @contextmanager

@@ -24,7 +24,8 @@ class Job:
     """A program and the nodes that run it, before anything has been asked of the nodes.
 
     `forwarded` holds variables of the launching shell, `environment` those given with --env, which win over
-    the node's own job.env. An empty `master_addr` stands for the first node. `timeout_seconds` 0 means no
+    the node's own job.env. An empty `master_addr` stands for the first node, `master_port` 0 for one that is
+    free there. `timeout_seconds` 0 means no
     limit; `shown_ranks` None means all. Without `keep_logs` a node whose ranks succeeded
     removes its files. `gated`: the nodes must hold a certificate of the smoke test.
     """
@@ -37,7 +38,7 @@ class Job:
     python: str
     job_path: str
     master_addr: str = ""
-    master_port: int = 29500
+    master_port: int = 0
     interface: str = ""
     forwarded: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +69,8 @@ class Job:
 class Order:
     """What one node is told to start; it crosses ssh as JSON and lies in the job's folder for the ranks.
 
-    `slots` is empty unless a filter chose among the node's slots. `master_addr` is an address by now.
+    `slots` is empty unless a filter chose among the node's slots. `master_addr` is an address by now, and
+    `master_port` the port that the first node holds there.
     """
 
     job_id: str
@@ -119,17 +121,18 @@ class Order:
         return self.path(f"logs/agent{self.node_rank}.log")
 
 
-def orders(job: Job, *, master_addr: str) -> tuple[Order, ...]:
+def orders(job: Job, *, master_addr: str, master_port: int) -> tuple[Order, ...]:
     """One order for each node, ranks counted through in the nodes' order."""
     made: list[Order] = []
     first_rank = 0
     for node_rank, node in enumerate(job.nodes):
-        made.append(_order(job, node, node_rank=node_rank, first_rank=first_rank, master_addr=master_addr))
+        order = _order(job, node, node_rank=node_rank, first_rank=first_rank)
+        made.append(replace(order, master_addr=master_addr, master_port=master_port))
         first_rank += len(node.slots)
     return tuple(made)
 
 
-def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int, master_addr: str) -> Order:
+def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int) -> Order:
     nproc = len(node.slots)
     return Order(
         job_id=job.job_id,
@@ -143,7 +146,7 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int, master_ad
         words=job.words,
         cwd=job.cwd,
         job_path=job.job_path,
-        master_addr=master_addr,
+        master_addr=job.master_addr,
         master_port=job.master_port,
         interface=job.interface,
         forwarded=dict(job.forwarded),

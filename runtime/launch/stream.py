@@ -14,13 +14,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
 from runtime.launch.addresses import family_of
-from runtime.launch.mtu import path_mtu
+from runtime.launch.mtu import answer_to, is_request, path_mtu
 
 MESSAGE_BYTES = 64
 # A median of fewer would be a matter of luck on a busy machine.
@@ -82,11 +83,6 @@ def to_json(result: PairResult | Bounds) -> dict[str, Any]:
     return asdict(result)
 
 
-def from_json(values: Mapping[str, Any]) -> PairResult:
-    """A result back from plain values."""
-    return PairResult(**values)
-
-
 class _Contents:
     """The endless stream of one ordered pair: windows into one periodic block, never copied."""
 
@@ -101,9 +97,13 @@ class _Contents:
 
 
 class Target:
-    """Answers measurements on a TCP port that the kernel picks, packets on the UDP port of that number."""
+    """Answers measurements on a TCP port that the kernel picks, packets on the UDP port of that number.
 
-    def __init__(self, address: str) -> None:
+    Whoever does not know the run's token gets no answer; packets are answered to addresses in `peers` only.
+    """
+
+    def __init__(self, address: str, *, token: str, peers: Collection[str]) -> None:
+        self._token, self._peers = token.encode(), frozenset(peers)
         self._tcp, self._udp = _same_port(address)
         self.port: int = self._tcp.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -115,16 +115,17 @@ class Target:
                 connection, _ = self._tcp.accept()
             except OSError:
                 return
-            threading.Thread(target=_answer, args=(connection,), daemon=True).start()
+            threading.Thread(target=_answer, args=(connection, self._token), daemon=True).start()
 
     def _echo_packets(self) -> None:
-        """A packet's size goes back, in a few bytes: only the way there is measured."""
+        """A request's size goes back, in a few bytes: only the way there is measured."""
         while True:
             try:
                 data, sender = self._udp.recvfrom(1 << 16)
                 if sender is None:
                     return
-                self._udp.sendto(struct.pack("!I", len(data)), sender)
+                if sender[0] in self._peers and is_request(data, self._token):
+                    self._udp.sendto(answer_to(data), sender)
             except OSError:
                 if self._udp.fileno() < 0:
                     return
@@ -154,12 +155,14 @@ def _same_port(address: str) -> tuple[socket.socket, socket.socket]:
     raise OSError("no port number is free for both TCP and UDP")
 
 
-def _answer(connection: socket.socket) -> None:
+def _answer(connection: socket.socket, token: bytes) -> None:
     """The target's side of one measurement; a source that leaves or lies only ends its own."""
     with connection:
         connection.settimeout(3.0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
+            if not compare_digest(_exactly(connection, len(token)), token):
+                return
             with connection.makefile("rb", buffering=0) as lines:
                 request = json.loads(lines.readline(4096))
             while (message := _exactly(connection, MESSAGE_BYTES)) != bytes(MESSAGE_BYTES):
@@ -168,7 +171,7 @@ def _answer(connection: socket.socket) -> None:
             contents = _Contents(request["source"], request["target"])
             delivered = _take_in(connection, contents, float(request["seconds"]))
             connection.sendall(f"{json.dumps(delivered)}\n".encode())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
 
 
@@ -202,7 +205,9 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
     return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "busy_share": share}
 
 
-def measure(source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds) -> PairResult:
+def measure(
+    source: str, own_address: str, target: str, where: tuple[str, int], bounds: Bounds, *, token: str
+) -> PairResult:
     """From this node to the one that listens at `where`; whatever goes wrong is the result's error."""
     known: dict[str, Any] = {"connected": False}
     try:
@@ -210,7 +215,8 @@ def measure(source: str, own_address: str, target: str, where: tuple[str, int], 
             where, timeout=bounds.connect_seconds, source_address=(own_address, 0)
         ) as connection:
             known["connected"] = True
-            known |= {"path_mtu": path_mtu(own_address, where)}
+            connection.sendall(token.encode())
+            known |= {"path_mtu": path_mtu(own_address, where, token.encode())}
             known |= _latency(connection, source, target, bounds)
             known |= _bandwidth(connection, _Contents(source, target), bounds)
     except TimeoutError:

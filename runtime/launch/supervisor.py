@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,19 +29,26 @@ class Channel:
         self,
         argv: Sequence[str],
         *,
-        on_line: Callable[[str], None],
-        on_error_line: Callable[[str], None],
+        on_line: Callable[[bytes], None],
+        on_error_line: Callable[[bytes], None],
         on_end: Callable[[int], None],
+        most_bytes: int = 1 << 16,
     ) -> None:
-        """Starts the program; one that is not there ends at once with 127, as it would in a shell."""
+        """Starts the program; one that is not there ends at once with 127, as it would in a shell.
+
+        Lines come with their ends, and those of more than `most_bytes` in pieces of so many.
+        """
         self._threads: tuple[threading.Thread, ...] = ()
         self._child = _start(argv, on_error_line)
         if self._child is None:
             on_end(127)
             return
+        assert self._child.stdout
         assert self._child.stderr
-        errors = threading.Thread(target=_read, args=(self._child.stderr, on_error_line), daemon=True)
-        lines = threading.Thread(target=_follow, args=(self._child, errors, on_line, on_end), daemon=True)
+        read_error = partial(_read, self._child.stderr, on_error_line, most_bytes)
+        errors = threading.Thread(target=read_error, daemon=True)
+        read_line = partial(_read, self._child.stdout, on_line, most_bytes)
+        lines = threading.Thread(target=_follow, args=(self._child, errors, read_line, on_end), daemon=True)
         errors.start()
         lines.start()
         self._threads = (errors, lines)
@@ -58,6 +66,11 @@ class Channel:
             with contextlib.suppress(BrokenPipeError):
                 self._child.stdin.close()
 
+    def kill(self) -> None:
+        """Ends it now, for one that is not to be trusted to leave."""
+        if self._child:
+            self._child.kill()
+
     def end(self, timeout_seconds: float) -> None:
         """Waits for its end after `hang_up`, then kills it; both streams are read to their ends."""
         if self._child:
@@ -70,7 +83,7 @@ class Channel:
             thread.join(1.0)
 
 
-def _start(argv: Sequence[str], on_error_line: Callable[[str], None]) -> subprocess.Popen[bytes] | None:
+def _start(argv: Sequence[str], on_error_line: Callable[[bytes], None]) -> subprocess.Popen[bytes] | None:
     try:
         return subprocess.Popen(
             list(argv),
@@ -80,27 +93,26 @@ def _start(argv: Sequence[str], on_error_line: Callable[[str], None]) -> subproc
             start_new_session=True,
         )
     except OSError as e:
-        on_error_line(f"{argv[0]}: {e.strerror}")
+        on_error_line(f"{argv[0]}: {e.strerror}\n".encode())
         return None
 
 
 def _follow(
     child: subprocess.Popen[bytes],
     errors: threading.Thread,
-    on_line: Callable[[str], None],
+    read_lines: Callable[[], None],
     on_end: Callable[[int], None],
 ) -> None:
-    assert child.stdout
-    _read(child.stdout, on_line)
+    read_lines()
     status = child.wait()
     errors.join(1.0)
     on_end(status)
 
 
-def _read(stream: IO[bytes], on_line: Callable[[str], None]) -> None:
+def _read(stream: IO[bytes], on_line: Callable[[bytes], None], most_bytes: int) -> None:
     with stream:
-        for line in stream:
-            on_line(line.decode(errors="replace").rstrip("\n"))
+        while line := stream.readline(most_bytes):
+            on_line(line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,9 +142,20 @@ def complete(argv: Sequence[str], *, given: bytes = b"", timeout_seconds: float 
 
 
 class Agent:
-    """A program in a session of its own, its output in a file; it dies when this process does."""
+    """A program in a session of its own, its output in a file; it dies when this process does.
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, log: Path) -> None:
+    Of our open descriptors it gets those that are `handed_on`.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        log: Path,
+        handed_on: Sequence[int] = (),
+    ) -> None:
         with log.open("wb") as output:
             self._child = subprocess.Popen(
                 list(argv),
@@ -142,6 +165,7 @@ class Agent:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=handed_on,
                 preexec_fn=_die_with_parent,
             )
         self.pid = self._child.pid

@@ -14,13 +14,14 @@ import sysconfig
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import BadInput
-from runtime.launch import addresses, gpus
+from runtime.launch import addresses, fence, gpus
 from runtime.launch.environment import parse_job_environment
+from runtime.launch.fence import Fence
 from runtime.launch.gpus import Gpus
 from runtime.launch.mtu import interface_mtu
 from runtime.launch.observe import environment_digest
@@ -69,16 +70,12 @@ class Survey:
     cuda: str
     nccl: str
     gpus: Gpus
+    fence: Fence = field(default_factory=Fence)
 
 
 def to_json(survey: Survey) -> dict[str, Any]:
     """The dataclass as plain values."""
     return asdict(survey)
-
-
-def from_json(values: Mapping[str, Any]) -> Survey:
-    """The survey back from plain values."""
-    return Survey(**{**values, "gpus": gpus.from_json(values["gpus"])})
 
 
 def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Survey:
@@ -111,6 +108,7 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         cuda=_library("cuda_runtime"),
         nccl=_library("nccl"),
         gpus=gpus.look(),
+        fence=fence.look(Path(config_path)),
     )
 
 
@@ -189,11 +187,6 @@ class Files:
     different: int = 0
     first: Sequence[str] = ()
     problem: str = ""
-
-
-def files_from_json(values: Mapping[str, Any]) -> Files:
-    """The answer back from plain values."""
-    return Files(**{one.name: values[one.name] for one in fields(Files)})
 
 
 def files(prefix: str, *, script: Path = _DIGEST_SCRIPT, timeout_seconds: float) -> Files:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _MOST_BYTES = 1 << 16
+# Of one piece: a line that is longer is handed on in parts.
+_MOST_PIECE_BYTES = 1 << 15
 _PIECE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
 # torch begins the lines of a traceback with the rank.
 _RANK_PREFIX = re.compile(r"^\[rank\d+\]: ?")
@@ -21,20 +23,22 @@ class Tail:
         self._rest = b""
 
     def read(self) -> list[str]:
-        """Complete pieces that have come since the last call, at most 64 KiB of them."""
-        self._rest += self._file.read(_MOST_BYTES)
+        """Complete pieces that have come since the last call, at most 64 KiB; none where nothing has come."""
+        self._rest += self._file.read(_MOST_BYTES - len(self._rest))
         cut = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
         complete, self._rest = self._rest[:cut], self._rest[cut:]
-        return _PIECE.findall(complete.decode(errors="replace"))
+        pieces = _PIECE.findall(complete.decode(errors="replace"))
+        if len(self._rest) > _MOST_PIECE_BYTES:
+            pieces.append(self._rest.decode(errors="replace"))
+            self._rest = b""
+        return pieces
 
     def finish(self) -> list[str]:
         """Everything that is left, the unfinished last piece included."""
         pieces: list[str] = []
-        while more := self._file.read(_MOST_BYTES):
-            self._rest += more
-        text, self._rest = self._rest.decode(errors="replace"), b""
-        pieces += _PIECE.findall(text)
-        unfinished = text[sum(map(len, pieces)) :]
+        while more := self.read():
+            pieces += more
+        unfinished, self._rest = self._rest.decode(errors="replace"), b""
         return [*pieces, f"{unfinished}\n"] if unfinished else pieces
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -26,9 +27,20 @@ _LAST_CALLS = 50
 
 
 class Work:
-    """Started on construction; `poll` is called every few hundredths of a second until `ended`."""
+    """Started on construction; `poll` is called every few hundredths of a second until `ended`.
 
-    def __init__(self, order: Order, *, session: Mapping[str, str], python: str, interface: str) -> None:
+    `meeting` is the socket on which the ranks meet, on the node of rank 0; it stays the caller's to close.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        *,
+        session: Mapping[str, str],
+        python: str,
+        interface: str,
+        meeting: socket.socket | None,
+    ) -> None:
         self._order = order
         _prepare(order)
         self._tails = {local: Tail(Path(order.rank_log(local))) for local in order.shown_local_ranks}
@@ -47,7 +59,10 @@ class Work:
             cpus=len(os.sched_getaffinity(0)),
         )
         log = Path(order.agent_log)
-        self._agent = Agent(agent_argv(order, python=python), env=environment, cwd=order.cwd, log=log)
+        descriptor = meeting.fileno() if meeting else None
+        argv = agent_argv(order, python=python, listener=descriptor)
+        handed_on = () if descriptor is None else (descriptor,)
+        self._agent = Agent(argv, env=environment, cwd=order.cwd, log=log, handed_on=handed_on)
 
     def poll(self) -> list[bytes]:
         """Frames for what has happened since: output, ends of ranks, at last the end of all."""
@@ -137,9 +152,11 @@ class Work:
         tail = self._tails.pop(local_rank, None)
         if tail is None:
             return []
-        pieces = tail.finish()
+        rank, sent = self._order.first_rank + local_rank, []
+        while pieces := tail.read() or tail.finish():
+            sent.append(_lines_frame(rank, pieces))
         tail.close()
-        return [_lines_frame(self._order.first_rank + local_rank, pieces)] if pieces else []
+        return sent
 
     def _farewell(self, agent_status: int) -> list[bytes]:
         sent = [frame for local in list(self._tails) for frame in self._last_output(local)]

@@ -42,6 +42,7 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "host.gpu-link": ("gpu link",),
     "host.gpu-busy": ("gpu busy",),
     "sockets.connect": ("sockets",),
+    "sockets.strangers": ("strangers",),
     "sockets.path-mtu": ("path mtu",),
     "sockets.contents": ("stream contents",),
     "sockets.latency": ("latency",),

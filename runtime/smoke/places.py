@@ -57,7 +57,9 @@ class Places:
         return self.ranks[rank].stage == _IMPORTED
 
     def hear(self, rank: int, event: Mapping[str, Any], now: float) -> None:
-        """Notes one event of a rank; `now` in seconds of the launcher's clock."""
+        """Notes one event of a rank, if it can be; `now` in seconds of the launcher's clock."""
+        if not self._is_possible(event):
+            return
         place = self.ranks[rank]
         place.heard_at = now
         kind = event["event"]
@@ -74,6 +76,13 @@ class Places:
             place.stage = _EARLY[kind]
             self.backend = event.get("backend", self.backend)
         self.reached_at.setdefault(self.front, now)
+
+    def _is_possible(self, event: Mapping[str, Any]) -> bool:
+        """Whether it speaks of an operation of the plan, and has times of one that was not left out."""
+        if event["event"] not in ("begin", "done"):
+            return True
+        timed = event["event"] == "begin" or event.get("left_out") or len(event["seconds"]) > 0
+        return bool(timed) and 0 <= event["operation"] < len(self.plan)
 
     def _measure(self, rank: int, event: Mapping[str, Any]) -> None:
         measured = self.measured[event["operation"]]

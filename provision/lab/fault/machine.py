@@ -136,7 +136,7 @@ FAULTS = (
     ),
     Fault(
         name="ports-taken",
-        what="another program on the node listens on a port that a job wants",
+        what="another program on the node listens on the port that a job is told to take",
         named=Named(part=Part.node, cause="taken|in use"),
         inject=_take_port,
         # With a pattern, systemctl does not mind that there is no such unit.
@@ -144,6 +144,7 @@ FAULTS = (
         default="29500",
         value_pattern="[1-9][0-9]{0,4}",
         on_first=True,
+        smoke_options=("--master-port", "29500"),
     ),
     Fault(
         name="rank-killed",

@@ -82,7 +82,7 @@ class Fault:
     `inject`. default and value_pattern: of --value; None where it takes none. two_nodes: it needs a second
     node. needs_site: it breaks what site.yml makes. needs_ranks: it strikes a running job. on_first: only the
     first node can have it. holds: what it has for itself on the node; two that hold the same thing cannot be
-    there together.
+    there together. smoke_options: what the smoke test must be told to meet it.
     """
 
     name: str
@@ -97,6 +97,7 @@ class Fault:
     needs_ranks: bool = False
     on_first: bool = False
     holds: frozenset[str] = frozenset()
+    smoke_options: tuple[str, ...] = ()
 
     def value_of(self, asked: str | None) -> str:
         """The value to inject with.

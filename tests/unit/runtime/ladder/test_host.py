@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from runtime.conform import conform
 from runtime.ladder.host import (
     Clock,
     Written,
@@ -226,7 +228,8 @@ def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
         ("localhost", "no-such-name.invalid"), own_address="127.0.0.1", config_path="/nowhere"
     )
 
-    assert survey.from_json(survey.to_json(seen)) == seen
+    plain = json.dumps(survey.to_json(seen))
+    assert json.dumps(survey.to_json(conform(survey.Survey, json.loads(plain)))) == plain
     assert (seen.interface, seen.environment, seen.speed_bits) == ("lo", "", 0)
     assert (seen.job_interface, seen.job_address) == ("lo", "127.0.0.1/8")
     assert seen.addresses_by_name == {"localhost": "127.0.0.1", "no-such-name.invalid": ""}

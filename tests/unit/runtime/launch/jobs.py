@@ -38,7 +38,7 @@ def facts(**changes: Any) -> Facts:
         "job_path_problem": "",
         "master_address": "10.0.0.1",
         "owns_master": False,
-        "master_port_free": True,
+        "master_port": 40000,
         "address": "10.0.0.2",
         "interface": "eth0",
     }

@@ -62,21 +62,20 @@ def test_an_interpreter_with_a_space_in_its_path_is_one_word_for_the_shell_there
 
 
 def test_the_agent_is_torchruns_and_carries_no_word_of_the_user() -> None:
-    order = orders(job(words=HOSTILE), master_addr="10.0.0.1")[1]
+    order = orders(job(words=HOSTILE), master_addr="10.0.0.1", master_port=29500)[1]
 
     assert agent_argv(order, python="/env/bin/python") == (
         "/env/bin/python",
         "-P",
         "-u",
         "-m",
-        "torch.distributed.run",
+        "runtime.launch.agent",
         "--nnodes=2",
-        "--node-rank=1",
         "--nproc-per-node=1",
-        "--master-addr=10.0.0.1",
-        "--master-port=29500",
+        "--rdzv-backend=clusterwright",
+        "--rdzv-endpoint=10.0.0.1:29500",
         "--rdzv-id=j1",
-        "--rdzv-conf=timeout=120",
+        "--rdzv-conf=timeout=120,rank=1",
         "--max-restarts=0",
         "--no-python",
         "/env/bin/python",
@@ -88,14 +87,20 @@ def test_the_agent_is_torchruns_and_carries_no_word_of_the_user() -> None:
     )
 
 
+def test_the_first_node_s_agent_gets_the_socket_that_its_node_holds() -> None:
+    order = orders(job(), master_addr="10.0.0.1", master_port=29500)[0]
+
+    assert "--rdzv-conf=timeout=120,rank=0,listener=7" in agent_argv(order, python="/p", listener=7)
+
+
 def test_a_dollar_in_the_jobs_folder_survives_torchruns_macros() -> None:
-    order = orders(job(job_path="/data/$j"), master_addr="10.0.0.1")[0]
+    order = orders(job(job_path="/data/$j"), master_addr="10.0.0.1", master_port=29500)[0]
 
     assert agent_argv(order, python="/p")[-2] == "/data/$$j/order0.json"
 
 
 def test_hostile_words_arrive_as_they_were() -> None:
-    order = orders(job(words=HOSTILE), master_addr="10.0.0.1")[0]
+    order = orders(job(words=HOSTILE), master_addr="10.0.0.1", master_port=29500)[0]
 
     arrived = from_json(json.loads(json.dumps(to_json(order))))
 
@@ -104,8 +109,8 @@ def test_hostile_words_arrive_as_they_were() -> None:
 
 
 def test_a_module_and_a_program_are_run_as_such() -> None:
-    module = orders(job(kind="module", words=("pkg.train", "-x")), master_addr="a")[0]
-    program = orders(job(kind="program", words=("hostname", "-f")), master_addr="a")[0]
+    module = orders(job(kind="module", words=("pkg.train", "-x")), master_addr="a", master_port=29500)[0]
+    program = orders(job(kind="program", words=("hostname", "-f")), master_addr="a", master_port=29500)[0]
 
     assert program_argv(module, python="/p") == ("/p", "-u", "-m", "pkg.train", "-x")
     assert program_argv(program, python="/p") == ("hostname", "-f")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.conform import conform
 from runtime.launch import gpus
-from runtime.launch.gpus import Gpu, Gpus, count_xids, from_json, look, parse
+from runtime.launch.gpus import Gpu, Gpus, count_xids, look, parse
 from tests.unit.runtime.launch.smi import card, smi
 
 LOG = """
@@ -83,7 +84,7 @@ def test_a_node_s_answer_crosses_the_channel_unchanged(
     seen = look()
 
     assert (len(seen.cards), seen.xids, seen.problem) == (2, {79: 1, 31: 2}, "")
-    assert from_json(json.loads(json.dumps(asdict(seen)))) == seen
+    assert conform(Gpus, json.loads(json.dumps(asdict(seen)))) == seen
 
 
 def test_a_driver_that_fails_is_told_with_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

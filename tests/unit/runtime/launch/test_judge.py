@@ -59,7 +59,7 @@ def test_without_a_majority_every_node_is_named() -> None:
         ("te2", {"master_address": "10.9.9.9"}, "names", "resolves te1 to 10.9.9.9, against 10.0.0.1"),
         ("te2", {"owns_master": True}, "names", "an address of te2 itself"),
         ("te1", {"owns_master": False}, "master address", "no address of this node"),
-        ("te1", {"master_port_free": False}, "master port", "--master-port 29501"),
+        ("te1", {"master_port": 0}, "master port", "no port is free"),
     ],
 )
 def test_each_reason_names_its_node(node: str, changes: dict[str, Any], check: str, words: str) -> None:
@@ -70,7 +70,7 @@ def test_each_reason_names_its_node(node: str, changes: dict[str, Any], check: s
 
 
 def test_problems_of_several_nodes_are_named_at_once() -> None:
-    found = four(te1={"master_port_free": False}, te2={"torch": "2.12.0"}, te4={"has_program": False})
+    found = four(te1={"master_port": 0}, te2={"torch": "2.12.0"}, te4={"has_program": False})
 
     assert {(check, sentence.split(" ")[0]) for check, sentence in found} == {
         ("master port", "te1"),

@@ -18,6 +18,8 @@ from runtime.launch.observe import Request, observe, torch_version
 from runtime.launch.supervisor import Agent, Channel, descendants, kill_descendants
 from runtime.launch.tail import Tail, last_lines
 
+TOKEN = "0123456789abcdef"
+
 
 def test_a_frame_is_read_back_and_other_lines_are_not_frames() -> None:
     line = frames.encode("lines", pieces=["a\n", "\x1e"]).decode()
@@ -66,7 +68,7 @@ def test_a_tail_hands_on_whole_lines_and_bars_and_at_the_end_the_rest(tmp_path: 
 
 
 def test_the_mesh_finds_who_answers_and_who_does_not() -> None:
-    listener = Listener("127.0.0.1")
+    listener = Listener("127.0.0.1", token=TOKEN)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         peers = [
@@ -74,7 +76,7 @@ def test_the_mesh_finds_who_answers_and_who_does_not() -> None:
             Peer(host="down", address="127.0.0.1", port=unused.getsockname()[1]),
         ]
 
-        reached = connect_all("me", "127.0.0.1", peers, 1.0)
+        reached = connect_all("me", "127.0.0.1", peers, 1.0, token=TOKEN)
     listener.close()
 
     assert [(reach.target, reach.ok, reach.error) for reach in reached] == [
@@ -90,7 +92,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
         started = time.monotonic()
 
         peer = Peer(host="p", address="127.0.0.1", port=silent.getsockname()[1])
-        (reach,) = connect_all("me", "127.0.0.1", [peer], 0.2)
+        (reach,) = connect_all("me", "127.0.0.1", [peer], 0.2, token=TOKEN)
 
     assert reach.error == "no answer within 0.2 s"
     assert time.monotonic() - started < 1
@@ -115,10 +117,19 @@ def test_own_addresses_interfaces_and_ports() -> None:
     assert addresses.interface_of(addresses.source_towards("127.0.0.1")) == "lo"
     assert addresses.resolve("localhost") == "127.0.0.1"
     assert addresses.resolve("127.0.0.9") == "127.0.0.9"
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert not addresses.port_is_free("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_meeting_point_listens_on_its_address_alone_and_is_nobody_else_s() -> None:
+    server = addresses.listener("127.0.0.1", 0)
+    assert server is not None
+    with server:
+        address, port = server.getsockname()
+
+        assert address == "127.0.0.1"
+        assert port > 1023
+        assert addresses.listener("127.0.0.1", port) is None
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port))
 
 
 def test_a_node_observes_itself_without_importing_torch(tmp_path: Path) -> None:
@@ -126,7 +137,6 @@ def test_a_node_observes_itself_without_importing_torch(tmp_path: Path) -> None:
     request = Request(
         node_rank=0,
         master="127.0.0.1",
-        master_port=1,
         kind="script",
         program="train.py",
         cwd=str(tmp_path),
@@ -150,7 +160,6 @@ def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None
     request = Request(
         node_rank=1,
         master="127.0.0.1",
-        master_port=1,
         kind="module",
         program="m",
         cwd="/nowhere",
@@ -165,8 +174,8 @@ def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None
 
 
 def test_a_channel_hands_on_lines_and_the_end_and_dies_when_told() -> None:
-    lines: list[str] = []
-    errors: list[str] = []
+    lines: list[bytes] = []
+    errors: list[bytes] = []
     ends: list[int] = []
     program = (
         "import sys; print('ready', flush=True); print('oops', file=sys.stderr); "
@@ -183,7 +192,7 @@ def test_a_channel_hands_on_lines_and_the_end_and_dies_when_told() -> None:
     channel.hang_up()
     channel.end(10)
 
-    assert (lines, errors, ends) == (["ready"], ["oops"], [3])
+    assert (lines, errors, ends) == ([b"ready\n"], [b"oops\n"], [3])
 
 
 def test_a_channel_that_does_not_leave_is_killed() -> None:

@@ -14,7 +14,7 @@ from tests.unit.runtime.launch.jobs import job
 
 
 def test_ranks_are_counted_through_the_nodes() -> None:
-    first, second = orders(job(), master_addr="10.0.0.1")
+    first, second = orders(job(), master_addr="10.0.0.1", master_port=29500)
 
     assert (first.host, first.node_rank, first.first_rank, first.nproc) == ("te1", 0, 0, 2)
     assert (second.host, second.node_rank, second.first_rank, second.nproc) == ("te2", 1, 2, 1)
@@ -29,7 +29,7 @@ def test_ranks_are_counted_through_the_nodes() -> None:
 def test_only_the_shown_ranks_are_relayed(
     shown: frozenset[int] | None, relayed: list[tuple[int, ...]]
 ) -> None:
-    made = orders(job(shown_ranks=shown), master_addr="10.0.0.1")
+    made = orders(job(shown_ranks=shown), master_addr="10.0.0.1", master_port=29500)
 
     assert [order.shown_local_ranks for order in made] == relayed
 
@@ -67,6 +67,7 @@ def environment(
     order = orders(
         job(include=include, forwarded=forwarded or {}, environment=given or {}, interface=interface),
         master_addr="10.0.0.1",
+        master_port=29500,
     )[0]
     session = {"PATH": "/usr/bin", "HOME": "/root", "RANK": "7", "PET_NNODES": "9"}
     return rank_environment(
@@ -154,7 +155,9 @@ def test_tee_names_ranks_or_all() -> None:
 
 def test_an_order_is_shown_without_secrets() -> None:
     order = orders(
-        job(forwarded={"WANDB_API_KEY": "s3cret"}, environment={"HF_TOKEN": "s3cret"}), master_addr="a"
+        job(forwarded={"WANDB_API_KEY": "s3cret"}, environment={"HF_TOKEN": "s3cret"}),
+        master_addr="a",
+        master_port=29500,
     )
 
     shown = redacted(order[0])

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from runtime.conform import conform
 from runtime.launch import stream
 from runtime.launch.mtu import interface_mtu, largest_passing
 from runtime.launch.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
 
+TOKEN = "0123456789abcdef"
 BOUNDS = Bounds(connect_seconds=0.5, latency_seconds=0.02, stream_seconds=0.2)
 RELAYED_BYTES_PER_SECOND = 10e6
 
 
 @pytest.fixture
 def target() -> Iterator[Target]:
-    target = Target("127.0.0.1")
+    target = Target("127.0.0.1", token=TOKEN, peers=["127.0.0.1", "127.0.0.2"])
     yield target
     target.close()
 
@@ -69,7 +73,7 @@ class Relay:
 
 
 def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
-    found = measure("te1", "127.0.0.2", "te2", ("127.0.0.1", target.port), BOUNDS)
+    found = measure("te1", "127.0.0.2", "te2", ("127.0.0.1", target.port), BOUNDS, token=TOKEN)
 
     assert (found.source, found.target, found.connected, found.error) == ("te1", "te2", True, "")
     assert found.rtt_p50_s is not None
@@ -78,13 +82,13 @@ def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
     assert found.bytes_per_s is not None
     assert found.bytes_per_s > 10 * RELAYED_BYTES_PER_SECOND
     assert found.path_mtu == min(interface_mtu("lo"), 65535)
-    assert stream.from_json(stream.to_json(found)) == found
+    assert conform(PairResult, json.loads(json.dumps(stream.to_json(found)))) == found
 
 
 def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Target) -> None:
     relay = Relay(target.port, bytes_per_second=RELAYED_BYTES_PER_SECOND)
 
-    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS)
+    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS, token=TOKEN)
 
     assert found.bytes_per_s is not None
     assert 0.3 * RELAYED_BYTES_PER_SECOND < found.bytes_per_s < 1.1 * RELAYED_BYTES_PER_SECOND
@@ -93,7 +97,7 @@ def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Ta
 def test_one_flipped_bit_is_found(target: Target) -> None:
     relay = Relay(target.port, flip_at=1_000_000)
 
-    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS)
+    found = measure("te1", "127.0.0.1", "te2", relay.where, BOUNDS, token=TOKEN)
 
     assert found.error.startswith("other bytes arrived than were sent")
     assert found.bytes_per_s is None
@@ -109,9 +113,8 @@ def test_a_stream_of_another_pair_is_not_taken_for_this_one() -> None:
 def test_a_way_that_passes_small_messages_only_carries_nothing(target: Target) -> None:
     relay = Relay(target.port, most=20 * MESSAGE_BYTES)
 
-    found = measure(
-        "te1", "127.0.0.1", "te2", relay.where, Bounds(**{**stream.to_json(BOUNDS), "latency_seconds": 0})
-    )
+    hasty = replace(BOUNDS, latency_seconds=0)
+    found = measure("te1", "127.0.0.1", "te2", relay.where, hasty, token=TOKEN)
 
     assert found.connected
     assert (found.bytes_per_s, found.error) == (0.0, "small messages pass, but nothing of a stream arrives")
@@ -121,9 +124,9 @@ def test_nobody_there_and_nobody_who_answers_are_errors_in_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         where = ("127.0.0.1", int(silent.getsockname()[1]))
-        refused = measure("te1", "127.0.0.1", "te2", where, BOUNDS)
+        refused = measure("te1", "127.0.0.1", "te2", where, BOUNDS, token=TOKEN)
         silent.listen()
-        mute = measure("te1", "127.0.0.1", "te2", where, BOUNDS)
+        mute = measure("te1", "127.0.0.1", "te2", where, BOUNDS, token=TOKEN)
 
     assert refused == PairResult(source="te1", target="te2", connected=False, error="Connection refused")
     assert (mute.connected, mute.error) == (True, "small messages are not answered")

@@ -183,7 +183,11 @@ def test_the_json_holds_units_and_every_operation() -> None:
 
 
 def test_marks_are_told_from_text() -> None:
-    assert marks.decode(marks.encode("beat", round=1)) == {"event": "beat", "round": 1}
+    assert marks.decode(marks.encode("beat", operation=0, round=1)) == {
+        "event": "beat",
+        "operation": 0,
+        "round": 1,
+    }
     for text in ("::smoke {", "::smoke []", "beat", '::smoke {"round": 1}'):
         assert marks.decode(text) is None
 

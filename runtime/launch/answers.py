@@ -1,0 +1,86 @@
+"""What a node may say to the launcher: kinds of frames, what each holds, and for whom a node may speak."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.conform import Malformed, members
+from runtime.flight.dump import Call
+from runtime.launch import frames
+from runtime.launch.blame import Reach
+from runtime.launch.fence import Intrusion
+from runtime.launch.frames import Frame
+from runtime.launch.observe import Facts
+from runtime.launch.stream import PairResult
+from runtime.launch.survey import Files, Survey
+
+# The largest that nodes of ours send are 64 KiB of output, every byte of which JSON may write as six.
+MOST_BYTES = 1 << 19
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A rank that has not ended, and the kernel's letter for its process."""
+
+    rank: int
+    state: str
+
+
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "facts": {"facts": Facts},
+    "listening": {"address": str, "port": int},
+    "reached": {"reached": tuple[Reach, ...]},
+    "knocked": {"knocked": tuple[Reach, ...]},
+    "surveyed": {"survey": Survey},
+    "files": {"files": Files},
+    "intruded": {"intrusion": Intrusion},
+    "clock": {"now": float},
+    "computed": {"rate": float},
+    "written": {"rate": float, "problem": str},
+    "serving": {"address": str, "port": int},
+    "measured": {"result": PairResult},
+    "certified": {"problem": str},
+    "looked": {"standing": tuple[Standing, ...]},
+    "lines": {"rank": int, "pieces": tuple[str, ...]},
+    "failing": {"rank": int},
+    "exit": {"rank": int, "status": int, "age": float, "tail": tuple[str, ...], "calls": tuple[Call, ...]},
+    "ended": {"ok": bool, "status": int, "tail": tuple[str, ...]},
+    "pong": {},
+}
+
+
+def read(line: bytes, *, host: str, ranks: Collection[int]) -> Frame | None:
+    """The frame of a line from `host`, its values of the types that were agreed; None for other output.
+
+    A line without its end is the rest of one that was cut off with the channel.
+
+    Raises:
+        Malformed: it begins as a frame and is none of ours, or speaks for another node or its ranks.
+    """
+    text = line.decode(errors="replace")
+    if not text.startswith(frames.MARK) or (not text.endswith("\n") and len(line) < MOST_BYTES):
+        return None
+    frame = frames.decode(text)
+    if frame is None:
+        raise Malformed(f"{len(line)} bytes that are no frame")
+    kind = frame["kind"]
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise Malformed("a frame of an unknown kind")
+    values = members(_KINDS[kind], {name: value for name, value in frame.items() if name != "kind"})
+    if strangers := set(_spoken_for(kind, values)) - {host, *ranks}:
+        raise Malformed(f"{kind!r} for {', '.join(sorted(map(str, strangers)))}, which is not there")
+    return {"kind": kind, **values}
+
+
+def _spoken_for(kind: str, values: Mapping[str, Any]) -> Iterator[str | int]:
+    """The ranks and the nodes whose word the frame claims to be."""
+    if kind in ("lines", "failing", "exit"):
+        yield values["rank"]
+    elif kind == "looked":
+        yield from (one.rank for one in values["standing"])
+    elif kind in ("reached", "knocked"):
+        yield from (one.source for one in values[kind])
+    elif kind == "measured":
+        yield values["result"].source

@@ -1,0 +1,265 @@
+"""Who is not of the run gets nothing from its plain sockets; nothing that a node says breaks the launcher."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import socket
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.conform import Malformed
+from runtime.errors import NodesNotReady
+from runtime.launch import answers, frames
+from runtime.launch.follow import run
+from runtime.launch.hostfile import Host
+from runtime.launch.mesh import Listener
+from runtime.launch.preflight import check_nodes
+from runtime.launch.session import Session, open_session
+from runtime.launch.stream import Target
+from tests.unit.runtime.launch.jobs import facts, job
+
+TOKEN = "0123456789abcdef"
+LOOPBACK = Host(name="127.0.0.1", slots=2)
+
+
+def received(udp: socket.socket, seconds: float) -> int:
+    """Packets that come in that time."""
+    count, deadline = 0, time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        udp.settimeout(left)
+        try:
+            udp.recv(1 << 16)
+        except TimeoutError:
+            break
+        count += 1
+    return count
+
+
+@pytest.fixture
+def targets() -> Iterator[list[Target]]:
+    peers = ["127.0.0.1", "127.0.0.2"]
+    made = [Target(address, token=TOKEN, peers=peers) for address in peers]
+    yield made
+    for target in made:
+        target.close()
+
+
+def test_two_targets_do_not_answer_each_other_s_answers(targets: list[Target]) -> None:
+    """Packets that claim to come from the other target; the kernel counts what follows."""
+    first, second = targets
+    for packet in (b"?" + TOKEN.encode() + bytes(40), b"!" + bytes(4), bytes(64), b""):
+        second._udp.sendto(packet, ("127.0.0.1", first.port))
+    time.sleep(0.3)
+    before = udp_packets_received()
+    time.sleep(0.3)
+
+    assert udp_packets_received() - before < 50
+
+
+def udp_packets_received() -> int:
+    """What the kernel of this machine's network has handed on (InDatagrams of /proc/net/snmp)."""
+    lines = [
+        line.split() for line in Path("/proc/net/snmp").read_text().splitlines() if line.startswith("Udp:")
+    ]
+    return int(dict(zip(*lines, strict=True))["InDatagrams"])
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"", bytes(64), b"?" + b"f" * 16 + bytes(40), b"?" + TOKEN[:-1].encode(), b"!" + TOKEN.encode()],
+)
+def test_a_packet_without_the_token_is_not_answered(targets: list[Target], packet: bytes) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.sendto(packet, ("127.0.0.1", targets[0].port))
+
+        assert received(stranger, 0.2) == 0
+
+
+def test_a_packet_with_the_token_from_another_address_is_not_answered(targets: list[Target]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.3", 0))
+        stranger.sendto(b"?" + TOKEN.encode() + bytes(40), ("127.0.0.1", targets[0].port))
+
+        assert received(stranger, 0.2) == 0
+
+
+@pytest.mark.parametrize(
+    "said", [b"f" * 16, b'{"source": "te1", "target": "te2", "seconds": 1}\n', b"[" * 4096]
+)
+def test_a_connection_without_the_token_is_closed_without_a_word(targets: list[Target], said: bytes) -> None:
+    listener = Listener("127.0.0.1", token=TOKEN)
+    for port in (targets[0].port, listener.port):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
+            stranger.sendall(said + bytes(1100))
+            try:
+                assert stranger.recv(1) == b""
+            except ConnectionResetError:  # what it had said was not even read
+                continue
+    listener.close()
+
+
+# From here on: frames.
+
+
+def frame(kind: Any, **values: Any) -> bytes:
+    return b"\x1e" + json.dumps({"kind": kind, **values}).encode() + b"\n"
+
+
+EXIT = {"rank": 0, "status": 0, "age": 0.1, "tail": [], "calls": []}
+REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"\x1e{\n", "no frame"),
+        (b"\x1e" + b"[" * 100_000 + b"\n", "no frame"),
+        (b'\x1e{"kind": "exit", "rank": ' + b"9" * 5000 + b"}\n", "no frame"),
+        (b"\x1e" + b"x" * answers.MOST_BYTES, "no frame"),
+        (frame("reboot"), "unknown kind"),
+        (frame(["exit"]), "unknown kind"),
+        (frame("exit"), "lacks or should not have"),
+        (frame("exit", **EXIT | {"rank": "0"}), "rank should be int"),
+        (frame("exit", **EXIT | {"age": float("nan")}), "age should be float"),
+        (frame("exit", **EXIT | {"tail": "x"}), "tail should be a list"),
+        (frame("exit", **EXIT | {"rank": 2}), "for 2, which is not there"),
+        (frame("lines", rank=-1, pieces=["x"]), "for -1, which is not there"),
+        (frame("failing", rank=7), "for 7, which is not there"),
+        (frame("looked", standing=[{"rank": 2, "state": "T"}]), "for 2, which is not there"),
+        (frame("reached", reached=[REACH | {"source": "te2"}]), "for te2, which is not there"),
+        (frame("facts", facts={"hostname": "te1"}), "facts lacks or should not have"),
+        (frame("pong", more=1), "lacks or should not have"),
+    ],
+)
+def test_a_frame_that_no_node_of_ours_sends_is_refused(line: bytes, words: str) -> None:
+    with pytest.raises(Malformed) as e:
+        answers.read(line, host="te1", ranks=(0, 1))
+
+    assert words in str(e.value)
+
+
+def test_frames_of_ours_and_other_output_pass() -> None:
+    own = {"host": "te1", "ranks": (0, 1)}
+
+    assert answers.read(frame("exit", **EXIT), **own) == {"kind": "exit", **EXIT, "tail": (), "calls": ()}
+    assert answers.read(frame("reached", reached=[REACH]), **own)
+    assert answers.read(frame("facts", facts=asdict(facts())), **own) == {"kind": "facts", "facts": facts()}
+    for other in (b"Welcome to te1\n", b"", b'\x1e{"kind": "ex'):
+        assert answers.read(other, **own) is None
+
+
+def mutated(generator: random.Random) -> bytes:
+    """A frame of ours in which something is changed, or noise behind the mark of one."""
+    good = [
+        frames.encode("facts", facts=asdict(facts())),
+        frames.encode("exit", **EXIT),
+        frames.encode("lines", rank=0, pieces=["a\n"]),
+        frames.encode("looked", standing=[{"rank": 0, "state": "S"}]),
+    ]
+    line = bytearray(generator.choice(good)[:-1])
+    for _ in range(generator.randrange(1, 4)):
+        at = generator.randrange(1, len(line))
+        choice = generator.randrange(4)
+        piece = generator.choice(
+            (b"{", b"[[", b'"', b"1e999", b"\xff\xfe", b"null", b"\\ud800", b"-", b"\x1e")
+        )
+        line[at : at + (choice > 1)] = piece if choice else generator.randbytes(generator.randrange(40))
+    return bytes(line).replace(b"\n", b" ") + b"\n"
+
+
+def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher() -> None:
+    generator = random.Random(0)
+    lines = [mutated(generator) for _ in range(10_000)]
+    answers.read(lines[0][:1], host="te1", ranks=(0,))
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    refused: list[str] = []
+
+    for line in lines:
+        try:
+            answers.read(line, host="te1", ranks=(0,))
+        except Malformed as e:
+            refused.append(str(e))
+
+    assert len(refused) > 5000
+    assert max(map(len, refused)) < 300
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
+    assert time.monotonic() - started < 30
+
+
+def node_that_says(path: Path, script: str) -> str:
+    """A program in the place of a node's Python: what a machine that was taken over would run."""
+    program = path / "python"
+    program.write_text(f"#!{sys.executable}\nimport sys, time\nout = sys.stdout.buffer\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return str(program)
+
+
+FLOOD = """
+while True:
+    out.write(b"\\x1e" + b'{"kind": "pong"}' + b"\\n")
+"""
+LONG = """
+while True:
+    out.write(b"x" * 65536)
+"""
+
+
+@pytest.mark.parametrize("script", [FLOOD, LONG], ids=["frames", "line"])
+def test_a_node_that_floods_does_not_fill_the_launcher(tmp_path: Path, script: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open_session(job(hosts=(LOOPBACK,), python=node_that_says(tmp_path, script))) as session:
+        time.sleep(1)  # Nobody listens, as while the launcher is busy.
+        session.pause(0.5)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x1e{\n",
+        b'\x1e{"kind": "facts", "facts": {}}\n',
+        b'\x1e{"kind": "lines", "rank": 9, "pieces": []}\n',
+    ],
+)
+def test_a_node_that_sends_what_no_node_sends_is_named(tmp_path: Path, said: bytes) -> None:
+    script = f"out.write({said!r}); out.flush(); time.sleep(60)"
+    started = time.monotonic()
+    with (
+        open_session(job(hosts=(LOOPBACK,), python=node_that_says(tmp_path, script))) as session,
+        pytest.raises(NodesNotReady) as e,
+    ):
+        check_nodes(session, gate=None)
+
+    assert "127.0.0.1 (ranks 0-1): sent what no node of ours sends" in str(e.value)
+    assert time.monotonic() - started < 10
+
+
+class Quiet:
+    def on_text(self, rank: int, piece: str) -> None: ...
+    def on_tick(self) -> str:
+        return ""
+
+    def on_failure(self, outcome: object) -> None: ...
+
+
+def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(tmp_path: Path) -> None:
+    script = 'out.write(b\'\\x1e{"kind": "failing", "rank": 9}\\n\'); out.flush(); time.sleep(60)'
+    session: Session
+    with open_session(job(hosts=(LOOPBACK,), python=node_that_says(tmp_path, script))) as session:
+        session.lines["127.0.0.1"].facts = facts()
+
+        outcome = run(session, Quiet())
+
+    assert not outcome.ok
+    assert "'failing' for 9, which is not there" in outcome.nodes["127.0.0.1"].found
