@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from ansible.template import Templar
 
 from provision.core import node_record
 from provision.edges import cluster_lock
+from provision.edges.files import write_file
 from provision.errors import Busy
 
 DOCUMENTATION = r"""
@@ -103,9 +103,7 @@ class CallbackModule(CallbackBase):
     def _write(self, records: node_record.Records) -> None:
         path = self._path()
         if path is not None:
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text(node_record.render(records))
-            partial.replace(path)
+            write_file(path, node_record.render(records), mode=0o600)
 
     def _path(self) -> Path | None:
         return self._secrets / "nodes.json" if self._secrets is not None else None
