@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from ansible import context
 from ansible.plugins.callback import CallbackBase
 
 from provision.core import node_record
+from provision.edges.files import write_file
 from provision.fleet.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
@@ -83,9 +83,7 @@ class CallbackModule(CallbackBase):
     def _write(self, records: node_record.Records) -> None:
         path = self._path()
         if path is not None:
-            partial = path.with_name(f".{path.name}.{os.getpid()}")
-            partial.write_text(node_record.render(records))
-            partial.replace(path)
+            write_file(path, node_record.render(records), mode=0o600)
 
     def _path(self) -> Path | None:
         return THIS_RUN.secrets / "nodes.json" if THIS_RUN.secrets else None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import glob
-import grp
 import hashlib
 import os
-import pwd
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.node_files import described
+from ansible.module_utils.node_place import Place, Refused
 
 DOCUMENTATION = r"""
 module: observe
@@ -16,6 +16,7 @@ short_description: Read files and run read-only commands in one round trip
 description:
   - Changes nothing, so it runs in check mode too.
   - A role observes, decides on the controller, and acts only on a difference.
+  - It reads through no link that a user can make, and in a user's folder only what that user can read.
 options:
   files:
     description: Paths, patterns (C(*)) or C(~user/...) paths. A path that is not there is reported as null.
@@ -60,25 +61,15 @@ def paths_for(pattern: str) -> dict[str, str]:
 
 def describe(path: str, *, with_text: bool) -> dict[str, str] | None:
     try:
-        with open(path, "rb") as stream:
-            content = stream.read()
-            status = os.fstat(stream.fileno())
+        with Place(path) as place:
+            found = place.read()
     except OSError:
         return None
-    described = {
-        "mode": f"{status.st_mode & 0o7777:04o}",
-        "owner": name_or_number(pwd.getpwuid, status.st_uid),
-        "group": name_or_number(grp.getgrgid, status.st_gid),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    return {**described, "text": content.decode(errors="replace")} if with_text else described
-
-
-def name_or_number(lookup, number: int) -> str:
-    try:
-        return lookup(number)[0]
-    except KeyError:
-        return str(number)
+    if found is None:
+        return None
+    content, status = found
+    seen = {**described(status), "sha256": hashlib.sha256(content).hexdigest()}
+    return {**seen, "text": content.decode(errors="replace")} if with_text else seen
 
 
 def run(module: AnsibleModule, words: list[str], timeout_seconds: int) -> dict[str, object]:
@@ -102,7 +93,10 @@ def main() -> None:
     for patterns, with_text in ((wanted["files"], True), (wanted["secrets"], False)):
         for pattern in patterns:
             for path, actual in paths_for(pattern).items():
-                files[path] = describe(actual, with_text=with_text)
+                try:
+                    files[path] = describe(actual, with_text=with_text)
+                except Refused as e:
+                    module.fail_json(msg=f"read {path}: {e}")
     commands = {
         name: run(module, words, wanted["timeout_seconds"]) for name, words in wanted["commands"].items()
     }

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
     digest,
+    numbers,
     put,
     read_journal,
-    text_of,
+    state_in,
     with_lines,
     without_block,
 )
+from ansible.module_utils.node_place import Place, Refused
 
 DOCUMENTATION = r"""
 module: restore_files
@@ -22,6 +23,7 @@ short_description: Put files back to what they were before write_files changed t
 description:
   - A file of which only a part is ours keeps what somebody else changed since; our part is taken out.
   - Folders that write_files made are removed where they are empty; the journal ends.
+  - As M(write_files), it goes through no link that a user can make; where it meets one, nothing is put back.
 options:
   keep:
     description: Folders whose files stay as they are now.
@@ -63,23 +65,47 @@ def target(entry: dict, now: str | None) -> str | None:
     return kept if before or kept.strip() else None
 
 
-def restore(module: AnsibleModule, path: str, entry: dict, text: str | None) -> None:
-    if text is None:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-        return
-    put(path, text, module.atomic_move)
-    if entry["before"]:
-        as_before = {name: entry["before"][name] for name in ("mode", "owner", "group")}
-        wanted = module.load_file_common_arguments({**module.params, "path": path, **as_before}, path)
-        module.set_fs_attributes_if_different(wanted, False)
+def text_now(path: str, entry: dict) -> str | None:
+    """The file's text as it is now; None where there is none."""
+    with Place(path) as place:
+        if place.missing:
+            return None
+        found = state_in(place, reader=numbers(entry["before"])[0] if entry["before"] else None)
+    return found["text"] if found else None
+
+
+def restore(path: str, entry: dict, now: str | None) -> None:
+    text = target(entry, now)
+    with Place(path) as place:
+        if place.missing:
+            return
+        if text is None:
+            place.unlink()
+        else:
+            as_now = state_in(place) if entry["before"] is None else entry["before"]
+            put(place, {**as_now, "text": text})
 
 
 def remove_folders(entries: dict) -> None:
     folders = {folder for entry in entries.values() for folder in entry["folders"]}
     for folder in sorted(folders, key=len, reverse=True):
-        with suppress(OSError):  # something else lies in it, or it has gone
-            os.rmdir(folder)
+        with suppress(OSError, Refused), Place(folder) as place:  # something else lies in it, or it has gone
+            place.rmdir()
+
+
+def put_all_back(journal: str, keep: list[str], *, check_mode: bool) -> tuple[list[str], list[str]]:
+    """The paths that were put back, and those that somebody else had changed. All are looked at first."""
+    kept = tuple(f"{folder}/" for folder in keep)
+    ours = {path: entry for path, entry in read_journal(journal).items() if not path.startswith(kept)}
+    now = {path: text_now(path, entry) for path, entry in ours.items()}
+    if not check_mode:
+        for path, entry in ours.items():
+            restore(path, entry, now[path])
+        remove_folders(ours)
+        with Place(journal) as place:
+            if not place.missing:
+                place.unlink()
+    return sorted(ours), [path for path, entry in ours.items() if is_edited(entry, now[path])]
 
 
 def main() -> None:
@@ -90,18 +116,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    journal = module.params["journal"]
-    entries = read_journal(journal)
-    kept = tuple(f"{folder}/" for folder in module.params["keep"])
-    ours = {path: entry for path, entry in entries.items() if not path.startswith(kept)}
-    edited = [path for path, entry in ours.items() if is_edited(entry, text_of(path))]
-    if not module.check_mode:
-        for path, entry in ours.items():
-            restore(module, path, entry, target(entry, text_of(path)))
-        remove_folders(ours)
-        with suppress(FileNotFoundError):
-            os.unlink(journal)
-    module.exit_json(changed=bool(ours), paths=sorted(ours), edited=edited)
+    try:
+        wanted = (module.params["journal"], module.params["keep"])
+        paths, edited = put_all_back(*wanted, check_mode=module.check_mode)
+    except (Refused, OSError, ValueError) as e:
+        module.fail_json(msg=f"put files back to what they were: {e}")
+    module.exit_json(changed=bool(paths), paths=paths, edited=edited)
 
 
 if __name__ == "__main__":

@@ -7,22 +7,26 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    attributes,
     digest,
     missing_folders,
+    numbers,
     put,
     read_journal,
-    state_of,
-    text_of,
+    state_in,
     with_block,
     with_lines,
     write_journal,
 )
+from ansible.module_utils.node_place import Place, Refused
 
 DOCUMENTATION = r"""
 module: write_files
 short_description: Write several small text files in one round trip
 description:
   - Each file is written under a temporary name in its folder and renamed. Missing folders are made.
+  - Until it has its owner and its mode, only root can read it.
+  - A link, a hard link, a FIFO or a device in a folder that a user can change is refused, by name.
   - With O(validate), what was there before is put back when that command does not succeed.
   - What a file was before its first change is kept in O(journal), from which M(restore_files) puts it back.
 options:
@@ -42,8 +46,8 @@ options:
       lines: {description: "As C(block), lines that must be there, in any place.", type: list, elements: str}
       without: {description: Lines that must not be there., type: list, elements: str}
       mode: {description: Permissions., type: str, default: "0644"}
-      owner: {description: Owner., type: str, default: root}
-      group: {description: Group., type: str, default: root}
+      owner: {description: "Owner; who runs this where it is left out, which is root on a node.", type: str}
+      group: {description: "Group; left out, as O(files[].owner).", type: str}
       directory_mode: {description: Permissions of a missing folder., type: str, default: "0755"}
   validate:
     description: Words of a command that must succeed once the files are in place.
@@ -51,7 +55,7 @@ options:
     elements: str
     default: []
   journal:
-    description: Where the node keeps what its files were before.
+    description: Where the node keeps what its files were before; empty for nowhere.
     type: path
     default: /var/lib/clusterwright/journal.json
 author: Clusterwright
@@ -71,15 +75,10 @@ FILE_OPTIONS = {
     "lines": {"type": "list", "elements": "str", "default": []},
     "without": {"type": "list", "elements": "str", "default": []},
     "mode": {"type": "str", "default": "0644"},
-    "owner": {"type": "str", "default": "root"},
-    "group": {"type": "str", "default": "root"},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
     "directory_mode": {"type": "str", "default": "0755"},
 }
-
-
-def attributes(module: AnsibleModule, wanted: dict[str, str], path: str) -> dict[str, object]:
-    named = {"path": path, "mode": wanted["mode"], "owner": wanted["owner"], "group": wanted["group"]}
-    return module.load_file_common_arguments({**module.params, **named}, path)
 
 
 def wanted_text(wanted: dict, before: str) -> str:
@@ -97,44 +96,42 @@ def differs_in_lines(wanted: dict, before: str) -> bool:
     return not found.issuperset(wanted["lines"]) or not found.isdisjoint(wanted["without"])
 
 
-def make_folder(module: AnsibleModule, wanted: dict[str, str], path: str) -> None:
-    folder = os.path.dirname(path)
-    if os.path.isdir(folder):
-        return
-    os.makedirs(folder)
-    module.set_fs_attributes_if_different(
-        attributes(module, {**wanted, "mode": wanted["directory_mode"]}, folder), False
-    )
-
-
-def write(module: AnsibleModule, wanted: dict, path: str, before: str | None, text: str) -> bool:
+def write(module: AnsibleModule, wanted: dict, path: str, before: dict | None, after: dict) -> bool:
     """Makes one file as wanted; returns whether anything differed."""
-    differs = before != text
-    if differs and module.check_mode:
+    if before == after:
+        return False
+    if module.check_mode:
         return True
-    if differs:
-        note(module.params["journal"], wanted, path, text)
-        make_folder(module, wanted, path)
-        put(path, text, module.atomic_move)
-    return module.set_fs_attributes_if_different(attributes(module, wanted, path), differs)
+    if module.params["journal"] and (before is None or before["text"] != after["text"]):
+        note(module.params["journal"], wanted, path, before, after["text"])
+    with Place(path) as place:
+        put(place, after, int(wanted["directory_mode"], 8))
+    return True
 
 
-def note(journal: str, wanted: dict, path: str, text: str) -> None:
+def note(journal: str, wanted: dict, path: str, before: dict | None, text: str) -> None:
     """Keeps what the file was before the first change, before it is changed."""
     entries = read_journal(journal)
-    first = {"before": state_of(path), "folders": missing_folders(path)}
+    first = {"before": before, "folders": missing_folders(path)}
     marks = wanted["block"].splitlines() if wanted["block"] else []
     ours = {"marks": [marks[0], marks[-1]] if marks else [], "lines": wanted["lines"]}
     entries[path] = {**entries.get(path, first), **ours, "written": digest(text)}
     write_journal(journal, entries)
 
 
-def put_back(module: AnsibleModule, before: dict[str, str | None]) -> None:
-    for path, content in before.items():
-        if content is None:
-            os.unlink(path)
-        else:
-            put(path, content, module.atomic_move)
+def put_back(before: dict[str, dict | None]) -> None:
+    for path, state in before.items():
+        with Place(path) as place:
+            put(place, state) if state else place.unlink()
+
+
+def states(wanted: dict, path: str) -> tuple[dict | None, dict]:
+    """What the file is, and what it should be: text, mode and owners; the first None where there is none."""
+    uid, _, _ = numbers(wanted)
+    with Place(path) as place:
+        place.check_owners(uid)
+        before = state_in(place, reader=uid)
+    return before, {"text": wanted_text(wanted, before["text"] if before else ""), **attributes(wanted)}
 
 
 def main() -> None:
@@ -146,25 +143,34 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    before: dict[str, str | None] = {}
-    diff = []
-    for wanted in module.params["files"]:
-        path = os.path.expanduser(wanted["path"])
-        old = text_of(path)
-        text = wanted_text(wanted, old or "")
-        if write(module, wanted, path, old, text):
-            before[path] = old
-            names = {"before_header": path, "after_header": path}
-            diff.append({"before": shown(old or ""), "after": shown(text), **names})
+    try:
+        before, diff = write_all(module)
+    except (Refused, OSError, ValueError) as e:
+        module.fail_json(msg=f"write {', '.join(wanted['path'] for wanted in module.params['files'])}: {e}")
     if module.params["validate"] and before and not module.check_mode:
         rc, out, err = module.run_command(module.params["validate"])
         if rc != 0:
-            put_back(module, before)
+            put_back(before)
             refused = " ".join(module.params["validate"])
             module.fail_json(
                 msg=f"'{refused}' refuses the new files, so the old ones are back: {(err or out).strip()}"
             )
     module.exit_json(changed=bool(before), paths=sorted(before), diff=diff)
+
+
+def write_all(module: AnsibleModule) -> tuple[dict[str, dict | None], list[dict[str, str]]]:
+    """What the files that differed were before, and the difference for people. All are looked at first."""
+    planned = []
+    for wanted in module.params["files"]:
+        path = os.path.expanduser(wanted["path"])
+        planned.append((wanted, path, *states(wanted, path)))
+    before, diff = {}, []
+    for wanted, path, old, new in planned:
+        if write(module, wanted, path, old, new):
+            before[path] = old
+            names = {"before_header": path, "after_header": path}
+            diff.append({"before": shown(old["text"] if old else ""), "after": shown(new["text"]), **names})
+    return before, diff
 
 
 def shown(text: str) -> str:

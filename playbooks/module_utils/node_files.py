@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import pwd
-import tempfile
+
+from ansible.module_utils.node_place import Place
 
 JOURNAL = "/var/lib/clusterwright/journal.json"
 
@@ -39,60 +40,86 @@ def with_lines(text, present, absent):
     return "".join(f"{line}\n" for line in [*kept, *(line for line in present if line not in kept)])
 
 
-def text_of(path):
-    """The text of a file; bytes that are no UTF-8 come back as they were. None where there is none."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
+def text_in(content):
+    """The text of a file's bytes; bytes that are no UTF-8 come back as they were by `bytes_of`."""
+    return content.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text):
+    return text.encode("utf-8", "surrogateescape")
 
 
 def digest(text):
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(bytes_of(text)).hexdigest()
 
 
-def put(path, text, move=os.replace):
-    """Writes a file by renaming a temporary one in its folder."""
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".clusterwright-")
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    move(temporary, path)
-
-
-def read_journal(path):
-    text = text_of(path)
-    return json.loads(text) if text else {}
-
-
-def write_journal(path, entries):
-    """Writes the journal for root alone: a file that it holds may have been secret."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    put(path, json.dumps(entries, indent=1) + "\n")
-
-
-def state_of(path):
-    """What a file is: text, mode and owners; None where there is none."""
-    text = text_of(path)
-    if text is None:
+def state_in(place, reader=None):
+    """What a file is: text, mode and owners; None where there is none. `reader` as of Place.read."""
+    found = place.read(reader)
+    if found is None:
         return None
-    status = os.stat(path)
+    content, status = found
+    return {"text": text_in(content), **described(status)}
+
+
+def described(status):
+    """Mode and owners as texts."""
     return {
-        "text": text,
         "mode": f"{status.st_mode & 0o7777:04o}",
         "owner": _name(pwd.getpwuid, status.st_uid),
         "group": _name(grp.getgrgid, status.st_gid),
     }
 
 
+def put(place, state, directory_mode=0o755):
+    """Writes a file as `state` describes it, in a folder that is made where it is missing."""
+    uid, gid, mode = numbers(state)
+    place.check_owners(uid)
+    place.make_folders(uid, gid, directory_mode)
+    place.write(bytes_of(state["text"]), uid, gid, mode)
+
+
+def attributes(wanted):
+    """Mode and owners as `described` writes them."""
+    uid, gid, mode = numbers(wanted)
+    names = {"owner": _name(pwd.getpwuid, uid), "group": _name(grp.getgrgid, gid)}
+    return {"mode": f"{mode:04o}", **names}
+
+
+def numbers(state):
+    """Owner, group and mode as numbers; who runs this where no owner or group is named.
+
+    Raises:
+        ValueError: there is no such user or group, or the mode is none.
+    """
+    return (
+        _number(lambda name: pwd.getpwnam(name).pw_uid, state["owner"], os.geteuid()),
+        _number(lambda name: grp.getgrnam(name).gr_gid, state["group"], os.getegid()),
+        int(state["mode"], 8),
+    )
+
+
+def read_journal(path):
+    with Place(path) as place:
+        found = place.read()
+    return json.loads(found[0]) if found and found[0] else {}
+
+
+def write_journal(path, entries):
+    """Writes the journal for root alone: a file that it holds may have been secret."""
+    uid, gid = os.geteuid(), os.getegid()
+    with Place(path) as place:
+        place.make_folders(uid, gid, 0o700)
+        place.write(bytes_of(json.dumps(entries, indent=1) + "\n"), uid, gid, 0o600)
+
+
 def missing_folders(path):
     """The folders above a file that are not there, the outermost first."""
-    folder, found = os.path.dirname(path), []
-    while not os.path.isdir(folder):
-        found.insert(0, folder)
-        folder = os.path.dirname(folder)
+    with Place(path) as place:
+        folder, found = os.path.dirname(place.path), []
+        for _ in place.missing:
+            found.insert(0, folder)
+            folder = os.path.dirname(folder)
     return found
 
 
@@ -101,3 +128,12 @@ def _name(lookup, number):
         return lookup(number)[0]
     except KeyError:
         return str(number)
+
+
+def _number(lookup, name, own):
+    try:
+        return own if name is None else lookup(name)
+    except KeyError:
+        if name.isdigit():
+            return int(name)
+        raise ValueError(f"there is no user or group {name} on this node") from None

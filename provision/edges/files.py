@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from errno import EISDIR
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from provision.errors import BadInput
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Writes a file by renaming: a reader never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_text(text)
-    new.chmod(mode)
-    new.replace(path)
+    """Writes a file by renaming: nobody sees half of it, nor a secret before it has its mode."""
+    path.parent.mkdir(mode=0o755 if mode & 0o077 else 0o700, parents=True, exist_ok=True)
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            os.fchmod(descriptor, mode)
+        Path(new).replace(path)
+    except BaseException:
+        Path(new).unlink(missing_ok=True)
+        raise
 
 
 def refuse_unwritable(paths: Iterable[Path]) -> None:
@@ -31,7 +36,7 @@ def refuse_unwritable(paths: Iterable[Path]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(EISDIR, "it is a folder")
-            with TemporaryFile(dir=path.parent):
+            with tempfile.TemporaryFile(dir=path.parent):
                 pass
         except OSError as e:
             fix = "Name a file in a folder that you can write to."

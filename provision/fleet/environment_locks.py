@@ -12,6 +12,7 @@ from pathlib import Path
 
 from provision.core.conda_layer import PLATFORM, from_conda_lock, render
 from provision.edges.conda_lock import solve
+from provision.edges.files import write_file
 from provision.edges.process import run
 from provision.errors import BadInput, MissingRequirement
 
@@ -95,7 +96,7 @@ def lock_conda(lock: Lock, *, channel: str, conda: Path, environment: Mapping[st
         timeout_seconds=_SOLVE_SECONDS,
     )
     layer = from_conda_lock(solved, channel=channel, environment_yml=source.read_text())
-    _write(lock.path, render(layer))
+    write_file(lock.path, render(layer))
 
 
 def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str]) -> None:
@@ -115,7 +116,7 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str]) -> N
         timeout_seconds=_SOLVE_SECONDS,
         env=environment,
     )
-    _write(lock.path, f"# made from: {lock.made_from}\n{solved.stdout}")
+    write_file(lock.path, f"# made from: {lock.made_from}\n{solved.stdout}")
 
 
 def uv_words(uv: Path, source: Path, *, python: str, find_links: str) -> list[str]:
@@ -132,9 +133,3 @@ def uv_words(uv: Path, source: Path, *, python: str, find_links: str) -> list[st
         *("--no-emit-index-url", "--no-emit-find-links", "--quiet"),
         *places,
     ]
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.rename(path)

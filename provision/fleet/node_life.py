@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from provision.core import node_record
 from provision.core.node_life import Action, Members, Step, smoke_step, steps
 from provision.edges import cluster_lock
+from provision.edges.files import write_file
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import trust
 from provision.fleet.playbook import play
@@ -145,22 +145,16 @@ def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
     new = change.edit(old)
     if new == old:
         return False
-    _write(change.hosts, new)
+    mode = change.hosts.stat().st_mode & 0o7777
+    write_file(change.hosts, new, mode=mode)
     if change.action in (Action.add, Action.replace):
         words = ("playbooks/validate.yml", "--extra-vars", "validate_sources=false")
         try:
             play(change.inventory, words, environment=environment, on_line=reporter.on_line)
         except ProvisionError:
-            _write(change.hosts, old)
+            write_file(change.hosts, old, mode=mode)
             raise
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(text.encode())
-    partial.chmod(path.stat().st_mode)
-    partial.replace(path)
 
 
 def run_all(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from provision.edges.files import write_file
 from provision.errors import BadInput
 
 
@@ -40,7 +41,7 @@ def give_up_key(secrets: Path) -> None:
     known = retired.read_text().splitlines() if retired.is_file() else []
     key = public.read_text().strip()
     if key not in known:
-        _write(retired, "".join(f"{line}\n" for line in [*known, key]))
+        write_file(retired, "".join(f"{line}\n" for line in [*known, key]), mode=0o600)
     private.unlink(missing_ok=True)
     public.unlink()
 
@@ -54,16 +55,9 @@ def forget(secrets: Path, node: str) -> None:
     """Takes a node out of the ledger of host keys."""
     ledger = _ledger(secrets)
     if ledger.pop(node, None) is not None:
-        _write(secrets / "host_keys.yml", yaml.safe_dump(ledger))
+        write_file(secrets / "host_keys.yml", yaml.safe_dump(ledger), mode=0o600)
 
 
 def _ledger(secrets: Path) -> dict[str, list[str]]:
     path = secrets / "host_keys.yml"
     return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.chmod(0o600)
-    partial.replace(path)

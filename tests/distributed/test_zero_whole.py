@@ -1,4 +1,4 @@
-"""Whole weights are there when a script asks: on one rank, at any time, in stages 0 to 2; stage 3 says how."""
+"""Whole weights are there when a script asks: on one rank, at any time, in stages 0 to 2."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pwd
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,3 +105,75 @@ def test_what_another_machine_noted_counts_for_nothing(
     program.note(data="mounted")
 
     assert program.json_of(program.STATE) == {"machine": "two", "data": "mounted"}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of `nobody`, beside a file that only root can read."""
+    user, home = pwd.getpwnam("nobody"), tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    for path in (tmp_path, *tmp_path.parents):
+        if path.owner() == "root" and str(path).startswith("/tmp/"):
+            path.chmod(path.stat().st_mode | 0o011)
+    for path in (home, home / ".ssh"):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    (tmp_path / "secret").write_text("root's own secret\n")
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "roots").mkdir()
+    monkeypatch.setattr(os.path, "expanduser", lambda path: str(home))
+    return home
+
+
+def spare_the_host_name(program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine keeps its own."""
+    write = program.write
+    monkeypatch.setattr(program, "run", lambda *words: None)
+    monkeypatch.setattr(
+        program, "write", lambda path, *rest: None if path == "/etc/hostname" else write(path, *rest)
+    )
+
+
+ANSWER = {"name": "te1", "authorized_key": "our key", "user": "nobody"}
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("trap", ["key", "folder", "fifo", "roots"])
+def test_the_key_goes_through_nothing_that_a_user_left_in_the_image(
+    trap: str, home: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, secret = home / ".ssh" / "authorized_keys", home.parent / "secret"
+    if trap == "key":
+        key.symlink_to(secret)
+    elif trap == "folder":
+        key.parent.rmdir()
+        key.parent.symlink_to(home.parent / "roots")
+    elif trap == "fifo":
+        os.mkfifo(key)
+    else:
+        secret.rename(key)
+    spare_the_host_name(program, monkeypatch)
+
+    with pytest.raises(OSError, match=r"\.ssh"):
+        program.take(ANSWER)
+
+    assert list((home.parent / "roots").iterdir()) == []
+    assert os.geteuid() == 0
+
+
+@NEEDS_ROOT
+def test_the_key_goes_into_the_users_own_file(
+    home: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare_the_host_name(program, monkeypatch)
+    (home / ".ssh").rmdir()
+
+    program.take(ANSWER)
+    program.take(ANSWER)
+
+    key = home / ".ssh" / "authorized_keys"
+    assert key.read_text() == "our key\n"
+    assert [(path.owner(), path.stat().st_mode & 0o777) for path in (key, key.parent)] == [
+        ("nobody", 0o600),
+        ("nobody", 0o700),
+    ]

@@ -6,17 +6,20 @@ done lies in STATE, for people and for restore.yml. Standard library only.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import hmac
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -51,13 +54,14 @@ def json_of(path: str) -> dict:
 
 def write(path: str, text: str, mode: int = 0o644) -> None:
     """By renaming, on the disk before the name changes: a cut of power leaves the old file or the new one."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".partial", "w", encoding="utf-8") as stream:
+    os.makedirs(os.path.dirname(path), mode=0o755 if mode & 0o077 else 0o700, exist_ok=True)
+    descriptor, partial = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".clusterwright-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
-        os.fsync(stream.fileno())
-    os.chmod(path + ".partial", mode)
-    os.replace(path + ".partial", path)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    os.replace(partial, path)
 
 
 def note(**what: str) -> None:
@@ -234,13 +238,48 @@ def take(answer: dict) -> None:
     name, key = answer["name"], answer["authorized_key"]
     write("/etc/hostname", name + "\n")
     run("hostname", name)
-    path = os.path.join(os.path.expanduser("~" + answer["user"]), ".ssh/authorized_keys")
-    known = text_of(path)
+    with acting_as(answer["user"]):
+        authorise(os.path.expanduser("~" + answer["user"]), key)
+
+
+def authorise(home: str, key: str) -> None:
+    path = os.path.join(home, ".ssh/authorized_keys")
+    if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
+        raise OSError(f"{path} or its folder is a link; put a file of its own there")
+    known = keys_in(path)
     if key not in known:
         write(path, known.rstrip("\n") + "\n" * bool(known.strip()) + key + "\n", 0o600)
         os.chmod(os.path.dirname(path), 0o700)
-        for place in (path, os.path.dirname(path)):
-            shutil.chown(place, answer["user"])
+
+
+def keys_in(path: str) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return ""
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path} is no regular file; move it away")
+        return stream.read()
+
+
+@contextlib.contextmanager
+def acting_as(user: str):
+    """With a user's rights, so that no link in his home leads to what only root may read or write."""
+    known = pwd.getpwnam(user)
+    if known.pw_uid == os.geteuid():
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(known.pw_gid)
+    os.seteuid(known.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
 
 
 def main() -> int:

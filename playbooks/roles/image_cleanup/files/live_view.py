@@ -13,12 +13,16 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 
 PLACE = "/run/clusterwright/image"
 ROOT, MEMORY, KEPT = f"{PLACE}/root", f"{PLACE}/memory", f"{PLACE}/kept.tar"
+# Where what could not be put back lies, readable for root alone.
+LEFT = "/var/lib/clusterwright/not_put_back.tar"
 # What goes on being written or read while the disks are copied. A file with something mounted on it cannot be
 # removed from below, only emptied: machine-id is the one file.
 USED = ("/etc/ssh", "/root/.ssh", "/home/*/.ssh", "/etc/machine-id")
@@ -63,10 +67,7 @@ def begin() -> None:
 
 
 def end() -> None:
-    if os.path.exists(KEPT):
-        with tarfile.open(KEPT) as archive:
-            for member in archive:
-                put_back(archive, member)
+    refused = put_all_back() if os.path.exists(KEPT) else []
     for name in ("image.json", "join.json"):
         remove(f"{ROOT if mounted(ROOT) else ''}/etc/clusterwright/{name}")
     for pattern in USED + WRITTEN:
@@ -76,18 +77,72 @@ def end() -> None:
     run("journalctl", "--flush", check=False)
     if mounted(ROOT):
         run("umount", ROOT)
+    if refused:
+        os.replace(KEPT, LEFT)
+        sys.exit(f"not put back, they stay in {LEFT}: {'; '.join(refused)}. Extract them from there by hand.")
     shutil.rmtree(PLACE, ignore_errors=True)
+
+
+def put_all_back() -> list:
+    """What could not be put back, each with the reason."""
+    refused = []
+    with tarfile.open(KEPT) as archive:
+        for member in archive:
+            try:
+                put_back(archive, member)
+            except OSError as error:
+                refused.append(f"{member.name}: {error.strerror or error}")
+    return refused
 
 
 def put_back(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Into the disk's own view; what lies on the data disk through its mount."""
     top = "/" if member.name.startswith("data/") else ROOT
-    archive.extract(member, top, set_attrs=True, numeric_owner=True)
+    folder, name = opened_folder(top, os.path.dirname(member.name)), os.path.basename(member.name)
+    try:
+        if member.issym():
+            remove(name, folder)
+            os.symlink(member.linkname, name, dir_fd=folder)
+            os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
+        elif member.isfile() or member.islnk():
+            fill(folder, name, archive.extractfile(member), member)
+    finally:
+        os.close(folder)
 
 
-def remove(path: str) -> None:
-    if os.path.lexists(path):
-        os.unlink(path)
+def opened_folder(top: str, path: str) -> int:
+    """A folder below `top`, made where it has gone; a user may have put a link in its place meanwhile."""
+    flags = os.O_RDONLY | os.O_DIRECTORY
+    folder = os.open(top, flags)
+    for name in path.split("/") if path else []:
+        outer = folder
+        try:
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=outer)
+            folder = os.open(name, flags | os.O_NOFOLLOW, dir_fd=outer)
+        finally:
+            os.close(outer)
+    return folder
+
+
+def fill(folder: int, name: str, source, member: tarfile.TarInfo) -> None:
+    """In place: what something is mounted on, machine-id, cannot be replaced by renaming."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise OSError("it was replaced meanwhile")
+        os.ftruncate(descriptor, 0)
+        os.fchown(descriptor, member.uid, member.gid)
+        os.fchmod(descriptor, member.mode)
+        shutil.copyfileobj(source, stream)
+    os.utime(name, (member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
+
+
+def remove(path: str, folder=None) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path, dir_fd=folder)
 
 
 if __name__ == "__main__":
