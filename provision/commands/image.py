@@ -49,8 +49,13 @@ def bake(
     inventory: Inventory,
     output: Annotated[Path, typer.Option("--output", help="Folder for the layers and the manifest.")],
     controller: Annotated[
-        str, typer.Option("--controller", help="ADDRESS:PORT that machines made from it ask for their names.")
+        str,
+        typer.Option("--controller", help="ADDRESS:PORT that its machines ask, where user data names none."),
     ] = "",
+    user_data: Annotated[
+        Path | None,
+        typer.Option("--user-data", help="A token for all its machines: shared.json of `restore --shared`."),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Say what would be taken off its disks, and do nothing.")
     ] = False,
@@ -71,7 +76,12 @@ def bake(
         "--limit",
         node,
         "--extra-vars",
-        json.dumps({"image_cleanup_controller": controller}),
+        json.dumps(
+            {
+                "image_cleanup_controller": controller,
+                "image_cleanup_user_data": str(user_data.resolve()) if user_data else "",
+            }
+        ),
     )
     with cluster_lock.hold(secrets, f"provision image bake {node}"):
         try:

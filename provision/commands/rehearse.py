@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,17 +22,19 @@ from provision.core.image_checks import (
     said_of_disks,
 )
 from provision.core.image_manifest import PROVEN, REFUSED
+from provision.core.join import Call
 from provision.edges import ssh
 from provision.edges.join_server import listening
 from provision.errors import BadInput, CommandFailed, ProvisionError
 from provision.fleet.image_files import Unpacked, read_manifest, scan, sign_and_write, unpack
+from provision.fleet.join_tokens import Tokens
 from provision.fleet.playbook import play
 from provision.fleet.restore import Arrivals
+from provision.fleet.user_data import write_user_data
 from provision.lab import apply, disks
 from provision.lab import lab as labs
 from provision.lab.disks import Kind
 from provision.lab.layout import Lab, LabNode, folder_of
-from provision.lab.record import write_file
 from provision.model import Machine
 
 Report = Callable[[str], None]
@@ -62,6 +63,7 @@ class Stage:
     """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it."""
 
     image: Mapping[str, Any]
+    join_key: Path
     lab: Lab
     mirror: Path
     environment: Mapping[str, str]
@@ -81,7 +83,8 @@ def rehearse_image(
     """Looks into the image in `folder`, boots it, and signs the verdict into its manifest.
 
     Raises:
-        BadInput: the image is damaged or not signed with `key`, or there is a lab of that name.
+        BadInput: the image is damaged or not signed with `key`, its machines believe another controller, or
+            there is a lab of that name.
     """
     if folder_of(name).exists():
         raise BadInput(
@@ -92,6 +95,8 @@ def rehearse_image(
     image = read_manifest(folder, key=key)
     report(f"unpack {image['id']}")
     unpacked = unpack(folder, image, cache)
+    join_key = key.with_name("join_key")
+    _refuse_another_controller(unpacked, join_key)
     report("look for what is left of one machine")
     left = scan(unpacked)
     checks = [Check(name="nothing left", passed=not left, found="; ".join(left) or "nothing")]
@@ -99,7 +104,12 @@ def rehearse_image(
         lab = _lab(name, subnet, unpacked)
         checks += _played(
             Stage(
-                image=image, lab=lab, mirror=cache / "mirror/current", environment=environment, report=report
+                image=image,
+                join_key=join_key,
+                lab=lab,
+                mirror=cache / "mirror/current",
+                environment=environment,
+                report=report,
             )
         )
     verdict = PROVEN if all(check.passed for check in checks) else REFUSED
@@ -108,6 +118,17 @@ def rehearse_image(
     image = {**image, "rehearsal": rehearsal}
     sign_and_write(folder, image, key=key)
     return image, checks
+
+
+def _refuse_another_controller(unpacked: Unpacked, join_key: Path) -> None:
+    path, public = unpacked.root / "etc/clusterwright/join.json", join_key.with_name("join_key.pub")
+    held = json.loads(path.read_text()).get("controller_key", "") if path.is_file() else ""
+    if not public.is_file() or held.split()[:2] != public.read_text().split()[:2]:
+        raise BadInput(
+            "rehearse as the controller that the image's machines believe",
+            found=f"its key is not {public}" if held else "it holds none: an earlier version baked it",
+            fix="Bake the image again, on this controller.",
+        )
 
 
 def _lab(name: str, subnet: str, unpacked: Unpacked) -> Lab:
@@ -131,17 +152,34 @@ def _played(stage: Stage) -> list[Check]:
 
 def _joined(stage: Stage) -> list[Check]:
     """Both machines boot, call and get their names; restore.yml makes them nodes and tests them."""
-    arrivals = Arrivals(
-        machines_of(stage.lab), lambda name, call: stage.report(f"{name} calls from {call.address}")
-    )
-    secret = secrets.token_hex(32)
-    with listening("0.0.0.0", 0, secret=secret, on_call=arrivals.on_call) as port:
-        told = json.dumps({"controller": f"{stage.lab.gateway}:{port}", "secret": secret})
-        write_file(stage.lab.seed / "etc/clusterwright/join.json", told, mode=0o600)
-        labs.up(stage.lab, mirror=stage.mirror, report=stage.report)
-        arrivals.wait(_BOOT_SECONDS)
+    arrivals = called(stage.lab, stage.join_key, mirror=stage.mirror, report=stage.report)
     seen = [_look(machine) for machine in machines_of(stage.lab)]
     return [*different(seen), announced(seen, arrivals.arrived), _restored(stage)]
+
+
+def called(lab: Lab, join_key: Path, *, mirror: Path, report: Report) -> Arrivals:
+    """Boots the machines of a lab with a token each as their user data, and waits until all have called.
+
+    Args:
+        join_key: the private half of the key that their image holds.
+
+    Raises:
+        CommandFailed: some did not call in time.
+    """
+    machines, tokens = machines_of(lab), Tokens(folder=lab.folder / "secrets")
+
+    def on_arrival(name: str, call: Call) -> None:
+        report(f"{name} calls from {call.address}")
+
+    arrivals = Arrivals(machines, tokens, join_key, on_arrival)
+    expected = [machine.address for machine in machines]
+    labs.up_network(lab, mirror=mirror, report=report)
+    with listening(lab.gateway, 0, expected=expected, on_call=arrivals.on_call, report=report) as port:
+        told, expires = f"{lab.gateway}:{port}", time.time() + 2 * _BOOT_SECONDS
+        write_user_data(lab.user_data, machines, tokens, controller=told, shared=False, expires=expires)
+        labs.up(lab, mirror=mirror, report=report)
+        arrivals.wait(_BOOT_SECONDS)
+    return arrivals
 
 
 def _restored(stage: Stage) -> Check:

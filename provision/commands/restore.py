@@ -13,11 +13,12 @@ from rich.console import Console
 
 from provision.core.join import Call
 from provision.core.node_life import Step
-from provision.edges.join_server import listening
+from provision.edges.join_server import listening, own_address_towards
 from provision.errors import BadInput
 from provision.fleet.node_life import Reporter
 from provision.fleet.restore import Arrivals, RestoredSite, answers, make_nodes
 from provision.fleet.site import read_members, read_site, secrets_of
+from provision.fleet.user_data import write_user_data
 from provision.model import Machine
 
 PORT = 8765
@@ -29,42 +30,75 @@ def restore(
         Path, typer.Option("--inventory", "-i", help="The site, for example inventory/lab.")
     ],
     nodes: Annotated[list[str] | None, typer.Argument(help="Nodes to wait for; all without any.")] = None,
-    address: Annotated[str, typer.Option("--address", help="Where to listen.")] = "0.0.0.0",
-    port: Annotated[int, typer.Option("--port", help="The port that the image was told.")] = PORT,
+    user_data: Annotated[
+        Path | None,
+        typer.Option(
+            "--user-data", help="Write a token for each node, NODE.json, into this folder, and end."
+        ),
+    ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="With --user-data: one token for all these nodes, shared.json.")
+    ] = False,
+    token_hours: Annotated[
+        float, typer.Option(min=0.01, max=720.0, help="With --user-data: how long tokens count.")
+    ] = 24.0,
+    controller: Annotated[
+        str, typer.Option(help="With --user-data: ADDRESS:PORT where machines reach this one, behind NAT.")
+    ] = "",
+    address: Annotated[
+        str, typer.Option("--address", help="Where to listen.", show_default="the address towards the nodes")
+    ] = "",
+    port: Annotated[int, typer.Option("--port", help="The port that the image or user data names.")] = PORT,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for the last one.")] = 3600.0,
 ) -> None:
     """Wait for machines made from an image, give them their names, make them nodes, and test them.
 
-    A machine is known by the secret in its image. It gets the name that the inventory gives to its address,
-    and its host keys are trusted from then on. Then playbooks/restore.yml runs on those machines alone, each
-    other node gets one call, and the smoke test of the new nodes' pairs is the end. Cut off, it is run again:
-    machines that had called before are remembered.
+    First with --user-data: each machine shows a token of its own, from its user data, that counts once. It
+    gets its name, and the host keys that it called with are trusted from then on, no others. Then
+    playbooks/restore.yml runs on those machines alone, each other node gets one call, and the smoke test of
+    the new nodes' pairs is the end. Cut off, it is run again: machines that had called are remembered.
     """
-    started = time.monotonic()
+    if user_data is None and (shared or controller):
+        raise BadInput("use --shared or --controller", found="no --user-data", fix="Name its folder.")
     machines = _chosen(read_site(inventory, environment=os.environ), nodes or [])
+    secrets = secrets_of(inventory, environment=os.environ)
     site = RestoredSite(
-        inventory=inventory,
-        secrets=secrets_of(inventory, environment=os.environ),
-        members=read_members(inventory, environment=os.environ),
+        inventory=inventory, secrets=secrets, members=read_members(inventory, environment=os.environ)
     )
-    secret = _secret(site.secrets / "join_secret")
+    key = _key(secrets / "join_key")
+    for path in site.tokens.remove_superseded():
+        _say(f"{path} is gone: machines show tokens of their own now; images of before are to be baked anew")
+    address = address or _own_address(machines)
+    if user_data:
+        told = controller or f"{address}:{port}"
+        expires = time.time() + token_hours * 3600
+        for path in write_user_data(
+            user_data, machines, site.tokens, controller=told, shared=shared, expires=expires
+        ):
+            _say(f"{path}  counts once, for {token_hours:g} h")
+        return
+    _wait_and_make_nodes(machines, site, key, address=address, port=port, timeout=timeout)
+
+
+def _wait_and_make_nodes(
+    machines: list[Machine], site: RestoredSite, key: Path, *, address: str, port: int, timeout: float
+) -> None:
+    started = time.monotonic()
+    _refuse_to_wait_in_vain(machines, site)
 
     def on_arrival(name: str, call: Call) -> None:
-        _out.print(
-            f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}"
-        )
+        _say(f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}")
 
-    arrivals = Arrivals(machines, on_arrival, site.calls)
+    arrivals = Arrivals(machines, site.tokens, key, on_arrival)
     arrivals.recall(answers)
-    with listening(address, port, secret=secret, on_call=arrivals.on_call):
-        _out.print(f"waiting at port {port} for {', '.join(machine.name for machine in machines)}")
+    expected = [machine.address for machine in machines]
+    with listening(address, port, expected=expected, on_call=arrivals.on_call, report=_say):
+        _say(f"waiting at {address} port {port} for {', '.join(machine.name for machine in machines)}")
         arrivals.wait(timeout)
     pending = make_nodes(arrivals.arrived, site, os.environ, Reporter(on_step=_say_step, on_line=_say))
     if pending:
         _say(f"pending: {', '.join(pending)} did not answer; the next node command or site.yml tells them")
-    _out.print(
-        f"{time.monotonic() - started:6.1f} s  restored and tested: {', '.join(sorted(arrivals.arrived))}"
-    )
+    _say(f"{time.monotonic() - started:6.1f} s  restored and tested: {', '.join(sorted(arrivals.arrived))}")
 
 
 def _chosen(machines: list[Machine], names: list[str]) -> list[Machine]:
@@ -78,14 +112,36 @@ def _chosen(machines: list[Machine], names: list[str]) -> list[Machine]:
     return [known[name] for name in names] or machines
 
 
-def _secret(path: Path) -> str:
+def _key(path: Path) -> Path:
     if not path.is_file():
         raise BadInput(
             "wait for machines made from an image",
-            found=f"there is no {path}, the secret that they show",
+            found=f"there is no {path}, whose public half an image holds: it signs what machines are told",
             fix="playbooks/image.yml makes it, on the controller where an image is baked.",
         )
-    return path.read_text().strip()
+    return path
+
+
+def _own_address(machines: list[Machine]) -> str:
+    addresses = {own_address_towards(machine.address) for machine in machines}
+    if len(addresses) != 1:
+        raise BadInput(
+            "find the address where machines reach this one",
+            found=f"there are {', '.join(sorted(addresses))}",
+            fix="Name --address.",
+        )
+    return addresses.pop()
+
+
+def _refuse_to_wait_in_vain(machines: list[Machine], site: RestoredSite) -> None:
+    wanted = {machine.name: machine.address for machine in machines}
+    if lacking := site.tokens.lacking(wanted, now=time.time()):
+        names = " ".join(lacking)
+        raise BadInput(
+            f"wait for {', '.join(lacking)}",
+            found="no token that counts was made, so a machine has nothing to show",
+            fix=f"provision restore {names} -i {site.inventory} --user-data DIR makes them, for user data.",
+        )
 
 
 def _say(line: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,7 +115,23 @@ def _reason_of_refusal(message: str) -> str | None:
 def with_host_keys(text: str, address: str, keys: Sequence[str]) -> str:
     """A known_hosts file's text in which `address`, under all its names, has these keys alone."""
     lines = text.splitlines()
-    old = [line for line in lines if address in line.split(" ", 1)[0].split(",")]
-    names = old[0].split(" ", 1)[0] if old else address
+    old = [line for line in lines if _is_of(line, address)]
+    names = next((field for line in old if not (field := _names(line)).startswith("|")), address)
     kept = [line for line in lines if line not in old]
     return "".join(f"{line}\n" for line in [*kept, *(f"{names} {key}" for key in keys)])
+
+
+def _names(line: str) -> str:
+    return line.split(" ", 1)[0]
+
+
+def _is_of(line: str, address: str) -> bool:
+    """Debian's ssh hides names: |1|salt|HMAC-SHA1 of the name (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    names = _names(line)
+    if not names.startswith("|1|"):
+        return address in names.split(",")
+    try:
+        salt, digest = (base64.b64decode(part) for part in names.split("|")[2:])
+    except ValueError:
+        return False
+    return hmac.digest(salt, address.encode(), "sha1") == digest

@@ -15,7 +15,7 @@ from typing import Any
 import zstandard
 
 from provision.core import image_manifest
-from provision.edges import process
+from provision.edges import process, ssh_signature
 from provision.edges.files import write_file
 from provision.errors import BadInput, CommandFailed
 
@@ -31,7 +31,6 @@ mount --options loop,ro,noload -- "$1" "$2"
 shift
 exec "$2" "$3" scan --root "$4" --data "$1" --digest-script "$5"
 """
-_SIGNER = "cluster"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +69,7 @@ def sign_and_write(folder: Path, image: Mapping[str, Any], *, key: Path) -> None
 
 
 def sign(image: Mapping[str, Any], key: Path) -> str:
-    words = ("ssh-keygen", "-q", "-Y", "sign", "-n", image_manifest.NAMESPACE, "-f", key)
-    return process.run(words, timeout_seconds=30, stdin=image_manifest.payload(image)).stdout
+    return ssh_signature.sign(image_manifest.payload(image), key=key, namespace=image_manifest.NAMESPACE)
 
 
 def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
@@ -106,19 +104,12 @@ def _check(path: Path, sha256: str) -> None:
 
 def is_signed(image: Mapping[str, Any], signature: str, key: Path) -> bool:
     """Whether the cluster's key signed this description."""
-    public = key.with_name(f"{key.name}.pub").read_text()
-    with tempfile.TemporaryDirectory() as scratch:
-        allowed, given = Path(scratch, "allowed"), Path(scratch, "signature")
-        allowed.write_text(f"{_SIGNER} {public}")
-        given.write_text(signature)
-        words = ("ssh-keygen", "-Y", "verify", "-f", allowed, "-I", _SIGNER, "-s", given)
-        verified = process.run(
-            (*words, "-n", image_manifest.NAMESPACE),
-            timeout_seconds=30,
-            stdin=image_manifest.payload(image),
-            check=False,
-        )
-    return verified.returncode == 0
+    return ssh_signature.is_signed(
+        image_manifest.payload(image),
+        signature,
+        public_key=key.with_name(f"{key.name}.pub").read_text(),
+        namespace=image_manifest.NAMESPACE,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from provision.edges import cluster_lock
 from provision.edges.files import write_file
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import trust
+from provision.fleet.join_tokens import Tokens
 from provision.fleet.playbook import play
 from provision.fleet.site import key_files_of, read_members, secrets_of
 
@@ -94,6 +95,8 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         after = before.after(change.action, change.node)
         edited = _edit(change, environment, reporter)
         removes = change.action is Action.remove
+        if removes or change.action is Action.replace:
+            Tokens(folder=secrets).void(change.node)
         if removes:
             trust.give_up_key(secrets)
         planned = steps(change.action, change.node, before=before, after=after)

@@ -5,82 +5,81 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition
 
 from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
 from provision.core.node_life import Members, are_all, new_pairs_step, restore_steps
-from provision.edges import cluster_lock, ssh
+from provision.edges import cluster_lock, ssh, ssh_signature
 from provision.edges.files import write_file
 from provision.errors import CommandFailed
+from provision.fleet.join_tokens import Tokens
 from provision.fleet.node_life import Reporter, records, run_all
 from provision.model import Machine
 
 
-@dataclass(slots=True, kw_only=True)
-class CallRecord:
-    """Calls of machines that are not nodes yet: each calls once, and a restore may be cut off after that."""
-
-    path: Path
-
-    def read(self) -> dict[str, join.Call]:
-        """Calls by the name that was answered."""
-        if not self.path.is_file():
-            return {}
-        found = json.loads(self.path.read_text())
-        return {
-            name: join.Call(**{**call, "host_keys": tuple(call["host_keys"])}) for name, call in found.items()
-        }
-
-    def add(self, name: str, call: join.Call) -> None:
-        self._write({**self.read(), name: call})
-
-    def remove(self, names: Collection[str]) -> None:
-        """Forgets those that are nodes now."""
-        self._write({name: call for name, call in self.read().items() if name not in names})
-
-    def _write(self, calls: Mapping[str, join.Call]) -> None:
-        text = json.dumps({name: asdict(call) for name, call in calls.items()}, indent=2)
-        write_file(self.path, text + "\n", mode=0o600)
-
-
 @dataclass(slots=True)
 class Arrivals:
-    """The machines that have called, of those that are waited for; their host keys are trusted then."""
+    """The machines that have called, of those that are waited for; their host keys are trusted then.
+
+    Args:
+        key: the controller's joining key, with which answers are signed.
+    """
 
     machines: Sequence[Machine]
+    tokens: Tokens
+    key: Path
     on_arrival: Callable[[str, join.Call], None]
-    record: CallRecord | None = None
     arrived: dict[str, join.Call] = field(default_factory=dict)
     changed: Condition = field(default_factory=Condition)
 
     def recall(self, answers: Callable[[Machine], bool]) -> None:
         """Takes in those that called before a restore was cut off, where they still answer."""
-        calls = self.record.read() if self.record else {}
+        calls = self.tokens.calls()
         for machine in self.machines:
             if (call := calls.get(machine.name)) and call.address == machine.address and answers(machine):
                 self.arrived[machine.name] = call
                 self.on_arrival(machine.name, call)
 
-    def on_call(self, call: join.Call) -> dict[str, str]:
-        """The answer to a call; a machine whose first boot was cut off calls again, and gets it again."""
-        machines = {machine.address: machine for machine in self.machines}
-        machine = machines.get(call.address)
-        names = {address: found.name for address, found in machines.items()}
-        if machine is None:
-            return join.answer(call, names, user="", authorized_key="")
-        public = machine.key_file.with_name(f"{machine.key_file.name}.pub").read_text().strip()
+    def on_call(self, letter: join.Letter) -> str:
+        """The signed answer to a call; a machine whose first boot was cut off calls again, and gets it again.
+
+        Raises:
+            Refused: the call is not proven, or its machine is not waited for.
+        """
         with self.changed:
-            known = machine.known_hosts.read_text() if machine.known_hosts.exists() else ""
-            write_file(machine.known_hosts, with_host_keys(known, machine.address, call.host_keys))
-            if self.record:
-                self.record.add(machine.name, call)
-            self.arrived[machine.name] = call
+            name, call = join.believed(letter, self.tokens.find(letter.token), now=time.time())
+            machine = self._awaited(name, call)
+            self.tokens.note_call(letter.token, name, call)
+            self._trust(machine, call)
+        public = machine.key_file.with_name(f"{machine.key_file.name}.pub").read_text().strip()
+        said = join.answer(name, user=machine.user, authorized_key=public)
+        signed = join.payload("answer", letter.text, said)
+        signature = ssh_signature.sign(signed, key=self.key, namespace=join.NAMESPACE)
+        return json.dumps({"answer": said, "signature": signature})
+
+    def _awaited(self, name: str, call: join.Call) -> Machine:
+        machine = next((machine for machine in self.machines if machine.name == name), None)
+        if machine is None:
+            raise join.Refused(404, f"{name} is not waited for: provision restore {name}")
+        if machine.address != call.address:
+            raise join.Refused(
+                403,
+                f"the inventory gives {name} the address {machine.address} by now, its token {call.address}: "
+                f"provision restore {name} --user-data DIR makes another",
+            )
+        return machine
+
+    def _trust(self, machine: Machine, call: join.Call) -> None:
+        path = machine.known_hosts.resolve()
+        known, mode = (path.read_text(), path.stat().st_mode & 0o777) if path.exists() else ("", 0o644)
+        write_file(path, with_host_keys(known, machine.address, call.host_keys), mode=mode)
+        if machine.name not in self.arrived:
             self.on_arrival(machine.name, call)
-            self.changed.notify_all()
-        return join.answer(call, names, user=machine.user, authorized_key=public)
+        self.arrived[machine.name] = call
+        self.changed.notify_all()
 
     def wait(self, timeout_seconds: float) -> None:
         """Waits until all have called.
@@ -110,9 +109,9 @@ class RestoredSite:
     members: Members
 
     @property
-    def calls(self) -> CallRecord:
-        """Who has called and is no node yet, beside the site's secrets."""
-        return CallRecord(path=self.secrets / "arrived.json")
+    def tokens(self) -> Tokens:
+        """Who may call, and who has called and is no node yet."""
+        return Tokens(folder=self.secrets)
 
 
 def make_nodes(
@@ -132,7 +131,7 @@ def make_nodes(
         pending = node_record.pending(records(site.secrets), members.names)
         last = None if are_all(names, members) else new_pairs_step(names, members, pending)
         run_all(site.inventory, [last] if last else [], environment, reporter)
-        site.calls.remove(names)
+        site.tokens.finish(names)
     return pending
 
 

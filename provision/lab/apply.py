@@ -107,14 +107,16 @@ def _run_all(commands: Iterable[shape.Argv]) -> None:
 
 
 def make_files(lab: Lab, node: LabNode) -> None:
-    """Gives a node a layer with the lab's key and seed, and its disk. It appears complete or not at all."""
+    """Gives a node a layer with the lab's key and its user data, and its disk: complete or not at all."""
     partial = node.folder.with_name(f"{node.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for name, mode in (("", 0o755), ("work", 0o755), ("upper", 0o755), ("upper/root", 0o700)):
         (partial / name).mkdir(parents=True)
         (partial / name).chmod(mode)
-    if lab.seed.is_dir():
-        shutil.copytree(lab.seed, partial / "upper", dirs_exist_ok=True)
+    told = lab.user_data / f"{node.name}.json"
+    if told.is_file():
+        place = partial / "upper/var/lib/cloud/instance/user-data.txt"
+        record.write_file(place, told.read_text(), mode=0o600)
     keys = partial / "upper" / "root" / ".ssh"
     keys.mkdir(mode=0o700)
     record.write_file(keys / "authorized_keys", lab.ssh_key.with_suffix(".pub").read_text(), mode=0o600)
@@ -215,8 +217,16 @@ def delete_node(node: LabNode) -> None:
 
 
 def forget_trust(lab: Lab) -> None:
-    """Removes the key and the ledger of host keys that site.yml keeps: the lab vouches for the new ones."""
-    shutil.rmtree(lab.folder / "secrets", ignore_errors=True)
+    """Removes the key and the ledger of host keys that site.yml keeps: the lab vouches for the new ones.
+
+    With what machines made from images join stays: it is for machines to come.
+    """
+    secrets = lab.folder / "secrets"
+    for path in secrets.glob("*"):
+        if not path.name.startswith("join_"):
+            path.unlink()
+    with suppress(OSError):  # there is none, or it is not empty
+        secrets.rmdir()
 
 
 def reshape(node: LabNode, *, pid: int, wanted: shape.Shape) -> None:

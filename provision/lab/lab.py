@@ -113,6 +113,14 @@ def up(lab: Lab, *, mirror: Path, report: Report) -> None:
     apply.apply_up(lab, plan_for_up(lab), mirror=mirror, report=report)
 
 
+def up_network(lab: Lab, *, mirror: Path, report: Report) -> None:
+    """Makes the network alone: then something can listen at its gateway before the nodes boot."""
+    _refuse_overlap(lab)
+    record.save(lab)
+    steps = [step for step in plan_for_up(lab) if step.action is plan.Action.make_bridge]
+    apply.apply_up(lab, steps, mirror=mirror, report=report)
+
+
 def _refuse_overlap(lab: Lab) -> None:
     links = observe.overlapping_links(lab)
     if links:

@@ -102,9 +102,9 @@ class Lab:
         return self.folder / "lab.json"
 
     @property
-    def seed(self) -> Path:
-        """Files that every new node finds on its disk, as a cloud's user data."""
-        return self.folder / "seed"
+    def user_data(self) -> Path:
+        """What new nodes find on their disks as a cloud leaves it there: NODE.json, where there is one."""
+        return self.folder / "user_data"
 
     @property
     def inventory(self) -> Path:

@@ -18,7 +18,6 @@ from pathlib import Path
 from tests.bench.bench_provisioning import BIN, LABS, command
 
 NOTHING, RESTORED = "bnothing", "brestore"
-CONTROLLER = "10.77.216.1:8765"
 SUBNETS = {NOTHING: "10.77.215.0/24", RESTORED: "10.77.216.0/24"}
 
 
@@ -49,7 +48,7 @@ def from_nothing() -> float:
 
 def bake(output: Path) -> float:
     started = time.monotonic()
-    words = ("-i", LABS / NOTHING / "inventory", "--output", output, "--controller", CONTROLLER)
+    words = ("-i", LABS / NOTHING / "inventory", "--output", output)
     command(BIN / "provision", "image", "bake", "te1", *words)
     return time.monotonic() - started
 
@@ -66,6 +65,8 @@ def site_with(secrets: Path) -> Path:
 def restored(site: Path, *nodes: str) -> float:
     """Nobody does anything after power-on: the controller waits since before, and the machines call."""
     command(BIN / "provision", "lab", "power", "off", *nodes, "--name", RESTORED)
+    told = ("--user-data", LABS / RESTORED / "user_data")
+    command(BIN / "provision", "restore", "-i", site, *nodes, *told)
     words = [BIN / "provision", "restore", "-i", site, *nodes]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as waiting:
         assert waiting.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from provision.commands.folders import user_cache
 from provision.commands.rehearse import first_boot, renew
 from provision.edges.join_server import listening
 from provision.fleet.image_files import Unpacked, read_manifest, scan, unpack
+from provision.fleet.join_tokens import Tokens
 from provision.fleet.restore import Arrivals
+from provision.fleet.user_data import write_user_data
 from provision.lab import apply, disks
 from provision.lab.disks import Kind
 from provision.lab.layout import folder_of
 from provision.lab.record import load
-from tests.lab.conftest import LabUnderTest, provision
+from tests.lab.conftest import LabUnderTest, changed, playbook, provision
 
 STATE = "/var/lib/clusterwright/first_boot.json"
 PROGRAM = "/usr/local/lib/clusterwright/first_boot.py"
@@ -55,6 +58,45 @@ def test_a_node_that_was_baked_is_the_node_that_it_was(baked: Path, converged_la
     assert set(image["layers"]) == {"system.tar.zst", "data.raw.zst"}
     assert converged_lab.out("te1", "grep -c clusterwright/image /proc/self/mountinfo; true") == "0"
     converged_lab.run("te1", "touch /data/thawed && rm /data/thawed")
+
+
+def test_an_image_holds_the_controllers_public_key_and_no_secret(
+    unpacked: Unpacked, converged_lab: LabUnderTest
+) -> None:
+    """Nor does the node that it was made of."""
+    told = json.loads((unpacked.root / "etc/clusterwright/join.json").read_text())
+    public = key_of(converged_lab).with_name("join_key.pub").read_text().strip()
+
+    assert told == {"controller_key": public}
+    assert converged_lab.out_of_all("ls /etc/clusterwright/join.json 2>/dev/null; true") == [""] * 4
+
+
+SECRETS = {
+    "/etc/clusterwright/join.json": '{"controller": "10.0.0.1:8765", "secret": "of all machines"}',
+    "/run/clusterwright/join.json": '{"controller": "10.0.0.1:8765", "token": "a.b", "machines": ["te2"]}',
+}
+
+
+def test_secrets_with_which_machines_joined_are_taken_away_and_what_is_not_ours_stays(
+    converged_lab: LabUnderTest,
+) -> None:
+    """An earlier version left one that was the same on all machines, and in the image."""
+    words = ("--tags", "runtime", "--limit", "te2,localhost")
+    theirs = "/var/lib/cloud/instance/user-data.txt"
+    converged_lab.run("te2", f"mkdir -p /run/clusterwright {Path(theirs).parent}")
+    for path, text in {**SECRETS, theirs: '{"secret": "theirs"}'}.items():
+        converged_lab.run("te2", f"echo '{text}' >{path}")
+    look = f"ls {' '.join(SECRETS)} {theirs} 2>/dev/null; true"
+
+    playbook(converged_lab, *words, "--check")
+    checked = converged_lab.out("te2", look)
+    playbook(converged_lab, *words)
+    after = converged_lab.out("te2", look)
+    converged_lab.run("te2", f"rm {theirs}")
+
+    assert checked.splitlines() == [*SECRETS, theirs]
+    assert after == theirs
+    assert changed(playbook(converged_lab, *words)) == {"te2": 0}
 
 
 @pytest.fixture(scope="module")
@@ -189,20 +231,25 @@ def test_a_full_disk_is_mounted_and_said_to_be_full(clone: LabUnderTest, tmp_pat
 
 
 @pytest.mark.parametrize("step", ["e2fsck", "tune2fs", "mount", "resize2fs", "hostname"])
-def test_a_first_boot_that_is_cut_off_at_a_step_begins_again(clone: LabUnderTest, step: str) -> None:
+def test_a_first_boot_that_is_cut_off_at_a_step_begins_again(
+    clone: LabUnderTest, converged_lab: LabUnderTest, step: str, tmp_path: Path
+) -> None:
     """Killed by what it starts for this step, it leaves what a cut of power there would leave."""
     clone.run("te1", "systemctl stop clusterwright-first-boot; umount -q /data; : >/etc/fstab")
     clone.run("te1", "e2fsck -fp /dev/vdb; resize2fs /dev/vdb 12G")  # smaller than its disk, as at first
     clone.run("te1", f"mkdir -p /run/clusterwright /run/cut; rm -f /run/cut/* {STATE}")
     clone.run("te1", f"printf '#!/bin/sh\\nkill -9 $PPID\\n' >/run/cut/{step}; chmod +x /run/cut/{step}")
-    arrivals = Arrivals(machines_of(clone.lab), lambda *_: None)
-
-    with listening(clone.lab.gateway, 0, secret="shared", on_call=arrivals.on_call) as port:
-        told = json.dumps({"controller": f"{clone.lab.gateway}:{port}", "secret": "shared"})
-        clone.run("te1", f"echo '{told}' >/run/clusterwright/join.json")
+    machines, tokens = machines_of(clone.lab), Tokens(folder=clone.lab.folder / "secrets")
+    arrivals = Arrivals(machines, tokens, key_of(converged_lab).with_name("join_key"), lambda *_: None)
+    expected, gateway = [machine.address for machine in machines], clone.lab.gateway
+    with listening(gateway, 0, expected=expected, on_call=arrivals.on_call, report=print) as port:
+        told, expires = f"{gateway}:{port}", time.time() + 600
+        write_user_data(tmp_path, machines, tokens, controller=told, shared=False, expires=expires)
+        clone.run("te1", f"echo '{(tmp_path / 'te1.json').read_text()}' >/run/clusterwright/join.json")
         cut = clone.run("te1", f"PATH=/run/cut:$PATH python3 {PROGRAM}; echo ended $?")
         whole = clone.run("te1", f"python3 {PROGRAM}; cat {STATE}; hostname")
 
+    assert clone.out("te1", "ls /run/clusterwright; grep -c token /etc/clusterwright/join.json; true") == "0"
     assert cut.stdout.endswith("ended 137\n")  # SIGKILL
     assert "data: mounted /dev/vdb" in whole.stdout
     assert '"name": "te1"' in whole.stdout

@@ -77,21 +77,66 @@ def test_nothing_is_written_where_not_exactly_one_disk_is_ours(
     assert program.mount_data(IMAGE).startswith(said)
 
 
-def test_user_data_speaks_before_the_image(
-    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def told(program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, Path]:
+    """Where user data and what the image says lie."""
     user, image = tmp_path / "user-data.txt", tmp_path / "join.json"
+    monkeypatch.setattr(program, "JOIN", str(image))
     monkeypatch.setattr(program, "USER_DATA", (str(user), str(image)))
-    nothing = program.controller()
-    image.write_text('{"controller": "10.0.0.1:8765", "secret": "a"}')
-    from_image = program.controller()
-    user.write_text("#cloud-config\npackages: []\n")
-    other_user_data = program.controller()
-    user.write_text('{"controller": "10.0.0.2:8765", "secret": "b"}')
+    return user, image
 
-    assert nothing == {}
-    assert from_image["controller"] == other_user_data["controller"] == "10.0.0.1:8765"
-    assert program.controller()["controller"] == "10.0.0.2:8765"
+
+def test_user_data_speaks_before_the_image(program: ModuleType, told: tuple[Path, Path]) -> None:
+    user, image = told
+    image.write_text('{"controller": "10.0.0.1:8765", "controller_key": "k"}')
+    without_a_token = program.told()
+    user.write_text("#cloud-config\npackages: []\n")
+    other_user_data = program.told()
+    user.write_text('{"token": "i.s"}')
+    its_token = program.told()
+    user.write_text('{"controller": "10.0.0.2:8765", "token": "i.s"}')
+
+    assert without_a_token == other_user_data == {}
+    assert its_token == {"controller": "10.0.0.1:8765", "token": "i.s", "controller_key": "k"}
+    assert program.told()["controller"] == "10.0.0.2:8765"
+
+
+def test_a_secret_of_an_earlier_version_is_not_shown_to_anybody(
+    program: ModuleType, told: tuple[Path, Path]
+) -> None:
+    told[0].write_text('{"controller": "10.0.0.1:8765", "secret": "of all"}')
+
+    assert program.told() == {}
+    assert "earlier version" in program.nothing_told()
+
+
+def test_a_token_that_was_used_is_on_no_disk_and_what_is_not_ours_stays(
+    program: ModuleType, told: tuple[Path, Path]
+) -> None:
+    user, image = told
+    user.write_text('{"controller": "a:1", "token": "i.s"}')
+    image.write_text('{"controller": "a:1", "controller_key": "k", "token": "i.s", "machines": []}')
+    program.forget_token()
+
+    assert not user.exists()
+    assert program.json_of(str(image)) == {"controller": "a:1", "controller_key": "k"}
+    user.write_text("#cloud-config\n")
+    program.forget_token()
+    assert user.exists()
+
+
+def test_a_boot_that_was_cut_off_after_it_had_its_name_still_forgets_its_token(
+    program: ModuleType, told: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told[0].write_text('{"controller": "a:1", "token": "i.s"}')
+    monkeypatch.setattr(program, "CONFIG", str(tmp_path))
+    monkeypatch.setattr(program, "STATE", str(tmp_path / "state.json"))
+    monkeypatch.setattr(program, "machine", lambda: "one")
+    (tmp_path / "image.json").write_text('{"image": {"id": "i"}}')
+    (tmp_path / "state.json").write_text('{"machine": "one", "name": "te1"}')
+
+    assert program.main() == 0
+    assert not told[0].exists()
 
 
 def test_what_another_machine_noted_counts_for_nothing(

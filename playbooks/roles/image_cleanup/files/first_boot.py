@@ -10,10 +10,12 @@ import contextlib
 import glob
 import hashlib
 import hmac
+import http.client
 import json
 import os
 import pwd
 import re
+import secrets
 import shutil
 import socket
 import stat
@@ -21,15 +23,21 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 
 CONFIG = "/etc/clusterwright"
 STATE = "/var/lib/clusterwright/first_boot.json"
-# Where a cloud leaves what its user said to this machine; a file of the image says the same.
-USER_DATA = ("/var/lib/cloud/instance/user-data.txt", "/run/clusterwright/join.json", CONFIG + "/join.json")
+# Of the image: the controller's public key and address; by explicit choice a token that its machines share.
+JOIN = CONFIG + "/join.json"
+# Where a cloud leaves what its user said to this machine.
+USER_DATA = ("/var/lib/cloud/instance/user-data.txt", "/run/clusterwright/join.json", JOIN)
+PUBLIC = ("controller", "controller_key")
+NAMESPACE, PATH = "clusterwright-join-answer", "/join"
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd)")
 ASK_SECONDS = 5.0
+ANSWER_BYTES = 1 << 16
+MOST_SAID = 500
+# What a controller, or whoever is in its place, can make of an answer.
+UNUSABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException)
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -178,31 +186,89 @@ def usage(mount_path: str) -> str:
     return f"mounted {source}, {space.total / 2**30:.1f} GiB{full}"
 
 
-def controller() -> dict:
-    """Address and secret of the controller, from what this machine was told first."""
+def told() -> dict:
+    """Where the controller is and which token this machine shows it, from what it was told first.
+
+    The key that the controller's answers are signed with comes from the image alone.
+    """
+    image = json_of(JOIN)
     for path in USER_DATA:
-        found = json_of(path)
-        if {"controller", "secret"} <= set(found):
-            return found
+        found = {"controller": image.get("controller"), **json_of(path)}
+        if "token" in found and all(isinstance(found[name], str) for name in ("controller", "token")):
+            return {**found, "controller_key": str(image.get("controller_key", ""))}
     return {}
 
 
-def signature(secret: str, text: str) -> str:
-    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-
-
-def ask(address: str, path: str, body: str, secret: str) -> dict:
-    request = urllib.request.Request(
-        f"http://{address}{path}", data=body.encode(), headers={"X-Signature": signature(secret, body)}
+def nothing_told() -> str:
+    if any("secret" in json_of(path) for path in USER_DATA):
+        return (
+            "a secret is what an earlier version was told; provision restore --user-data writes what counts"
+        )
+    return (
+        "no controller, or no token for it, is known; run restore.yml there, or give this machine user data"
     )
-    with urllib.request.urlopen(request, timeout=ASK_SECONDS) as answer:
-        text = answer.read().decode()
-        if not hmac.compare_digest(answer.headers.get("X-Signature", ""), signature(secret, body + text)):
-            raise ValueError("the answer is not signed by our controller")
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("the answer is no answer")
-    return found
+
+
+def forget_token() -> None:
+    """A token counts once; what else the image says may stay."""
+    for path in USER_DATA:
+        found = json_of(path)
+        if "token" in found and "controller_key" in found:
+            write(path, json.dumps({name: found[name] for name in found if name in PUBLIC}) + "\n")
+        elif {"controller", "token"} <= set(found):
+            os.unlink(path)
+
+
+def payload(direction: str, text: str, answer: str = "") -> str:
+    """What is signed, as the controller forms it (provision/core/join.py)."""
+    return json.dumps({"direction": direction, "path": PATH, "call": text, "answer": answer}, sort_keys=True)
+
+
+def mac(secret: str, text: str) -> str:
+    return hmac.new(secret.encode(), payload("call", text).encode(), hashlib.sha256).hexdigest()
+
+
+def is_signed(key: str, text: str, signature: str) -> bool:
+    """Whether the controller, whose public key the image holds, signed this text."""
+    with tempfile.TemporaryDirectory() as place:
+        allowed, given = os.path.join(place, "allowed"), os.path.join(place, "signature")
+        write(allowed, f"controller {key}\n")
+        write(given, signature)
+        words = [
+            "ssh-keygen",
+            "-Y",
+            "verify",
+            "-f",
+            allowed,
+            "-I",
+            "controller",
+            "-n",
+            NAMESPACE,
+            "-s",
+            given,
+        ]
+        verified = subprocess.run(
+            words, input=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, check=False
+        )
+    return bool(key) and verified.returncode == 0
+
+
+def ask(address: str, body: str, *, token: str, key: str) -> dict:
+    """The controller's answer to a call, once it is proven to be its answer to this one."""
+    name, _, secret = token.partition(".")
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=ASK_SECONDS)
+    try:
+        connection.request("POST", PATH, body.encode(), {"X-Token": name, "X-Signature": mac(secret, body)})
+        response = connection.getresponse()
+        if response.status != 200:
+            raise ValueError(f"{response.status} {response.reason}")
+        found = json.loads(response.read(ANSWER_BYTES).decode())
+    finally:
+        connection.close()
+    if not is_signed(key, payload("answer", body, found["answer"]), found["signature"]):
+        raise ValueError("the answer is not signed by our controller")
+    return json.loads(found["answer"])
 
 
 def own_address(controller_address: str) -> str:
@@ -218,18 +284,14 @@ def host_keys() -> list:
 
 def join(told: dict, image: dict) -> str:
     """Tells the controller address and host keys, and takes the name that it answers with."""
-    address, secret = told["controller"], told["secret"]
-    nonce = ask(address, "/nonce", "{}", secret)["nonce"]
     call = {
-        "nonce": nonce,
+        "nonce": secrets.token_hex(16),
         "image": image["id"],
         "machine": machine(),
-        "address": own_address(address),
+        "address": own_address(told["controller"]),
         "host_keys": host_keys(),
     }
-    answer = ask(address, "/join", json.dumps(call), secret)
-    if not answer.get("name"):
-        raise ValueError(answer.get("wait", "the controller has no name for this machine"))
+    answer = ask(told["controller"], json.dumps(call), token=told["token"], key=told["controller_key"])
     take(answer)
     return answer["name"]
 
@@ -284,23 +346,27 @@ def acting_as(user: str):
 
 def main() -> int:
     image = json_of(CONFIG + "/image.json").get("image", {})
-    if not image or (json_of(STATE).get("machine") == machine() and json_of(STATE).get("name")):
+    if not image:
+        return 0
+    if json_of(STATE).get("machine") == machine() and json_of(STATE).get("name"):
+        forget_token()
         return 0
     note(data=mount_data(image))
     said = ""
     while True:
-        told = controller()
-        if not told:
-            note(joined="no controller is known; run restore.yml there")
+        known = told()
+        if not known:
+            note(joined=nothing_told())
             return 0
         try:
-            name = join(told, image)
-            note(name=name, joined=f"{told['controller']} calls this machine {name}")
+            name = join(known, image)
+            note(name=name, joined=f"{known['controller']} calls this machine {name}")
+            forget_token()
             return 0
-        except (OSError, ValueError, KeyError) as error:
+        except UNUSABLE as error:
             if str(error) != said:
                 said = str(error)
-                note(joined=f"waits for {told['controller']}: {said}")
+                note(joined=f"waits for {known['controller']}: {said[:MOST_SAID]}")
         time.sleep(1.0)
 
 
