@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.conform import Malformed, members
 from runtime.flight.dump import Call
 from runtime.launch import frames
 from runtime.launch.blame import Reach
@@ -15,6 +14,7 @@ from runtime.launch.frames import Frame
 from runtime.launch.observe import Facts
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Files, Survey
+from runtime.untrusted.conform import Malformed, members
 
 # The largest that nodes of ours send are 64 KiB of output, every byte of which JSON may write as six.
 MOST_BYTES = 1 << 19

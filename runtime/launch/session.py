@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.conform import Malformed
 from runtime.launch import addresses, answers, frames
 from runtime.launch.argv import node_argv, ssh_argv
 from runtime.launch.frames import Frame
@@ -21,6 +20,7 @@ from runtime.launch.judge import ranks_of
 from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
 from runtime.launch.supervisor import Channel
+from runtime.untrusted.conform import Malformed
 
 TICK_SECONDS = 0.1
 # A node kills what it runs when its channel closes; one that cannot be reached does so by itself, later.

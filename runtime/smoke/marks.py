@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtime.conform import Malformed, Real, members
+from runtime.untrusted.conform import Malformed, Real, members
 
 _MARK = "::smoke "
 BEAT_SECONDS = 0.5

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from runtime.conform import conform
 from runtime.ladder.host import (
     Clock,
     Written,
@@ -25,6 +24,7 @@ from runtime.launch import supervisor, survey
 from runtime.launch.gpus import Gpus
 from runtime.launch.survey import Files, Survey
 from runtime.smoke.checks import CATALOGUE
+from runtime.untrusted.conform import conform
 
 NAMES = {"te1": "10.0.0.1", "te2": "10.0.0.2", "te3": "10.0.0.3", "te4": "10.0.0.4"}
 

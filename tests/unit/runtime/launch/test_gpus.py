@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.conform import conform
 from runtime.launch import gpus
 from runtime.launch.gpus import Gpu, Gpus, count_xids, look, parse
+from runtime.untrusted.conform import conform
 from tests.unit.runtime.launch.smi import card, smi
 
 LOG = """

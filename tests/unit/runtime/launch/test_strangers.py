@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from runtime.conform import Malformed
 from runtime.errors import NodesNotReady
 from runtime.launch import answers, frames
 from runtime.launch.follow import run
@@ -25,6 +24,7 @@ from runtime.launch.mesh import Listener
 from runtime.launch.preflight import check_nodes
 from runtime.launch.session import Session, open_session
 from runtime.launch.stream import Target
+from runtime.untrusted.conform import Malformed
 from tests.unit.runtime.launch.jobs import facts, job
 
 TOKEN = "0123456789abcdef"

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.conform import conform
 from runtime.launch import stream
 from runtime.launch.mtu import interface_mtu, largest_passing
 from runtime.launch.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
+from runtime.untrusted.conform import conform
 
 TOKEN = "0123456789abcdef"
 BOUNDS = Bounds(connect_seconds=0.5, latency_seconds=0.02, stream_seconds=0.2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime.conform import Malformed, Real, conform, members
+from runtime.untrusted.conform import Malformed, Real, conform, members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
