@@ -182,3 +182,18 @@ def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(by_hand: LabUnd
     (kept,) = by_hand.out("te2", f"ls -d {PREFIX}.before-*").split()
     assert by_hand.out("te2", f"cat {kept}/lib/python3.11/site-packages/flashy/__init__.py") == "answer = 42"
     assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
+
+
+def test_a_launcher_of_somebody_else_is_refused_and_renamed_only_when_asked(by_hand: LabUnderTest) -> None:
+    launcher = "/usr/local/bin/zerorun"
+    by_hand.run("te2", f"echo theirs >{launcher}")
+
+    refused = playbook(by_hand, "--tags", "runtime", check=False)
+
+    assert by_hand.out("te2", f"cat {launcher}") == "theirs"
+    assert failed(refused) == ["te2"]
+    playbook(by_hand, "--tags", "runtime", "-e", '{"runtime_rename_foreign": true}')
+    assert (
+        by_hand.out("te2", f"cat {launcher}.before-*; readlink {launcher}") == f"theirs\n{PREFIX}/bin/zerorun"
+    )
+    assert changed(playbook(by_hand, "--tags", "runtime")) == {"te1": 0, "te2": 0}
