@@ -13,7 +13,7 @@ ENVS = f"{MINICONDA}/envs"
 PREFIX = f"{ENVS}/llm"
 SITE_PACKAGES = f"{PREFIX}/lib/python3.11/site-packages"
 # Ends before it writes anything: what a build would have removed first is removed by then.
-NO_CONDA = ("-e", "conda_env_conda=/bin/false", "-e", "conda_env_space_gib=0.1")
+NO_CONDA = ("-e", '{"conda_env_conda": "/bin/false", "conda_env_space_gib": 0.1}')
 # By hand, as on a disk that comes from a snapshot of somebody's machine.
 SNAPSHOT = """
 mkfs.ext4 -q -L photos /dev/vdb && mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk && cd /mnt/disk
@@ -110,7 +110,7 @@ def test_a_miniconda_of_somebody_else_is_refused_and_renamed_only_when_asked(ado
     renamed = playbook(adopted, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
     (kept,) = adopted.out("te2", f"ls -d {MINICONDA}.before-*").split()
     assert f"is kept as {kept}" in said(renamed)
-    assert sorted(adopted.out("te2", f"{NOW} | grep {kept}").replace(kept, MINICONDA).splitlines()) == [
+    assert sorted(adopted.out("te2", NOW.replace("/data", kept)).replace(kept, MINICONDA).splitlines()) == [
         line for line in before.splitlines() if MINICONDA in line
     ]
     assert changed(playbook(adopted, "--tags", "miniconda")) == {"te1": 0, "te2": 0}
@@ -182,3 +182,18 @@ def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(by_hand: LabUnd
     (kept,) = by_hand.out("te2", f"ls -d {PREFIX}.before-*").split()
     assert by_hand.out("te2", f"cat {kept}/lib/python3.11/site-packages/flashy/__init__.py") == "answer = 42"
     assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
+
+
+def test_a_launcher_of_somebody_else_is_refused_and_renamed_only_when_asked(by_hand: LabUnderTest) -> None:
+    launcher = "/usr/local/bin/zerorun"
+    by_hand.run("te2", f"echo theirs >{launcher}")
+
+    refused = playbook(by_hand, "--tags", "runtime", check=False)
+
+    assert by_hand.out("te2", f"cat {launcher}") == "theirs"
+    assert failed(refused) == ["te2"]
+    playbook(by_hand, "--tags", "runtime", "-e", '{"runtime_rename_foreign": true}')
+    assert (
+        by_hand.out("te2", f"cat {launcher}.before-*; readlink {launcher}") == f"theirs\n{PREFIX}/bin/zerorun"
+    )
+    assert changed(playbook(by_hand, "--tags", "runtime")) == {"te1": 0, "te2": 0}
