@@ -1,4 +1,4 @@
-"""Whole weights are there when a script asks: on one rank, at any time, in stages 0 to 2."""
+"""Whole weights are there when a script asks: on one rank, at any time, in stages 0 to 2; stage 3 refuses."""
 
 from __future__ import annotations
 
@@ -228,3 +228,31 @@ def test_stage_3_says_what_to_call_and_one_rank_has_all(ranks: Ranks) -> None:
     for said in ranks(stage_3, 2, timeout_seconds=120):
         assert all("save_checkpoint" in text and "checkpoint export" in text for text in said), said
     assert ranks(stage_3, 1, timeout_seconds=120) == [["nothing"] * 3]
+
+
+def saved_after_evaluation(topology: Topology, folder: str) -> list[str]:
+    """What a checkpoint lacks that was saved while the module held whole parameters."""
+    group = runtime.init_distributed()
+    wrong = []
+    for stage in range(4):
+        engine = start(stage, bf16={"enabled": True}, gradient_accumulation_steps=1)
+        x = torch.arange(SIZE)
+        engine.backward(engine(x))
+        engine.step()
+        drop_gathered(engine.module)
+        masters = {n: p.full_tensor().clone() for n, p in engine.module.named_parameters()}
+        with torch.no_grad():
+            engine(x)
+        engine.save_checkpoint(f"{folder}/{stage}")
+        again = start(stage, bf16={"enabled": True}, gradient_accumulation_steps=1)
+        again.load_checkpoint(f"{folder}/{stage}")
+        loaded = {n: p.full_tensor() for n, p in again.module.named_parameters()}
+        wrong += [f"{stage} {n}" for n in masters if not torch.equal(masters[n], loaded[n])]
+        if len(again.optimizer.state) != len(engine.optimizer.state):
+            wrong.append(f"{stage}: states of {len(again.optimizer.state)} parameters")
+    shutdown(group)
+    return wrong
+
+
+def test_a_checkpoint_saved_after_an_evaluation_is_complete(ranks: Ranks, tmp_path: Path) -> None:
+    assert ranks(saved_after_evaluation, 2, str(tmp_path), timeout_seconds=240) == [[]] * 2

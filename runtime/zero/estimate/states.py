@@ -7,8 +7,8 @@ With Psi trained parameters over N ranks and c bytes in the compute type, Adam:
   stage 2  c Psi gathered + (4 + c + 8) Psi/N; with one micro-step in a step (4 + 4 + 8) Psi/N
   stage 3  root and two blocks gathered + (4 + 4 + 8) Psi/N
 
-Stage 2 keeps gradient shards in the compute type while they wait for other micro-steps. In the last backward
-they become fp32, block by block, while what is gathered is freed.
+Stage 2 keeps gradient shards in the compute type until its micro-steps are done. They become fp32 in the
+update, once what was gathered is freed. Stages 1 and 2 gather again after it, and hold that until the next.
 """
 
 from __future__ import annotations
