@@ -169,7 +169,9 @@ def load(system: System, job: dict[str, Any]) -> None:
     loaded = system.load(Path(job["root"]))
     found = system.weights()
     if dist.get_rank() == 0:
-        truths = {path.stem: torch.load(path) for path in sorted(Path(job["truths"]).iterdir())}
+        truths = {
+            path.stem: torch.load(path, weights_only=True) for path in sorted(Path(job["truths"]).iterdir())
+        }
         same = [name for name, truth in truths.items() if torch.equal(truth, found)]
         say("LOADED " + json.dumps({"loaded": loaded and Path(str(loaded)).name, "weights": same[:1]}))
 

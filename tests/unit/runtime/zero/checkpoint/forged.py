@@ -20,13 +20,25 @@ METADATA, MANIFEST = ".metadata", "manifest.json"
 SHARD = "__0_0.distcp"
 
 
-def written(root: Path, tag: str = "global_step1") -> Path:
+SOME = {"model.layer.weight": torch.arange(12.0).view(3, 4), "model.layer.bias": torch.ones(2)}
+STATE: dict[str, Any] = {
+    "tensors": {"model.count": torch.tensor([3, 4])},
+    "global_steps": 1,
+    "skipped_steps": 0,
+    "loss_scale": {},
+    "lr_scheduler": None,
+    "data": None,
+    "param_groups": [{}],
+    "client_state": {},
+}
+
+
+def written(root: Path, tag: str = "global_step1", tensors: Mapping[str, torch.Tensor] = SOME) -> Path:
     """A whole checkpoint of format 1, as torch's own saver lists its shards."""
     folder = root / tag
-    tensors = {"model.layer.weight": torch.arange(12.0).view(3, 4), "model.layer.bias": torch.ones(2)}
     with warnings.catch_warnings(action="ignore"):  # that there is no process group is the point
-        state_dict_saver.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=True)
-    torch.save({"tensors": {"model.count": torch.tensor([3, 4])}}, folder / "progress.pt")
+        state_dict_saver.save(dict(tensors), storage_writer=FileSystemWriter(folder), no_dist=True)
+    torch.save(STATE, folder / "progress.pt")
     sign(folder)
     (root / "latest").write_text(tag)
     return folder

@@ -1,4 +1,4 @@
-"""Forged checkpoints: each form is refused by name, runs nothing, touches nothing outside its folder."""
+"""Forged checkpoints: each form is refused by name, runs nothing, and touches nothing outside."""
 
 from __future__ import annotations
 
