@@ -18,6 +18,8 @@ THEIRS = "nft add table inet theirs && nft add chain inet theirs c"
 SERVE = "for port in 8888 40000; do systemd-run --quiet --unit=serve-$port python3 -m http.server $port; done"
 LISTENS = "until [ $(ss -ltn | grep -c -e :8888 -e :40000) = 2 ]; do sleep 0.1; done"
 
+OFF = ("--extra-vars", '{"job_firewall_enabled": false}')
+
 
 def fenced(lab: LabUnderTest, *words: str, check: bool = True) -> Finished:
     return playbook(lab, "--tags", "job_firewall", *words, check=check)
@@ -125,9 +127,9 @@ def test_a_table_of_that_name_that_is_somebody_s_is_refused(fenced_lab: LabUnder
 
 
 def test_switched_off_it_is_gone(fenced_lab: LabUnderTest) -> None:
-    fenced(fenced_lab, "--extra-vars", "job_firewall_enabled=false")
+    fenced(fenced_lab, *OFF)
     left = fenced_lab.out("te1", "nft list tables; ls /usr/local/lib/clusterwright /etc/systemd/system")
-    again = changed(fenced(fenced_lab, "--extra-vars", "job_firewall_enabled=false"))
+    again = changed(fenced(fenced_lab, *OFF))
     fenced(fenced_lab, *opened("40000"))
 
     assert "clusterwright" not in left
