@@ -54,7 +54,7 @@ ROWS = (
         pattern=r"client socket has (?:timed out|failed to connect)",
         cause="the meeting point is not reached: rank 0 never started, its name means another machine, "
         "or its port is filtered",
-        check="getent ahostsv4 MASTER_ADDR on each node; ss -ltn 'sport = :29500' on the first",
+        check="getent ahostsv4 MASTER_ADDR on each node; ss -ltn 'sport = :MASTER_PORT' on the first",
         fix="Use the first node's own name or address; open the port; read rank 0's log first.",
         source="pytorch #73656, #79388",
         checks=frozenset({"master address"}),

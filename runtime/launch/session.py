@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ from runtime.untrusted.conform import Malformed
 TICK_SECONDS = 0.1
 # A node kills what it runs when its channel closes; one that cannot be reached does so by itself, later.
 _CLOSE_SECONDS = 3.0
-# What may wait to be heard; a node that says more is made to wait itself, by its full pipe.
+# Lines of one node that may wait to be heard.
 _MOST_WAITING = 16
 _MOST_ERRORS, _MOST_ERROR_LETTERS = 200, 2000
 # EX_PROTOCOL of sysexits.h.
@@ -68,7 +68,8 @@ class Session:
         self.token = secrets.token_hex(16)
         self.interrupts: list[int] = []
         self._ssh_config = ssh_config
-        self._events: queue.Queue[_Event] = queue.Queue(_MOST_WAITING)
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._room = {node.host.name: threading.Semaphore(_MOST_WAITING) for node in job.nodes}
         self._closing = threading.Event()
         self._pinged_at = 0.0
         self._ranks = ranks_of(job)
@@ -89,14 +90,13 @@ class Session:
         return Line(host=host.name, channel=channel, heard_at=time.monotonic())
 
     def _put(self, host: str, kind: str) -> Callable[[Any], None]:
-        """Waits while the queue is full, so that its pipe holds a node up that says more than is heard."""
+        """Waits while much of the node is unheard, so that a node which says more is held up by its pipe."""
 
         def put(value: Any) -> None:
-            waits = True
-            while waits and not self._closing.is_set():
-                with suppress(queue.Full):
-                    self._events.put(_Event(host, kind, value), timeout=TICK_SECONDS)
-                    waits = False
+            while kind != "end" and not self._room[host].acquire(timeout=TICK_SECONDS):
+                if self._closing.is_set():
+                    return
+            self._events.put(_Event(host, kind, value))
 
         return put
 
@@ -208,7 +208,9 @@ class Session:
         line = self.lines[event.host]
         if event.kind == "end":
             line.status = event.value
-        elif not line.fault:
+            return
+        self._room[event.host].release()
+        if not line.fault:
             line.heard_at = time.monotonic()
             frame = self._frame(line, event)
             if frame is not None:

@@ -126,6 +126,8 @@ RULES = [
         exists,
         REMOVE,
     ),
+    ("cluster", r"usr/local/lib/clusterwright/job_firewall(_nodes)?\.nft", exists, REMOVE),
+    ("cluster", r"etc/systemd/system/(.*/)?clusterwright-job-firewall\.service", exists, REMOVE),
     ("cluster", r"var/lib/clusterwright/first_boot\.json", exists, REMOVE),
     ("log", r"var/log/.*", anything, REMOVE),
     ("seed", r"var/lib/systemd/(random-seed|credential\.secret)|var/lib/chrony/.+", exists, REMOVE),

@@ -263,3 +263,11 @@ def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(tmp_path
 
     assert not outcome.ok
     assert "'failing' for 9, which is not there" in outcome.nodes["127.0.0.1"].found
+
+
+def test_many_nodes_whose_program_is_not_there_do_not_hold_the_launcher_up() -> None:
+    hosts = tuple(Host(name=f"127.0.0.{number}", slots=1) for number in range(1, 41))
+    with open_session(job(hosts=hosts, python="/nowhere/python")) as session:
+        session.hear(20)
+
+        assert [line.status for line in session.lines.values()] == [127] * 40
