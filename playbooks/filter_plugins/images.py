@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provision.core import image_manifest
+from provision.core import image_manifest, programs
 
 
 class FilterModule:
@@ -14,4 +14,5 @@ class FilterModule:
             "image_finding": image_manifest.finding,
             "image_payload": image_manifest.payload,
             "sealed_image": image_manifest.sealed,
+            "with_module": programs.with_module,
         }

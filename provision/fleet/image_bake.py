@@ -12,7 +12,15 @@ from typing import Any
 
 from provision.core import image_manifest
 from provision.edges import ssh
-from provision.fleet.image_files import DATA, PROGRAMS, SYSTEM, sign_and_write, write_layer
+from provision.fleet.image_files import (
+    DATA,
+    PROGRAMS,
+    SYSTEM,
+    secret_kinds,
+    sign_and_write,
+    tree_program,
+    write_layer,
+)
 from provision.model import Machine
 
 _ROOT = "/run/clusterwright/image/root"
@@ -41,7 +49,7 @@ def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dic
     """
     text = ssh.run(machine, ("cat", _IMAGE), timeout_seconds=60).stdout
     image, _ = image_manifest.parse(text, where=f"{machine.name}:{_IMAGE}")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     system = ssh.download(machine, _TAR, timeout_seconds=_SILENCE_SECONDS, accepted=(0, 1))  # 1: a file grew
     send = ("python3", "-c", (PROGRAMS / "send_disk.py").read_text(), image["data_path"])
     data = whole(ssh.download(machine, send, timeout_seconds=_SILENCE_SECONDS))
@@ -56,10 +64,20 @@ def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dic
 
 def preview(machine: Machine) -> list[dict[str, Any]]:
     """What image_tree.py finds on a node as it is: rule, path, found, and whether image.yml mends it."""
-    program = (PROGRAMS / "image_tree.py").read_text()
     looked = ssh.run(
         machine,
-        ("python3", "-c", program, "scan", "--root", "/", "--data", _DATA),
+        (
+            "python3",
+            "-c",
+            tree_program(),
+            "scan",
+            "--root",
+            "/",
+            "--data",
+            _DATA,
+            "--secrets",
+            secret_kinds(),
+        ),
         timeout_seconds=_SILENCE_SECONDS,
         check=False,
     )

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 import zstandard
 
 from provision.core import image_manifest
+from provision.core.programs import with_module
 from provision.edges import process, ssh_signature
 from provision.edges.files import write_file
 from provision.errors import BadInput, CommandFailed
@@ -24,12 +26,13 @@ SYSTEM, DATA, MANIFEST = "system.tar.zst", "data.raw.zst", "manifest.json"
 _ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
 PROGRAMS = _ROLES / "image_cleanup" / "files"
 _DIGEST = _ROLES / "conda_env" / "files" / "environment_digest.py"
+_SECRETS = PROGRAMS / "secrets.yml"
 _UNPACK_SECONDS = 1800.0
 # In a mount namespace of its own, so that nothing stays mounted.
 _LOOK = """set -eu
 mount --options loop,ro,noload -- "$1" "$2"
 shift
-exec "$2" "$3" scan --root "$4" --data "$1" --digest-script "$5"
+exec "$2" "$3" scan --root "$4" --data "$1" --digest-script "$5" --secrets "$6"
 """
 
 
@@ -42,11 +45,23 @@ class Layer:
     unpacked_bytes: int
 
 
+def secret_kinds() -> str:
+    """What image_tree.py looks for, as its option takes it."""
+    return json.dumps(yaml.safe_load(_SECRETS.read_text()))
+
+
+def tree_program() -> str:
+    """image_tree.py with its module, as one text for a node's own Python."""
+    program, module = ((PROGRAMS / name).read_text() for name in ("image_tree.py", "image_secrets.py"))
+    return with_module(program, "image_secrets", module)
+
+
 def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Layer:
-    """Compresses what comes into `path`, which appears when it is complete."""
+    """Compresses what comes into `path`, which appears when it is complete; nobody else can read it."""
     partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
     unpacked = 0
-    with partial.open("wb") as file:
+    with open(partial, "xb", opener=_for_its_owner) as file:
         with zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False) as packed:
             for chunk in chunks:
                 packed.write(chunk)
@@ -56,6 +71,10 @@ def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], N
         os.fsync(file.fileno())
     partial.rename(path)
     return Layer(sha256=sha256_of(path), bytes=path.stat().st_size, unpacked_bytes=unpacked)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def sha256_of(path: Path) -> str:
@@ -124,6 +143,7 @@ def unpack(folder: Path, image: Mapping[str, Any], cache: Path) -> Unpacked:
     """Unpacks both layers into `cache`, once for each content; whoever holds the folder clears it."""
     place = cache / "images" / image_manifest.content_of(image)
     done = Unpacked(root=place / "root", data=place / "data.raw")
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not done.root.exists():
         partial = place / "root.partial"
         process.run(("rm", "-rf", partial), timeout_seconds=_UNPACK_SECONDS)
@@ -150,7 +170,7 @@ def scan(unpacked: Unpacked) -> list[str]:
         looked = process.run(
             (
                 *("unshare", "--mount", "--", "sh", "-c", _LOOK, "look", unpacked.data, place),
-                *(sys.executable, PROGRAMS / "image_tree.py", unpacked.root, _DIGEST),
+                *(sys.executable, PROGRAMS / "image_tree.py", unpacked.root, _DIGEST, secret_kinds()),
             ),
             timeout_seconds=_UNPACK_SECONDS,
             check=False,

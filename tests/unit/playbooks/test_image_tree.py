@@ -13,19 +13,23 @@ from typing import Any
 import pytest
 import yaml
 
+from provision.fleet.image_files import secret_kinds, tree_program
+
 ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "playbooks" / "roles"
+SECRETS = ("--secrets", secret_kinds())
 SCRIPT = ROLES / "image_cleanup" / "files" / "image_tree.py"
 DIGEST = ROLES / "conda_env" / "files" / "environment_digest.py"
 CASES = ROOT / "tests" / "cases" / "image"
 SPOILT: dict[str, dict[str, Any]] = yaml.safe_load((CASES / "spoilt.yml").read_text())
+SECRET_CASES: dict[str, dict[str, Any]] = yaml.safe_load((CASES / "secrets.yml").read_text())
 CLEAN: dict[str, str] = yaml.safe_load((CASES / "clean.yml").read_text())["files"]
 
 
 class Tree:
     """A system disk and a data disk."""
 
-    def __init__(self, folder: Path, files: dict[str, str], image: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, files: dict[str, str], image: dict[str, Any] | None = None) -> None:
         self.root, self.data = folder / "root", folder / "data disk"
         (self.root / "data").mkdir(parents=True)
         self.data.mkdir()
@@ -40,7 +44,8 @@ class Tree:
 
     def run(self, action: str, *words: str | Path) -> Any:
         finished = subprocess.run(
-            [sys.executable, "-I", SCRIPT, action, "--root", self.root, "--data", self.data, *words],
+            [sys.executable, "-I", "-", action, "--root", self.root, "--data", self.data, *SECRETS, *words],
+            input=tree_program(),
             capture_output=True,
             text=True,
             check=False,
@@ -90,8 +95,11 @@ def test_what_an_image_may_hold_is_not_named_and_not_touched(tmp_path: Path) -> 
 
 def test_every_rule_has_a_case_that_breaks_it() -> None:
     rules = set(re.findall(r'^    \(\s*"([a-z-]+)",', SCRIPT.read_text(), re.MULTILINE))
+    table = json.loads(secret_kinds())
+    rules |= {one["kind"] for part in table.values() for one in part} | {"set-secret", "swap"}
 
-    assert {case["finding"][0] for case in SPOILT.values()} == rules
+    broken = {case["finding"][0] for case in SPOILT.values()}
+    assert broken | {case["kind"] for case in SECRET_CASES.values()} == rules
 
 
 def test_what_makes_the_machine_itself_is_kept_and_an_older_archive_is_not_replaced(tmp_path: Path) -> None:
@@ -153,3 +161,76 @@ def test_another_environment_than_the_manifests_is_named(tmp_path: Path) -> None
     (found,) = tree.run("scan", "--digest-script", DIGEST)
 
     assert "the manifest says 0123456789ab" in found["found"]
+
+
+BYTES = {
+    "@SWAP@": bytes(4086) + b"SWAPSPACE2",
+    "@CORE@": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00" + bytes(100),
+    "@UTF16@": "token hf_abcdefghijklmnopqrstuvwxyzABCDEF\r\n".encode("utf-16"),
+}
+
+
+def planted(folder: Path) -> Tree:
+    """A tree with every secret in its place."""
+    tree = Tree(folder, {**CLEAN, **{case["path"]: "" for case in SECRET_CASES.values()}})
+    for case in SECRET_CASES.values():
+        tree.place(case["path"]).write_bytes(BYTES.get(case["text"]) or case["text"].encode())
+    return tree
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = planted(tmp_path_factory.mktemp("planted")).run("scan")
+    return found
+
+
+@pytest.mark.parametrize("name", SECRET_CASES)
+def test_a_secret_is_found_wherever_it_lies(name: str, found: list[dict[str, Any]]) -> None:
+    case = SECRET_CASES[name]
+
+    of_path = {one["rule"]: one["mended"] for one in found if one["path"] == case["path"]}
+
+    assert case["kind"] in of_path
+    assert set(of_path.values()) == {case["mended"]}
+
+
+def test_nothing_but_the_secrets_is_found_and_none_is_told(found: list[dict[str, Any]]) -> None:
+    told = json.dumps(found)
+
+    assert {one["path"] for one in found} == {case["path"] for case in SECRET_CASES.values()}
+    assert [text for text in ("a8Kq2Zx9", "hunter2", "s3cret", "glpat-", "hf_abc") if text in told] == []
+
+
+def test_cleaning_takes_what_is_known_and_leaves_the_rest_to_a_person(tmp_path: Path) -> None:
+    tree = planted(tmp_path)
+
+    tree.run("clean", "--keep", tmp_path / "kept.tar")
+
+    left = {case["path"] for case in SECRET_CASES.values() if tree.place(case["path"]).exists()}
+    assert left == {case["path"] for case in SECRET_CASES.values() if not case["mended"]}
+
+
+def test_what_the_image_may_hold_by_name_is_left_alone(tmp_path: Path) -> None:
+    files = dict.fromkeys(("etc/ssl/demo.pem", "srv/a/b", "srv/ab"), "-----BEGIN PRIVATE KEY-----\nMIIE\n")
+    tree = Tree(tmp_path, files, {"allowed": ["/etc/ssl/demo.pem", "srv/a"]})
+
+    assert [one["path"] for one in tree.run("scan")] == ["srv/ab"]
+
+
+def test_a_secret_at_either_end_of_a_large_file_is_found(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, {"data/first.txt": "", "data/last.txt": ""})
+    filling, token = b"word word\n" * (1 << 23), b"hf_abcdefghijklmnopqrstuvwxyzABCDEF\n"
+    tree.place("data/first.txt").write_bytes(token + filling)
+    tree.place("data/last.txt").write_bytes(filling + token)
+
+    assert [one["path"] for one in tree.run("scan")] == ["data/first.txt", "data/last.txt"]
+
+
+def test_cleaning_follows_no_link_that_takes_a_files_place(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, {"etc/passwd": "root:x:0:0\n", "home/ann/.ssh/x": ""})
+    tree.place("home/ann/.ssh/authorized_keys").symlink_to(tree.place("etc/passwd"))
+    tree.place("home/ann/.aws").symlink_to(tree.place("etc"))
+
+    tree.run("clean")
+
+    assert tree.files()["etc/passwd"] == "root:x:0:0\n"

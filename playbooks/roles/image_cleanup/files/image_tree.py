@@ -1,11 +1,11 @@
-"""What of one machine must not go into an image of it: finds it, and takes it away.
+"""What of one machine, and what is secret, must not go into an image of it: finds it, and takes it away.
 
-    image_tree.py scan  --root R --data D    lists as JSON what was found; status 1 if there is anything
-    image_tree.py clean --root R --data D    mends what has a safe mending, lists it, keeps a copy in --keep
+    image_tree.py scan  --root R --data D --secrets S    lists as JSON what it finds; status 1 if anything
+    image_tree.py clean --root R --data D --secrets S    mends what is safe to mend; a copy goes into --keep
 
-R is the tree of a system disk, D that of the data disk ("" for none). One table of rules serves both. Nothing
-below usr and miniconda3 is read: packages bring sample keys of their own, and digests vouch for environments.
-Standard library only: it runs with whichever Python a node has.
+R is the tree of a system disk, D that of the data disk ("" for none), S secrets.yml as JSON. Not read are
+files that a package's record names (dpkg, conda, wheels; a digest vouches for environments); of binary files
+their path alone counts. Standard library only: it runs with whichever Python a node has.
 """
 
 from __future__ import annotations
@@ -14,22 +14,19 @@ import argparse
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
+from contextlib import contextmanager, suppress
+
+from image_secrets import Claims, a_setting, content_findings, read, take_in_contents
 
 HOMES = r"(root|home/[^/]+|data|data/home/[^/]+)"
-LEFT_OUT = {"boot", "dev", "lost+found", "proc", "run", "sys", "usr"}
-DATA_LEFT_OUT = {"lost+found", "miniconda3", "models"}
-TEXT_BYTES = 1 << 16
+LEFT_OUT = {"dev", "proc", "run", "sys"}
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
-PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
-# Hugging Face, GitHub, Amazon, Weights & Biases: the forms that their makers publish.
-TOKEN = re.compile(
-    r"\b(hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}|AKIA[0-9A-Z]{16}|api\.wandb\.ai)\b"
-)
 STABLE_NAME = re.compile(r"/dev/(disk/by-(id|uuid|label|partuuid|partlabel)|mapper)/")
 
 
@@ -45,20 +42,49 @@ def an_id(text: str) -> str:
     return f"it is {text.strip()}" if text.strip() not in ("", "uninitialized") else ""
 
 
-def a_private_key(text: str) -> str:
-    return "it holds a private key" if PRIVATE_KEY.search(text) else ""
-
-
-def a_token(text: str) -> str:
-    return "it holds a token" if TOKEN.search(text) else ""
-
-
 def the_cluster(text: str) -> str:
     return "it names the cluster's nodes" if BLOCK.search(text) else ""
 
 
 def without_the_cluster(text: str) -> str:
     return BLOCK.sub("", text).rstrip("\n") + "\n"
+
+
+def a_password(text: str) -> str:
+    return "users have passwords" if without_passwords(text) != text else ""
+
+
+def without_passwords(text: str) -> str:
+    """As shadow(5) and gshadow(5) have it; to sshd an account with ! is locked, with * it has no password."""
+    return "".join(without_password(line) for line in text.splitlines(keepends=True))
+
+
+def without_password(line: str) -> str:
+    fields = line.split(":")
+    locked = {"*", "!", "!!", "!*"} | ({""} if len(fields) == 4 else set())
+    if len(fields) > 1 and fields[1] not in locked:
+        fields[1] = "*"
+    return ":".join(fields)
+
+
+def secret_texts(text: str) -> str:
+    return "it holds what secret files were before" if without_secret_texts(text) != text else ""
+
+
+def without_secret_texts(text: str) -> str:
+    """The journal of what files were before, in which those that were secret were empty."""
+    entries = json.loads(text) if text.strip() else {}
+    hidden = [path for path, entry in entries.items() if was_secret(path, entry["before"])]
+    for path in hidden:
+        entries[path]["before"]["text"] = ""
+    return json.dumps(entries, indent=1) + "\n" if hidden else text
+
+
+def was_secret(path: str, before) -> bool:
+    if not before or not before["text"]:
+        return False
+    said = content_findings(before["text"].encode("utf-8", "surrogateescape"))
+    return "/.ssh/" in path or not int(before["mode"], 8) & 0o004 or bool(said)
 
 
 def fstab_entries(text: str):
@@ -96,17 +122,8 @@ RULES = [
     ("authorised-key", HOMES + r"/\.ssh/authorized_keys2?", anything, EMPTY),
     ("known-hosts", rf"({HOMES}/\.ssh/known_hosts(\.old)?|etc/ssh/ssh_known_hosts)", anything, REMOVE),
     ("ssh-key", HOMES + r"/\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
-    ("private-key", r"(etc|root|home|data|srv|opt|tmp|var/tmp)/.*", a_private_key, None),
-    ("history", HOMES + r"/(\.[a-z_]*_history|\.lesshst|\.viminfo|\.wget-hsts)", anything, REMOVE),
-    ("hub-token", HOMES + r"/(\.cache/huggingface|\.huggingface)/(stored_)?tokens?", anything, REMOVE),
-    (
-        "hub-token",
-        HOMES + r"/(\.netrc|\.git-credentials|\.pypirc|\.kaggle/kaggle\.json|\.aws/credentials"
-        r"|\.config/(wandb/.*|gh/hosts\.yml)|\.docker/config\.json)",
-        anything,
-        REMOVE,
-    ),
-    ("hub-token", rf"({HOMES}/\.[^/]+|etc/environment|etc/profile\.d/.*)", a_token, None),
+    ("password", r"(etc|var/backups)/g?shadow(-|\.bak)?", a_password, without_passwords),
+    ("before-texts", r"var/lib/clusterwright/journal\.json", secret_texts, without_secret_texts),
     ("fstab", r"etc/fstab", by_dev_name, None),
     ("data-disk", r"etc/fstab", the_data_disk, without_the_data_disk),
     ("host-name", r"etc/hostname", anything, REMOVE),
@@ -135,46 +152,69 @@ RULES = [
     ("temporary", HOMES + r"/\.(ansible|cache/pip)(/.*)?", exists, REMOVE),
 ]
 NOT_KEPT = {"log", "temporary", "seed"}
+OWN_KINDS = {name for name, *_ in RULES}
+JUDGES = {"present": exists, "filled": anything, "set": a_setting}
 
 
-def files_below(top: str, prefix: str, left_out: set):
+def take_in(table: dict) -> None:
+    """Adds the kinds of secrets.yml to the rules."""
+    for one in table["places"]:
+        pattern = ("(.*/)?" if one.get("anywhere") else "") + f"({'|'.join(one['paths'])})"
+        RULES.append((one["kind"], pattern, JUDGES[one["when"]], REMOVE if one.get("mend") else None))
+    take_in_contents(table["contents"])
+
+
+def files_below(top: str, prefix: str, left_out: set, claims: Claims):
     """Path in the table's words, and on this machine, of each file and link of one file system."""
     device = os.lstat(top).st_dev
     for folder, folders, names in os.walk(top):
         inside = os.path.relpath(folder, top)
         if inside == ".":
             folders[:] = [name for name in folders if name not in left_out]
-        folders[:] = sorted(n for n in folders if os.lstat(os.path.join(folder, n)).st_dev == device)
-        for name in sorted(names):
-            path = os.path.join(folder, name)
-            yield os.path.normpath(os.path.join(prefix, inside, name)), path
+        folders[:] = sorted(n for n in folders if same_device(os.path.join(folder, n), device))
+        shown = os.path.normpath(os.path.join(prefix, inside))
+        claims.look(folder, shown, folders, names)
+        for name in sorted([*names, *(n for n in folders if os.path.islink(os.path.join(folder, n)))]):
+            path = os.path.normpath(os.path.join(shown, name))
+            if path not in claims and not name.endswith(".pyc"):
+                yield path, os.path.join(folder, name)
+
+
+def same_device(path: str, device: int) -> bool:
+    """A folder of a running node may go at any time."""
+    with suppress(FileNotFoundError):
+        return os.lstat(path).st_dev == device
+    return False
 
 
 def every_file(root: str, data: str):
-    mount = {"data"} if data else set()
-    yield from files_below(root, "", LEFT_OUT | mount)
+    claims = Claims(root)
+    yield from files_below(root, "", LEFT_OUT | ({"data"} if data else set()), claims)
     if data:
-        yield from files_below(data, "data", DATA_LEFT_OUT)
-
-
-def text_of(path: str, most: int = TEXT_BYTES) -> str:
-    """The beginning of a regular file; a link or a socket has none."""
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        return ""
-    with open(path, "rb") as stream:
-        return stream.read(most).decode("utf-8", "replace")
+        yield from files_below(data, "data", set(), claims)
 
 
 def findings(root: str, data: str):
     """Each rule that a file breaks: rule, path, what was found, how it is mended, where it is."""
     compiled = [(name, re.compile(pattern), judge, mend) for name, pattern, judge, mend in RULES]
+    any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled))
+    allowed = [path.strip("/") for path in manifest_of(root).get("allowed", [])]
     for path, place in every_file(root, data):
-        matching = [rule for rule in compiled if rule[1].fullmatch(path)]
-        text = text_of(place) if matching else ""
-        for name, _, judge, mend in matching:
-            found = judge(text)
-            if found:
-                yield {"rule": name, "path": path, "found": found, "mend": mend, "place": place}
+        content = read(place)
+        text = content.decode("utf-8", "replace")
+        matching = [rule for rule in compiled if rule[1].fullmatch(path)] if any_rule.fullmatch(path) else []
+        found = [(name, judge(text), mend) for name, _, judge, mend in matching]
+        spared = {"password-hash"} if any(name == "password" for name, *_ in found) else set()
+        if not any(said and name in ("before-texts", "log", "temporary") for name, said, _ in found):
+            said = content_findings(content)
+            found += [(kind, what, None) for kind, what in said if kind not in spared]
+        for name, said, mend in found:
+            if said and (name in OWN_KINDS or not is_allowed(path, allowed)):
+                yield {"rule": name, "path": path, "found": said, "mend": mend, "place": place}
+
+
+def is_allowed(path: str, allowed: list) -> bool:
+    return any(path == one or path.startswith(one + "/") for one in allowed)
 
 
 def environment_findings(root: str, data: str, script: str):
@@ -213,7 +253,7 @@ def scan(root: str, data: str, script: str) -> list:
     found = [*findings(root, data), *environment_findings(root, data, script)]
     if not manifest_of(root):
         found.append({"rule": "manifest", "path": "etc/clusterwright/image.json", "found": "there is none"})
-    removed = {one["path"] for one in found if one.get("mend") == REMOVE}
+    removed = {one["path"] for one in found if one.get("mend") in (REMOVE, EMPTY)}
     return [
         {
             "rule": one["rule"],
@@ -229,40 +269,62 @@ def clean(root: str, data: str, keep: str) -> list:
     """Mends what can be mended; what a machine needs to be itself again goes into `keep` first."""
     doomed = [one for one in findings(root, data) if one["mend"]]
     if keep:
-        save([one for one in doomed if one["rule"] not in NOT_KEPT], root, keep)
+        save([one for one in doomed if one["rule"] not in NOT_KEPT], keep, [root, data])
     for one in doomed:
-        mend(one["place"], one["mend"])
+        with opened_folder(one["place"], [root, data]) as (folder, name):
+            mend(folder, name, one["mend"])
     for folder in ("var/lib/cloud/instances", "var/lib/cloud/instance", "var/lib/cloud/data"):
         shutil.rmtree(os.path.join(root, folder), ignore_errors=True)
     return [{"rule": one["rule"], "path": one["path"]} for one in doomed]
 
 
-def save(kept: list, root: str, keep: str) -> None:
+def save(kept: list, keep: str, tops: list) -> None:
     """Never over an older archive: after an interrupted cleaning that one holds what is gone by now."""
     if os.path.exists(keep):
         return
     partial = keep + ".partial"
-    descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+    descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
         for place, path in sorted({one["place"]: one["path"] for one in kept}.items()):
-            archive.add(place, arcname=path)
+            with opened_folder(place, tops) as (folder, name), suppress(FileNotFoundError):
+                archive.add(f"/proc/self/fd/{folder}/{name}", arcname=path)
     os.replace(partial, keep)
 
 
-def mend(place: str, how) -> None:
+@contextmanager
+def opened_folder(place: str, tops: list):
+    """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile."""
+    top = max((top for top in tops if top and place.startswith(top.rstrip("/") + "/")), key=len)
+    *names, name = os.path.relpath(place, top).split("/")
+    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for one in names:
+            outer = folder
+            folder = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
+            os.close(outer)
+        yield folder, name
+    finally:
+        os.close(folder)
+
+
+def mend(folder: int, name: str, how) -> None:
     if how == REMOVE:
-        if os.path.lexists(place):
-            os.unlink(place)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
         return
-    if how == EMPTY:
-        os.truncate(place, 0)
-        return
-    status, text = os.lstat(place), how(text_of(place, most=-1))
-    with open(place + ".partial", "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(place + ".partial", stat.S_IMODE(status.st_mode))
-    os.chown(place + ".partial", status.st_uid, status.st_gid)
-    os.replace(place + ".partial", place)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+    with os.fdopen(os.open(name, flags, dir_fd=folder), "rb+") as stream:
+        if how == EMPTY:
+            stream.truncate(0)
+            return
+        text, status = stream.read().decode("utf-8", "surrogateescape"), os.fstat(stream.fileno())
+    partial = f".clusterwright-{secrets.token_hex(8)}"
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(how(text).encode("utf-8", "surrogateescape"))
+        os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def main() -> int:
@@ -272,7 +334,9 @@ def main() -> int:
     parser.add_argument("--data", default="")
     parser.add_argument("--keep", default="", help="clean: archive of what was taken away")
     parser.add_argument("--digest-script", default="", help="scan: environment_digest.py, for environments")
+    parser.add_argument("--secrets", required=True, help="secrets.yml as JSON")
     options = parser.parse_args()
+    take_in(json.loads(options.secrets))
     if options.action == "clean":
         sys.stdout.write(json.dumps(clean(options.root, options.data, options.keep)) + "\n")
         return 0

@@ -113,3 +113,15 @@ def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], st
     arrived = b"".join(whole(records[at : at + step] for at in range(0, len(records), step)))
 
     assert arrived == disk
+
+
+def test_a_layer_is_never_readable_by_others(tmp_path: Path) -> None:
+    modes: list[int] = []
+
+    def look(_: int) -> None:
+        modes.extend(path.stat().st_mode & 0o777 for path in tmp_path.iterdir())
+
+    write_layer(tmp_path / "x.zst", [b"a", b"b"], look)
+    look(0)
+
+    assert set(modes) == {0o600}
