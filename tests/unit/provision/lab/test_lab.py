@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from provision.errors import BadInput
+from provision.lab.apply import forget_trust, make_files
 from provision.lab.lab import Asked, nodes_called, wanted_lab
 from provision.lab.layout import DEFAULT_DISK_BYTES, Lab, lay_out
 
@@ -61,3 +62,31 @@ def test_no_names_mean_all_nodes_and_an_unknown_name_is_refused(existing: Lab) -
     assert [node.name for node in nodes_called(existing, ["te3", "te1"])] == ["te3", "te1"]
     with pytest.raises(BadInput, match="te1 to te3"):
         nodes_called(existing, ["te9"])
+
+
+def test_new_nodes_forget_the_trust_in_the_old_ones_and_keep_what_they_join_with(existing: Lab) -> None:
+    secrets = existing.folder / "secrets"
+    secrets.mkdir(parents=True)
+    for name in ("cluster_key", "host_keys.yml", "join_key", "join_tokens.json"):
+        (secrets / name).write_text("x")
+
+    forget_trust(existing)
+
+    assert sorted(path.name for path in secrets.iterdir()) == ["join_key", "join_tokens.json"]
+    for path in secrets.iterdir():
+        path.unlink()
+    forget_trust(existing)
+    assert not secrets.exists()
+
+
+def test_a_new_node_finds_its_own_user_data_where_a_cloud_leaves_it(existing: Lab) -> None:
+    existing.user_data.mkdir(parents=True)
+    (existing.user_data / "te1.json").write_text("told")
+    existing.ssh_key.with_suffix(".pub").write_text("key")
+    for node in existing.nodes[:2]:
+        make_files(existing, node)
+    place = "var/lib/cloud/instance/user-data.txt"
+
+    assert (existing.nodes[0].upper / place).read_text() == "told"
+    assert (existing.nodes[0].upper / place).stat().st_mode & 0o777 == 0o600
+    assert not (existing.nodes[1].upper / place).exists()
