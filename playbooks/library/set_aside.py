@@ -7,7 +7,8 @@ import shutil
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.node_files import put, text_of
+from ansible.module_utils.node_files import put, text_in
+from ansible.module_utils.node_place import Place, Refused
 
 DOCUMENTATION = r"""
 module: set_aside
@@ -56,8 +57,14 @@ def beside(path: str, suffix: str) -> str:
 
 
 def is_unfinished(path: str, claim: str) -> bool:
-    is_folder = os.path.isdir(path) and not os.path.islink(path)
-    return is_folder and text_of(os.path.join(path, claim)) == UNFINISHED
+    if os.path.islink(path) or not os.path.isdir(path):
+        return False
+    try:
+        with Place(os.path.join(path, claim)) as place:
+            found = place.read()
+    except (OSError, Refused):  # ours can be read
+        return False
+    return found is not None and text_in(found[0]) == UNFINISHED
 
 
 def holds_something(path: str) -> bool:
@@ -84,9 +91,8 @@ def claimed(path: str, claim: str) -> None:
     """Makes the folder with its claim in it, in one step."""
     new = beside(path, "begun")
     shutil.rmtree(new, ignore_errors=True)
-    os.makedirs(os.path.dirname(os.path.join(new, claim)))
-    put(os.path.join(new, claim), UNFINISHED)
-    os.chmod(os.path.join(new, claim), 0o644)
+    with Place(os.path.join(new, claim)) as place:
+        put(place, {"text": UNFINISHED, "mode": "0644", "owner": None, "group": None})
     os.rename(new, path)
 
 
@@ -147,7 +153,7 @@ def main() -> None:
     if changed and not module.check_mode:
         try:
             done = apply(*words)
-        except OSError as e:
+        except (OSError, Refused) as e:
             module.fail_json(msg=f"{words[0]} is not {words[2]}: {e}")
     module.exit_json(changed=changed, **done)
 

@@ -92,6 +92,9 @@ class PlainUnpickler(pickle._Unpickler):
             return self.load()
         except Exception as e:  # what a damaged pickle does to its reader is not to be foreseen
             raise ValueError(str(e) or f"it is damaged ({type(e).__name__})") from e
+        finally:
+            # It holds methods of this object, which would keep what was read until garbage is collected.
+            self.memo.clear()  # type: ignore[attr-defined]  # of pickle._Unpickler
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name stands for; nothing is imported."""

@@ -35,7 +35,7 @@ def rank(folder: Path, python: list[str], *words: str) -> tuple[int, int, str]:
     """Runs a program as a rank; the status of the rank, the status that it recorded, and the log."""
     (folder / "logs").mkdir(exist_ok=True)
     asked = job(kind="program", words=words, job_path=str(folder), cwd=str(folder))
-    order = spec.orders(asked, master_addr="127.0.0.1")[0]
+    order = spec.orders(asked, master_addr="127.0.0.1", master_port=29500)[0]
     (folder / "order.json").write_text(json.dumps(spec.to_json(order)))
     Path(order.rank_log(0)).write_text("")
     environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0"}
