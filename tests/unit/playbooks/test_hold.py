@@ -169,7 +169,7 @@ def test_a_pattern_without_nodes_ends_the_run(site: Path, pattern: str) -> None:
     ("environment", "folder"),
     [
         ({"ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.timer"}, ROOT),
-        ({"ANSIBLE_CONFIG": "/dev/null", "ANSIBLE_CALLBACK_PLUGINS": "/nowhere"}, ROOT),
+        ({"ANSIBLE_CONFIG": "{site}/other.cfg", "ANSIBLE_CALLBACK_PLUGINS": "/nowhere"}, ROOT),
         ({}, Path("/")),
     ],
     ids=str,
@@ -178,9 +178,11 @@ def test_settings_of_ansible_do_not_go_past_the_holder(
     site: Path, stranger: subprocess.Popen[str], environment: dict[str, str], folder: Path
 ) -> None:
     (site / "hosts.yml").write_text(BEYOND_REACH)
+    (site / "other.cfg").write_text("[defaults]\n")
     words = (f"{ROOT}/playbooks/teardown.yml", "--limit", "te2")
+    own = {name: value.format(site=site) for name, value in environment.items()}
 
-    status, said = play(site, *words, folder=folder, environment=environment)
+    status, said = play(site, *words, folder=folder, environment=own)
 
     assert status != 0
     assert f"site.yml holds it: process {stranger.pid}" in said
@@ -190,8 +192,8 @@ def test_settings_of_ansible_do_not_go_past_the_holder(
 def test_an_ansible_without_this_package_is_refused(site: Path, tmp_path: Path) -> None:
     """As the one of the system: plugins that cannot be loaded are only warned of."""
     (site / "hosts.yml").write_text(BEYOND_REACH)
-    (tmp_path / "other" / "provision").mkdir(parents=True)
-    (tmp_path / "other" / "provision" / "__init__.py").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sitecustomize.py").write_text("import sys; sys.modules['provision'] = None\n")
     other = {"PYTHONPATH": str(tmp_path / "other")}
 
     status, said = play(site, f"{ROOT}/playbooks/site.yml", "--limit", "te2", environment=other)
