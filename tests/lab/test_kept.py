@@ -71,8 +71,8 @@ def adopted(snapshot_lab: LabUnderTest, refusal: Finished) -> LabUnderTest:
 
 @pytest.fixture(scope="module")
 def by_hand(adopted: LabUnderTest) -> LabUnderTest:
-    """Our own Miniconda on both nodes, with an environment that a person made in it on each."""
-    playbook(adopted, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
+    """Our own Miniconda on both nodes, which trust each other; a person made an environment in it on each."""
+    playbook(adopted, "--tags", "host_names,ssh_trust,miniconda", "-e", '{"miniconda_rename_foreign": true}')
     for node in adopted.nodes:
         adopted.run(node, f"mkdir -p {PREFIX}/bin {ENVS}/other && echo {node} >{PREFIX}/bin/python")
         adopted.run(node, f"echo o >{ENVS}/other/o")
@@ -133,6 +133,7 @@ def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(by_ha
         assert f"{node}: what was at {PREFIX} is kept as {kept}" in said(run)
         assert by_hand.out(node, f"cat {kept}/bin/python {ENVS}/other/o") == f"{node}\no"
     assert by_hand.out_of_all(f"ls -A {ENVS} | grep -c ^[.]; true") == ["0", "0"]
+    assert re.search(r"Send it through the others\] \*+ .*?ok: \[te1\]", said(run))
     assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
     by_hand.run("te1", f"rm -r {PREFIX}.before-*")
     by_hand.run("te2", f"rm -r {PREFIX}.before-*")
