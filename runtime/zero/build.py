@@ -93,6 +93,7 @@ def build_engine(
         plan=plan,
         group=group,
         blocks=units,
+        gather_now=not missing,  # what was built without weights is whole with the first forward, not before
     )
 
 

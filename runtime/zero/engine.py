@@ -67,6 +67,7 @@ class Engine(Facts, Saving):
         plan: ShardPlan,
         group: Group,
         blocks: Sequence[nn.Module] = (),
+        gather_now: bool = True,
     ) -> None:
         self.module = module
         self.optimizer = optimizer
@@ -93,7 +94,7 @@ class Engine(Facts, Saving):
         self.session = from_first(secrets.token_hex(4))
         self.run = self.session
         self._saves = Saves()
-        self._gathered = self._take_over()
+        self._gathered = self._take_over(gather_now)
 
     # -- a micro-step -------------------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ class Engine(Facts, Saving):
 
     # -- the update, in its phases ------------------------------------------------------------------------
 
-    def _take_over(self) -> Gathered | None:
+    def _take_over(self, gather_now: bool) -> Gathered | None:
         """Settles with FSDP2 who keeps what: gradients, whole parameters, and what of them goes out."""
         module, plan = self.module, self._plan
         settle_root(module)
@@ -242,7 +243,7 @@ class Engine(Facts, Saving):
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        if gathered is not None:
+        if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
         return gathered

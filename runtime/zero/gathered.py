@@ -57,13 +57,16 @@ class Gathered:
         """A whole parameter as the module computes with it, without asking other ranks; not a copy.
 
         Raises:
-            BadInput: this rank's shard was changed since it was gathered.
+            BadInput: this rank's shard was changed since it was gathered, or nothing is yet.
         """
         _settle(state)
-        if not _is_kept(state) or (state.is_sharded and bool(self._differs(state))):
+        is_kept = _is_kept(state)
+        if not is_kept or (state.is_sharded and bool(self._differs(state))):
             raise BadInput(
                 "read whole parameters on one rank",
-                found="shards were changed after the last step, and other ranks' changes are not here",
+                found="shards were changed after the last step, and other ranks' changes are not here"
+                if is_kept
+                else "a model that was built without weights, before its first forward",
                 fix="Let every rank run a forward first, or call engine.save_checkpoint on every rank.",
             )
         whole: torch.Tensor = parameter._unsharded_param
