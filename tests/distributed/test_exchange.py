@@ -48,7 +48,7 @@ def exchange(topology: Topology) -> tuple[Any, ...]:
 def test_every_rank_hears_every_value_and_what_is_none(ranks: Ranks) -> None:
     values = [{"rank": r, "text": "\u00e9" * r, "list": [1.5, None, [True]]} for r in range(2)]
 
-    first, second = ranks(exchange, 2)
+    first, second = ranks(exchange, 2, timeout_seconds=300)
 
     assert first[:3] == (values, [0, 1], values[0])
     assert second[:3] == (values, [], values[0])
@@ -76,7 +76,7 @@ def hear_a_stranger(topology: Topology, canary: str) -> str:
 
 
 def test_a_pickle_from_another_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
-    said, _ = ranks(hear_a_stranger, 2, str(tmp_path / "ran"))
+    said, _ = ranks(hear_a_stranger, 2, str(tmp_path / "ran"), timeout_seconds=300)
 
     assert not (tmp_path / "ran").exists()
     assert said.startswith("GroupFailed: exchange values between ranks: what rank 1 sent is no JSON")
@@ -99,7 +99,7 @@ def hear_the_first(topology: Topology, canary: str) -> str:
 
 
 def test_a_pickle_from_the_first_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
-    _, said = ranks(hear_the_first, 2, str(tmp_path / "ran"))
+    _, said = ranks(hear_the_first, 2, str(tmp_path / "ran"), timeout_seconds=300)
 
     assert not (tmp_path / "ran").exists()
     assert said.startswith("GroupFailed: exchange values between ranks: what rank 0 sent is no JSON")

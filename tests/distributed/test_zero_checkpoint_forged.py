@@ -64,7 +64,9 @@ def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) 
     written(tmp_path / "up")
     (tmp_path / "up" / "latest").write_text("../direct/global_step1")
 
-    for said in ranks(load, 2, [str(tmp_path / name) for name in ("item", "direct", "up")]):
+    for said in ranks(
+        load, 2, [str(tmp_path / name) for name in ("item", "direct", "up")], timeout_seconds=300
+    ):
         assert not (tmp_path / "ran").exists(), "it ran a program"
         assert "exp_avg is no tensor but a pickled object, which is not read" in said[0]
         assert "which a list of shards does not hold" in said[1]
@@ -82,7 +84,7 @@ def test_a_manifest_makes_no_rank_write_outside(ranks: Ranks, tmp_path: Path) ->
     files = json.loads((folder / "manifest.json").read_text())["files"]
     sign(folder, files={**files, "../victim": record(tmp_path / "disk0" / "victim")}, world_size=3)
 
-    for said in ranks(load, 2, [str(tmp_path / "disk{}")]):
+    for said in ranks(load, 2, [str(tmp_path / "disk{}")], timeout_seconds=300):
         assert victim.read_bytes() == b"theirs", "it was overwritten"
         assert said[0].startswith("CheckpointFailed")
         assert "its manifest is damaged" in said[0]
