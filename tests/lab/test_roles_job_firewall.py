@@ -11,6 +11,9 @@ import pytest
 
 from tests.lab.conftest import Finished, LabUnderTest, changed, playbook
 
+# The first test of the module waits for four playbooks as well, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(1200)
+
 TABLE = "nft list table inet clusterwright"
 UNIT = "clusterwright-job-firewall"
 # A person's own rules, and services: in the range of jobs, and where notebooks are.
