@@ -8,6 +8,7 @@ import typer
 
 from provision import __version__
 from provision.commands import bundle, demo, doctor, env, image, lab, node, restore, smoke, status
+from provision.core.printable import printable
 from provision.errors import ProvisionError
 
 app = typer.Typer(
@@ -48,9 +49,9 @@ def main() -> None:
     try:
         app()
     except ProvisionError as e:
-        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
-        typer.echo(f"found: {e.found}", err=True)
-        typer.echo(f"fix:   {e.fix}", err=True)
+        typer.secho(printable(f"error: cannot {e.asked}"), fg="red", bold=True, err=True)
+        typer.echo(printable(f"found: {e.found}"), err=True)
+        typer.echo(printable(f"fix:   {e.fix}"), err=True)
         sys.exit(e.exit_code)
 
 

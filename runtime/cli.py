@@ -8,6 +8,7 @@ import typer
 
 from runtime.commands import bench, checkpoint, config, estimate, flight, smoke
 from runtime.errors import RuntimeFault
+from runtime.terminal import printable
 
 app = typer.Typer(
     name="runtime",
@@ -34,9 +35,9 @@ def main() -> None:
     try:
         app()
     except RuntimeFault as e:
-        typer.secho(f"error: cannot {e.asked}", fg="red", bold=True, err=True)
-        typer.echo(f"found: {e.found}", err=True)
-        typer.echo(f"fix:   {e.fix}", err=True)
+        typer.secho(printable(f"error: cannot {e.asked}"), fg="red", bold=True, err=True)
+        typer.echo(printable(f"found: {e.found}"), err=True)
+        typer.echo(printable(f"fix:   {e.fix}"), err=True)
         sys.exit(e.exit_code)
 
 

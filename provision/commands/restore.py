@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from provision.core.join import Call
 from provision.core.node_life import Step
 from provision.edges.join_server import listening
+from provision.edges.terminal import Console
 from provision.errors import BadInput
 from provision.fleet.node_life import Reporter
 from provision.fleet.restore import Arrivals, RestoredSite, answers, make_nodes
@@ -51,7 +51,8 @@ def restore(
 
     def on_arrival(name: str, call: Call) -> None:
         _out.print(
-            f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}"
+            f"{time.monotonic() - started:6.1f} s  {name} calls from {call.address}, image {call.image}",
+            markup=False,
         )
 
     arrivals = Arrivals(machines, on_arrival, site.calls)

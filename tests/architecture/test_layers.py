@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.cli": ("provision",),
     "provision": (),
     "runtime.errors": (),
+    "runtime.terminal": (),
     "runtime.topology": ("runtime.errors",),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.metrics"),
@@ -35,7 +36,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.zero",
     ),
     "runtime.flight": ("runtime.errors",),
-    "runtime.launch": ("runtime.errors", "runtime.topology", "runtime.metrics", "runtime.flight"),
+    "runtime.launch": (
+        "runtime.errors",
+        "runtime.topology",
+        "runtime.metrics",
+        "runtime.flight",
+        "runtime.terminal",
+    ),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.ladder": (
         "runtime.errors",
