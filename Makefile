@@ -35,7 +35,7 @@ lint: development ## ruff, mypy --strict, yamllint, ansible-lint (profile produc
 	PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH= $(BIN)/ansible-lint --offline --strict
 
 unit: development ## Tests that need neither ranks nor nodes, the rules of style among them
-	$(PYTEST) tests/unit tests/architecture
+	$(PYTEST) -m "not long" tests/unit tests/architecture
 
 distributed: development ## Tests with two to four gloo ranks on this machine
 	$(PYTEST) tests/distributed
@@ -44,9 +44,9 @@ lab: development ## Tests on real nodes (root; installs the lab's Debian package
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) -m "not long" tests/lab
 
-long: development ## Tests on real nodes that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
+long: development ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
 	$(BIN)/provision lab requirements --install
-	REQUIRE_LAB=1 $(PYTEST) -m long tests/lab
+	REQUIRE_LAB=1 $(PYTEST) -m long tests/unit tests/lab
 
 browser: development ## Tests of pages in headless Chromium (root; installs its Debian package)
 	command -v chromium-headless-shell >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

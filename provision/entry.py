@@ -12,6 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from provision.core.printable import printable
 from provision.errors import BadInput, ProvisionError
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
@@ -61,7 +62,7 @@ def run(app: typer.Typer) -> int:
 
 
 def _told(error: ProvisionError) -> int:
-    typer.secho(f"error: cannot {error.asked}", fg="red", bold=True, err=True)
-    typer.echo(f"found: {error.found}", err=True)
-    typer.echo(f"fix:   {error.fix}", err=True)
+    typer.secho(printable(f"error: cannot {error.asked}"), fg="red", bold=True, err=True)
+    typer.echo(printable(f"found: {error.found}"), err=True)
+    typer.echo(printable(f"fix:   {error.fix}"), err=True)
     return error.exit_code

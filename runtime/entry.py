@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from runtime.errors import BadInput, RuntimeFault
+from runtime.terminal import printable
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
@@ -61,7 +62,7 @@ def run(app: typer.Typer) -> int:
 
 
 def _told(error: RuntimeFault) -> int:
-    typer.secho(f"error: cannot {error.asked}", fg="red", bold=True, err=True)
-    typer.echo(f"found: {error.found}", err=True)
-    typer.echo(f"fix:   {error.fix}", err=True)
+    typer.secho(printable(f"error: cannot {error.asked}"), fg="red", bold=True, err=True)
+    typer.echo(printable(f"found: {error.found}"), err=True)
+    typer.echo(printable(f"fix:   {error.fix}"), err=True)
     return error.exit_code

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from provision.commands.folders import user_cache
 from provision.edges import process, ssh
+from provision.edges.terminal import Console
 from provision.errors import CommandFailed, ProvisionError
 from provision.lab.image.build import image_of
 from provision.lab.layout import Lab, lay_out

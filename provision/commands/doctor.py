@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from provision.core.diagnose import Diagnosis, Text, diagnose
 from provision.core.diagnose_facts import judge
 from provision.core.diagnose_rows import ROWS
+from provision.edges.terminal import Console
 from provision.errors import BadInput
 from provision.fleet.node_facts import ask
 from provision.fleet.site import read_site

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from provision.commands.demo import machines_of
 from provision.core.smoke_result import PASSED, SmokeResult
+from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.fleet.smoke_run import Ended, run_smoke
 from provision.lab import lab as labs

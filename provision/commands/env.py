@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from provision.commands.folders import user_cache
+from provision.edges.terminal import Console
 from provision.errors import MissingRequirement
 from provision.fleet.environment_locks import Lock, State, lock_conda, lock_wheels, locks_of, solver_on
 from provision.lab.mirror.installers import conda_of, installer_in

@@ -6,10 +6,10 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from provision.commands.which_lab import Name, existing
+from provision.edges.terminal import Console
 from provision.lab import lab
 from provision.lab.fault import record, strike
 from provision.lab.fault.catalogue import CATALOGUE, fault_called

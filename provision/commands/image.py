@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -26,6 +26,7 @@ from provision.commands.rehearse import rehearse_image
 from provision.core.image_checks import Check
 from provision.core.image_manifest import PROVEN, summary
 from provision.edges import cluster_lock
+from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_bake
 from provision.fleet.image_files import MANIFEST
@@ -155,7 +156,7 @@ def _preview(found: list[dict[str, Any]], as_json: bool) -> None:
     table = Table("path", "what", "taken away by")
     for one in found:
         by = "image.yml" if one["mended"] else "[red]you[/]"
-        table.add_row(one["path"], f"{one['rule']}: {one['found']}", by)
+        table.add_row(escape(one["path"]), escape(f"{one['rule']}: {one['found']}"), by)
     _out.print(table)
 
 
@@ -165,8 +166,8 @@ def _say(image: dict[str, Any], as_json: bool) -> None:
         return
     for name, layer in image["layers"].items():
         sizes = f"{layer['bytes'] / 1e6:.0f} MB, of {layer['unpacked_bytes'] / 1e6:.0f} MB"
-        _out.print(f"{name}  {sizes}  sha256 {layer['sha256']}", soft_wrap=True)
-    _out.print(summary(image), soft_wrap=True)
+        _out.print(f"{name}  {sizes}  sha256 {layer['sha256']}", markup=False, soft_wrap=True)
+    _out.print(summary(image), markup=False, soft_wrap=True)
 
 
 def _table(checks: list[Check]) -> Table:
@@ -175,7 +176,7 @@ def _table(checks: list[Check]) -> Table:
         table.add_row(
             check.name,
             "[green]passed[/]" if check.passed else "[red]failed[/]",
-            check.found.replace("[", r"\["),
+            escape(check.found),
         )
     return table
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from provision.commands import fault, mirror
 from provision.commands.folders import user_cache
 from provision.commands.which_lab import Name, existing
+from provision.edges.terminal import Console
 from provision.errors import BadInput
 from provision.fleet.image_files import read_manifest, unpack
 from provision.lab import argv, lab

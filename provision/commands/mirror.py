@@ -12,12 +12,12 @@ from typing import Annotated
 
 import typer
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from provision.commands.folders import user_cache
+from provision.edges.terminal import Console
 from provision.lab.mirror import build
 from provision.lab.mirror.parts import Part, Workshop
 

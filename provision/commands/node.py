@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from provision.core import inventory_edit
 from provision.core.node_life import Action, Step
+from provision.edges.terminal import Console
 from provision.fleet.node_life import Change, Changed, Reporter, apply, preview
 from provision.fleet.playbook import words_of
 

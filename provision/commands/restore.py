@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from provision.core.join import Call
 from provision.core.node_life import Step
 from provision.edges.join_server import listening, own_address_towards
+from provision.edges.terminal import Console
 from provision.errors import BadInput
 from provision.fleet.node_life import Reporter
 from provision.fleet.restore import Arrivals, RestoredSite, answers, make_nodes

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from provision.commands.drill import DrillRow, drill, table_of
 from provision.commands.which_lab import existing
@@ -19,6 +18,7 @@ from provision.core.diagnose_rows import ROWS
 from provision.core.foreign_page import harmless
 from provision.core.smoke_result import INCONCLUSIVE, explained
 from provision.edges.files import refuse_unwritable
+from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.fleet.site import read_site
 from provision.fleet.smoke_run import Ended, run_smoke

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from provision.core.node_status import NodeStatus, is_well, status_of
 from provision.edges import cluster_lock
+from provision.edges.terminal import Console
 from provision.fleet.node_facts import ask
 from provision.fleet.node_life import records
 from provision.fleet.site import read_members, read_site, secrets_of
@@ -64,7 +65,8 @@ def _show(nodes: Sequence[NodeStatus]) -> None:
     table = Table("node", "address", "state", "environment", "versions", "smoke test")
     for node in nodes:
         versions = "\n".join(f"{name} {value}" for name, value in node.versions.items())
-        table.add_row(node.name, node.address, _state(node), node.digest[:12], versions, _proof(node))
+        cells = (node.name, node.address, _state(node), node.digest[:12], versions, _proof(node))
+        table.add_row(*map(escape, cells))
     _out.print(table)
     for node in nodes:
         if node.last_failure:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -29,6 +28,7 @@ from runtime.bench.plot import plot
 from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput, RuntimeFault
 from runtime.launch.supervisor import Channel
+from runtime.terminal import Console
 
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)
 

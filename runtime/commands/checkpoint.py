@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 
 from runtime.errors import BadInput
+from runtime.terminal import Console
 from runtime.zero.checkpoint.folder import Entry, read_latest
 from runtime.zero.checkpoint.offline import Verdict, find, plan_prune
 from runtime.zero.checkpoint.offline import prune as prune_entries

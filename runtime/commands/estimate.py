@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
+from runtime.terminal import Console
 from runtime.zero.config import Situation, read_config
 from runtime.zero.estimate.hugging_face import read_model
 from runtime.zero.estimate.model import Model

@@ -10,6 +10,7 @@ import typer
 
 from runtime.flight.compare import compare
 from runtime.flight.dump import find_dumps, read_dump
+from runtime.terminal import printable
 
 
 def flight(
@@ -26,5 +27,5 @@ def flight(
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in found], indent=2))
     for finding in () if as_json else found:
-        typer.echo(finding.found)
+        typer.echo(printable(finding.found))
     raise typer.Exit(1 if any(finding.conclusive for finding in found) else 4)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
 from runtime.smoke.plan import LARGEST_BYTES, SWEEP_SECONDS, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, summary, to_json
+from runtime.terminal import Console
 
 
 def smoke(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import typer
-from rich.console import Console
 
 from runtime import entry
 from runtime.errors import BadInput
@@ -36,6 +35,7 @@ from runtime.launch.spec import (
     parse_shown,
     redacted,
 )
+from runtime.terminal import Console, output
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -102,9 +102,10 @@ class ConsoleWatcher:
         self._unread = ""
 
     def on_text(self, rank: int, piece: str) -> None:
-        """Writes a piece as it came, its line's end included."""
+        """Writes a piece, its line's end included, without what moves the cursor or changes the terminal."""
         try:
-            sys.stdout.write(piece if rank == 0 else f"[{self._hosts[rank]}:{rank}] {piece}")
+            shown = output(piece)
+            sys.stdout.write(shown if rank == 0 else f"[{self._hosts[rank]}:{rank}] {shown}")
             sys.stdout.flush()
         except BrokenPipeError:
             self._unread = "nobody reads the output any more"
@@ -201,7 +202,9 @@ def _launch(job: Job, ssh_config: str, key: Path) -> int:
         except Interrupted:
             return 128 + session.interrupts[0]
         where = f"logs in {job.job_path}/logs"
-        console.print(f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", soft_wrap=True)
+        console.print(
+            f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", markup=False, soft_wrap=True
+        )
 
         def on_failure(known: Outcome) -> None:
             console.print(f"{first_cause(known)}; ending the job", markup=False, soft_wrap=True, style="red")

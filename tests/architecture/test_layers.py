@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.errors": (),
     "provision.model": ("provision.errors",),
-    "provision.entry": ("provision.errors",),
+    "provision.entry": ("provision.errors", "provision.core"),
     "provision.core": ("provision.errors", "provision.model"),
     "provision.edges": ("provision.errors", "provision.model", "provision.core"),
     "provision.fleet": ("provision.errors", "provision.model", "provision.core", "provision.edges"),
@@ -24,7 +24,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.cli": ("provision",),
     "provision": (),
     "runtime.errors": (),
-    "runtime.entry": ("runtime.errors",),
+    "runtime.entry": ("runtime.errors", "runtime.terminal"),
+    "runtime.terminal": (),
     "runtime.topology": ("runtime.errors",),
     "runtime.untrusted": (),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
@@ -52,6 +53,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.topology",
         "runtime.metrics",
         "runtime.flight",
+        "runtime.terminal",
     ),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
     "runtime.ladder": (

@@ -50,6 +50,7 @@ IMPORT_HOMES = {
     "subprocess": ("provision.edges.process", "runtime.launch.supervisor"),
     "fabric": ("provision.edges.ssh",),
     "paramiko": ("provision.edges.ssh",),
+    "rich.console": ("provision.edges.terminal", "runtime.terminal"),
 }
 NAME_HOMES = {
     "init_process_group": ("runtime.comm.group",),

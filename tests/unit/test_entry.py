@@ -68,7 +68,12 @@ def test_an_interrupt_is_said_and_ends_with_130(program: str) -> None:
         program,
     ]
     with subprocess.Popen(
-        words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        # A shell's background job ignores interrupts, and so would what it starts.
+        ["env", "--default-signal=INT", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "up\n"
