@@ -115,7 +115,7 @@ def test_an_agent_killed_by_a_signal_is_never_a_success(launch: Launch, tmp_path
     launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), program)
 
     launcher.wait_for("-u train.py", 2)
-    os.kill(launcher.wait_for("--node-rank=1", 1)[0], signal.SIGKILL)
+    os.kill(launcher.wait_for(",rank=1", 1)[0], signal.SIGKILL)
     ended = launcher.wait()
 
     assert ended.returncode == 1

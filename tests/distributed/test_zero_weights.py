@@ -180,7 +180,7 @@ def test_weights_that_do_not_fit_are_refused_on_every_rank(ranks: Ranks, tmp_pat
 
     assert answers[0] == answers[1]
     assert answers[0][0] == "scale is missing; inner.weight has shape (4, 3), not (4, 4)"
-    assert answers[0][1] == "no whole safetensors file: its header's length does not fit its size"
+    assert answers[0][1].startswith("no whole safetensors file: its header's length does not fit its size")
     assert answers[0][2] == "no *.safetensors in the folder"
     assert "No such file" in answers[0][3]
     assert answers[0][4] == "the model (Bare) has no reset_parameters"
