@@ -72,15 +72,8 @@ class PlainUnpickler(pickle._Unpickler):
 
     def __init__(self, content: bytes, *, operations: int = MOST_OPERATIONS) -> None:
         super().__init__(io.BytesIO(content))
-        codes = (*_PLAIN, *_OF_OBJECTS) if self.objects else _PLAIN
-        own = {
-            pickle.BUILD[0]: PlainUnpickler._fill,
-            pickle.REDUCE[0]: PlainUnpickler._call,
-            pickle.NEWOBJ[0]: PlainUnpickler._call,
-        }
-        acts: dict[int, Callable[[Any], None]] = {**pickle._Unpickler.dispatch, **own}
-        chosen = {code[0]: acts[code[0]] for code in codes}
-        self.dispatch = self._left = _Bounded(chosen, operations)  # type: ignore[misc]  # looked up here
+        acts = _ACTS_OF_OBJECTS if self.objects else _ACTS
+        self.dispatch = self._left = _Bounded(acts, operations)  # type: ignore[misc]  # looked up here
 
     def read_all(self) -> Any:
         """The value.
@@ -141,3 +134,15 @@ class _Bounded(dict[int, Callable[[Any], None]]):
         self._left -= count
         if self._left < 0:
             raise ValueError("it holds more than is read")
+
+
+_OWN = {
+    pickle.BUILD: PlainUnpickler._fill,
+    pickle.REDUCE: PlainUnpickler._call,
+    pickle.NEWOBJ: PlainUnpickler._call,
+}
+_ACTS: Mapping[int, Callable[[Any], None]] = {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _PLAIN}
+_ACTS_OF_OBJECTS = {
+    **_ACTS,
+    **{code[0]: _OWN.get(code) or pickle._Unpickler.dispatch[code[0]] for code in _OF_OBJECTS},
+}

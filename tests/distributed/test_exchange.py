@@ -64,11 +64,12 @@ def hear_a_stranger(topology: Topology, canary: str) -> str:
     if topology.rank == 1:
         sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(2)]
         dist.all_gather(sizes, torch.tensor([len(sent)]))
-        rows = [torch.empty(int(max(sizes)), dtype=torch.uint8) for _ in range(2)]
-        dist.all_gather(rows, sent)
+        longest = int(max(sizes))
+        rows = [torch.empty(longest, dtype=torch.uint8) for _ in range(2)]
+        dist.all_gather(rows, torch.cat([sent, torch.zeros(longest - len(sent), dtype=torch.uint8)]))
     else:
         try:
-            said = str(gather("x" * (len(sent) - 2)))
+            said = str(gather("x"))
         except Exception as e:
             said = f"{type(e).__name__}: {e}"
     shutdown(group)
