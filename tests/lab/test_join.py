@@ -30,6 +30,8 @@ IMAGE = {
 TOLD = "/var/lib/cloud/instance/user-data.txt"
 STATE = "/var/lib/clusterwright/first_boot.json"
 
+pytestmark = pytest.mark.long
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
