@@ -150,7 +150,7 @@ def _refuse_a_second_machine(token: Token, name: str, call: Call) -> None:
     if first and not call.is_of_the_same_machine(first):
         raise Refused(
             409,
-            f"another machine called with the token of {name} before: {_differences(first, call)}. "
+            f"another machine called with the token of {name} before, {_differences(first, call)}. "
             "If this one was made anew, give it a new token; else somebody has its user data. "
             + _renew(token),
         )
@@ -160,7 +160,7 @@ def _differences(first: Call, second: Call) -> str:
     names = [
         name for name, value in asdict(first).items() if name != "nonce" and value != asdict(second)[name]
     ]
-    return f"{' and '.join(names).replace('_', ' ')} differ"
+    return f"differing in {' and '.join(names).replace('_', ' ')}"
 
 
 def _names(token: Token) -> str:
