@@ -43,10 +43,13 @@ def keep_flight(path: Path) -> None:
 class _Recorder:
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._writing = threading.RLock()
 
     def write(self, stack: Sequence[FrameType] = ()) -> None:
         """Writes the dump whole or not at all; a process that ends badly has nobody to tell why not.
 
+        Where the main thread is in Python, a signal reaches it and the thread that waits for signals at once.
+        One of them writes, since whoever is done first ends the process with the other's file half written.
         The dump's own stack traces cost an import of torch._inductor, 2.5 s. Where the main thread is says as
         much of the last call: `stack`, outermost first, or else what that thread is in now.
         """
@@ -57,7 +60,7 @@ class _Recorder:
             return
         frames = stack or _stack_of_main_thread()
         partial = self._path.with_name(f"{self._path.name}.partial")
-        with contextlib.suppress(OSError, RuntimeError, ValueError):
+        with self._writing, contextlib.suppress(OSError, RuntimeError, ValueError):
             values = json.loads(dump())
             values["now"] = [_plain(frame) for frame in reversed(frames)]
             partial.write_text(json.dumps(values), encoding="ascii")
@@ -79,6 +82,7 @@ class _Recorder:
         threading.Thread(target=self._wait, args=(reader,), daemon=True).start()
 
     def _forget(self) -> None:
+        self._writing = threading.RLock()
         signal.set_wakeup_fd(-1)
         if signal.getsignal(signal.SIGTERM) == self._on_signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

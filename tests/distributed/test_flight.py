@@ -112,6 +112,30 @@ def test_ranks_that_wait_in_a_collective_say_so_when_the_job_is_ended(launch: La
     assert launcher.leaves_nothing()
 
 
+ASKED_TO_END = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from runtime.comm.recorder import keep_flight
+torch._C._distributed_c10d._dump_fr_trace_json = lambda: '{"entries": "' + 'x' * 5_000_000 + '"}'
+keep_flight(Path(sys.argv[1]))
+os.kill(os.getpid(), signal.SIGTERM)
+while True:
+    time.sleep(0.001)
+"""
+
+
+def test_a_rank_that_is_asked_to_end_in_python_code_leaves_a_whole_dump(tmp_path: Path) -> None:
+    """Its main thread and the one that waits for signals both hear of it."""
+    (tmp_path / "end.py").write_text(ASKED_TO_END)
+
+    for number in range(4):
+        dump = tmp_path / f"flight_rank{number}"
+        ended = subprocess.run([sys.executable, "end.py", dump], cwd=tmp_path, check=False)
+        assert ended.returncode == -signal.SIGTERM
+        assert len(json.loads(dump.read_text())["entries"]) == 5_000_000
+
+
 FORKING = """
 import os, signal, sys, time
 from pathlib import Path
