@@ -68,7 +68,7 @@ def refusals(probe: Sequence[str], *, cluster_user: str, password_login: bool) -
 
 
 def _locked_out(probe: Sequence[str], theirs: Mapping[str, str]) -> list[str]:
-    """Lines that let users in with a key and a password only: sshd lets nobody in with a method that is off."""
+    """Lines that let users in with a key and a password alone: no user gets in by a method that is off."""
     keywords = {"password": "passwordauthentication", "keyboard-interactive": "kbdinteractiveauthentication"}
     ending = {method for method, keyword in keywords.items() if theirs.get(keyword) == "yes"}
     found = []
@@ -77,8 +77,8 @@ def _locked_out(probe: Sequence[str], theirs: Mapping[str, str]) -> list[str]:
         needed = [{method.partition(":")[0] for method in way.split(",")} for way in ways]
         if keyword.lower() == "authenticationmethods" and needed and all(ending & way for way in needed):
             found.append(
-                f"'{' '.join(text.split())}' ({path}:{number}) lets users in with a password beside their key, and "
-                "role ssh_trust switches passwords off: let them be (cluster_password_login: true)"
+                f"'{' '.join(text.split())}' ({path}:{number}) lets users in with key and password, "
+                "and role ssh_trust switches passwords off: let them be (cluster_password_login: true)"
             )
     return found
 

@@ -218,7 +218,7 @@ def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
     )
     assert "identityfile ~/.ssh/id_ed25519" in to_node
     assert "identityfile ~/.ssh/clusterwright_ed25519" not in to_node
-    assert "stricthostkeychecking ask" in to_node  # another daemon at te2:2222, say, is met for the first time
+    assert "stricthostkeychecking ask" in to_node  # another daemon at te2:2222 is met as anywhere
     assert "stricthostkeychecking ask" in to_itself
     assert "identityfile ~/.ssh/id_ed25519" in by_cluster_user
     assert "identityfile ~/.ssh/clusterwright_ed25519" in by_cluster_user

@@ -3,7 +3,7 @@
     environment_digest.py --prefix P                              prints a report as JSON
     environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
-    environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD, names settings
+    environment_digest.py --prefix P --own                        looks for settings and our changed files
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode, conda's own records (they carry dates),
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
     parser.add_argument("--full", action="store_true", help="read every file again")
     parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
-    parser.add_argument("--own", action="store_true", help="look for changed files of this project and settings of conda as well")
+    parser.add_argument("--own", action="store_true", help="look for settings and our own changed files, too")
     options = parser.parse_args()
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})

@@ -101,7 +101,9 @@ def test_users_who_need_a_password_beside_their_key_are_not_locked_out(
     found = asked(probe)
 
     assert len(found) == locks_out
-    assert all("/etc/ssh/sshd_config:120" in text and "cluster_password_login: true" in text for text in found)
+    assert all(
+        "/etc/ssh/sshd_config:120" in text and "cluster_password_login: true" in text for text in found
+    )
     assert asked(probe, password_login=True) == []
 
 
