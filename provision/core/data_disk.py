@@ -10,8 +10,8 @@ from provision.errors import ProvisionError
 
 Action = Literal["keep", "mount", "format"]
 _LABEL_BYTES = 16  # s_volume_name, docs.kernel.org/filesystems/ext4/super.html
-# What one disk holds alone: anything else may be part of something larger, or encrypted (without a signature, or
-# as an empty partition table), so nobody is told to blank it.
+# What one disk holds alone: anything else may be part of something larger, or encrypted (without a signature,
+# or as an empty partition table), so nobody is told to blank it.
 _PLAIN = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs"}
 
 
