@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -274,8 +274,8 @@ class Engine(Facts, Saving):
                 put_shards_back(self.module)
 
         for unit in units(self.module):
-            unit.register_forward_pre_hook(before, prepend=True)  # type: ignore[attr-defined]
-            unit.register_forward_hook(after)  # type: ignore[attr-defined]
+            cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
+            cast(nn.Module, unit).register_forward_hook(after)
 
     def _prepare_units(self) -> None:
         """Tells FSDP2 what to do after the coming backward: reduce, or accumulate whole gradients.
