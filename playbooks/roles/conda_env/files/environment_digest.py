@@ -3,7 +3,7 @@
     environment_digest.py --prefix P                              prints a report as JSON
     environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
-    environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD
+    environment_digest.py --prefix P --own                        looks for settings and our changed files
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode, conda's own records (they carry dates),
@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
+SETTINGS = ("state", "pinned")  # of `conda env config vars set`, and of packages that are to stay
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
@@ -40,12 +41,12 @@ def main() -> int:
     parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
     parser.add_argument("--full", action="store_true", help="read every file again")
     parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
-    parser.add_argument("--own", action="store_true", help="look for changed files of this project as well")
+    parser.add_argument("--own", action="store_true", help="look for settings and our own changed files, too")
     options = parser.parse_args()
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})
     entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
-    own = own_differences(options.prefix) if options.own else []
+    own = [*own_differences(options.prefix), *settings(options.prefix)] if options.own else []
     report = report_of(options.prefix, entries, record, own)
     if options.record:
         record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
@@ -228,6 +229,12 @@ def own_differences(prefix: str) -> list:
     base = os.path.dirname(folder)
     changed = [row[0] for row in rows if base64_of(os.path.join(base, row[0])) != row[1][len("sha256=") :]]
     return [f"changed {os.path.relpath(os.path.join(base, name), prefix)}" for name in changed]
+
+
+def settings(prefix: str) -> list:
+    """What a person told conda of this environment (variables, pins), which no build of ours does."""
+    names = [name for name in listed(os.path.join(prefix, "conda-meta")) if name in SETTINGS]
+    return [f"extra {os.path.join('conda-meta', name)}" for name in names]
 
 
 def base64_of(path: str) -> str:
