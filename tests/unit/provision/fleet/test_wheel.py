@@ -44,7 +44,15 @@ def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_o
     made = wheel.build(ROOT, cache=tmp_path / "cache", environment=os.environ)
     prefix = tmp_path / "env"
     packages = prefix / "lib" / "python3.11" / "site-packages"
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "install",
+        "--ignore-installed",
+    ]
     subprocess.run(
         [*pip, "--no-deps", "--no-index", "--no-compile", "--prefix", prefix, made.path], check=True
     )
