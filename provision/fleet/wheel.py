@@ -109,9 +109,9 @@ def _described(path: Path, *, built: bool) -> Wheel:
 
 
 def _content(path: Path) -> str:
-    """What environment_digest.py --own-digest says where this wheel is installed, and nothing beside it."""
+    """What own_files.py (role runtime) says where this wheel is installed, and nothing beside it."""
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-    names = sorted(name for name in files if not name.endswith(".dist-info/RECORD"))
-    lines = [f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in names]
+    names = [name for name in files if not name.endswith(".dist-info/RECORD")]
+    lines = sorted(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in names)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

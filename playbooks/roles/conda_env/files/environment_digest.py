@@ -6,19 +6,17 @@
     environment_digest.py --prefix P --bytecode                   and compares bytecode with its sources
     environment_digest.py --prefix P --clear-bytecode             takes all bytecode away
     environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD
-    environment_digest.py --prefix P --own-digest                 prints what `clusterwright` holds
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode in `__pycache__`, conda's own records
 (they carry dates), this script's records, and the distribution `clusterwright`, which has a life of its own:
 by the names of its folders and programs, whatever its RECORD lists.
 
-Bytecode in `__pycache__` differs from node to node, and Python runs it in place of the source. So each that
-Python would run is compared with what the environment's own Python compiles from the source, in a process
-without rights; --keep remembers by their marks which were right.
+Bytecode there is no node's like another's, and runs in place of its source: it is compared with what the
+environment's own Python makes of that.
 
 A file whose size, inode and ctime (which cannot be set back) are as recorded is not read again, except with
---full. Standard library only: it runs with whichever Python a node has.
+--full; nor is bytecode that was right. Standard library only: it runs with whichever Python a node has.
 """
 
 from __future__ import annotations
@@ -40,8 +38,6 @@ OWN_DISTRIBUTION = "clusterwright"
 # What its wheel puts into an environment.
 OWN_PACKAGES = ("provision", "runtime")
 OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
-# What pip adds to a wheel's own files.
-OF_PIP = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
@@ -53,10 +49,6 @@ COMPARE = """
 import json, marshal, os, sys
 from importlib.util import MAGIC_NUMBER
 
-def contents(pair):
-    with open(pair[0], "rb") as cached, open(pair[1], "rb") as source:
-        return cached.read(), source.read(), os.fstat(source.fileno())
-
 def verdict(data, text, status, level):
     marks = [(int(mark) & 0xFFFFFFFF).to_bytes(4, "little") for mark in (status.st_mtime, status.st_size)]
     if data[:4] != MAGIC_NUMBER or (data[4:8] == bytes(4) and data[8:16] != b"".join(marks)):
@@ -65,27 +57,18 @@ def verdict(data, text, status, level):
     made = compile(text, code.co_filename, "exec", dont_inherit=True, optimize=level)
     return "right" if marshal.dumps(made, 2) == marshal.dumps(code, 2) else "wrong"
 
-def judge(pairs):
-    read = [(pair[0], *contents(pair), pair[2]) for pair in pairs]
-    if os.geteuid() == 0:
-        os.setgroups([]); os.setgid(65534); os.setuid(65534)
-    for name, *given in read:
-        try:
-            said = verdict(*given)
-        except Exception:
-            said = "wrong"
-        os.write(1, (json.dumps([name, said]) + chr(10)).encode())
-
-pairs = json.load(sys.stdin)
-count = len(os.sched_getaffinity(0))
-for turn in range(count):
-    if os.fork() == 0:
-        try:
-            judge(pairs[turn::count])
-        finally:
-            os._exit(0)
-for turn in range(count):
-    os.wait()
+pairs, read = json.load(sys.stdin), []
+for cached, source, level in pairs:
+    with open(cached, "rb") as first, open(source, "rb") as second:
+        read.append((first.read(), second.read(), os.fstat(second.fileno()), level))
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for pair, given in zip(pairs, read):
+    try:
+        said = verdict(*given)
+    except Exception:
+        said = "wrong"
+    print(json.dumps([pair[0], said]))
 """
 
 
@@ -98,22 +81,11 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="read every file again")
     parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
     parser.add_argument("--own", action="store_true", help="look for changed files of this project as well")
-    parser.add_argument(
-        "--bytecode", action="store_true", help="compare bytecode with its sources, as --full does"
-    )
-    parser.add_argument(
-        "--keep", action="store_true", help="remember below the prefix which bytecode is right"
-    )
+    parser.add_argument("--bytecode", action="store_true", help="judge bytecode as well, as --full does")
+    parser.add_argument("--keep", action="store_true", help="remember which bytecode is right")
     parser.add_argument("--files-only", action="store_true", help="run nothing of it, so judge no bytecode")
     parser.add_argument("--clear-bytecode", action="store_true", help="take all bytecode away")
-    parser.add_argument("--own-digest", action="store_true", help="print what this project's folders hold")
-    parser.add_argument("--clear-own", action="store_true", help="take this project's files away")
     options = parser.parse_args()
-    if options.own_digest:
-        sys.stdout.write(own_digest(options.prefix) + "\n")
-        return 0
-    if options.clear_own:
-        clear_own(options.prefix)
     if options.clear_bytecode:
         clear_bytecode(options.prefix)
     record = read_record(options.prefix)
@@ -129,7 +101,7 @@ def main() -> int:
     if options.record:
         record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
         record["conda"] = conda_records(options.prefix)
-        write_record(options.prefix, record)
+        write_json(record_path(options.prefix), record)
         report = report_of(options.prefix, entries, record, found)
     sys.stdout.write(json.dumps(report) + "\n")
     verified = report["exists"] and report["digest"] == report["recorded"] and not report["bytecode"]
@@ -303,7 +275,7 @@ def clear_bytecode(prefix: str) -> None:
     for folder, names, _ in os.walk(prefix):
         if "__pycache__" in names:
             names.remove("__pycache__")
-            shutil.rmtree(os.path.join(folder, "__pycache__"))
+            shutil.rmtree(os.path.join(folder, "__pycache__"), ignore_errors=True)
 
 
 def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
@@ -327,13 +299,11 @@ def bytecode_pairs(prefix: str) -> list:
     tag = "|".join(version.replace("python", "cpython-").replace(".", "") for version in versions)
     found = []
     for folder, _, names in os.walk(prefix):
-        if os.path.basename(folder) == "__pycache__":
-            for name in names:
-                match = re.fullmatch(rf"(.+)\.(?:{tag})(?:\.opt-([12]))?\.pyc", name)
-                source = os.path.join(os.path.dirname(folder), match[1] + ".py") if match else ""
-                pair = (os.path.join(folder, name), source)
-                if all(map(os.path.isfile, pair)):
-                    found.append((*pair, int(match[2] or 0)))
+        for name in names if os.path.basename(folder) == "__pycache__" else ():
+            match = re.fullmatch(rf"(.+)\.(?:{tag})(?:\.opt-([12]))?\.pyc", name)
+            source = os.path.join(os.path.dirname(folder), match[1] + ".py") if match else ""
+            if os.path.isfile(source) and os.path.isfile(os.path.join(folder, name)):
+                found.append((os.path.join(folder, name), source, int(match[2] or 0)))
     return found
 
 
@@ -347,28 +317,6 @@ def verdicts_on(prefix: str, pairs: list) -> dict:
         )
         said = dict(json.loads(line) for line in ended.stdout.decode().splitlines())
     return {pair: said.get(pair[0], "wrong") for pair in pairs}
-
-
-def own_digest(prefix: str) -> str:
-    """What the folders of `clusterwright` hold, as provision.fleet.wheel says it of a wheel; or ""."""
-    folders = [place for place in own_places(prefix) if place.endswith("/")]
-    if not folders:
-        return ""
-    base, of_pip = os.path.dirname(folders[0][:-1]), [folders[0] + name for name in OF_PIP]
-    found = sorted(path for folder in folders for path, _ in walk(prefix, folder[:-1]) if path not in of_pip)
-    total = hashlib.sha256()
-    for path in found:
-        content = content_of(os.path.join(prefix, path)).removeprefix("x ")
-        total.update(f"{os.path.relpath(path, base)} {content}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
-
-
-def clear_own(prefix: str) -> None:
-    for path in [os.path.join(prefix, place) for place in own_places(prefix)]:
-        if path.endswith("/"):
-            shutil.rmtree(path, ignore_errors=True)
-        elif os.path.lexists(path):
-            os.unlink(path)
 
 
 def own_differences(prefix: str) -> list:
@@ -437,10 +385,6 @@ def read_record(prefix: str) -> dict:
             return json.load(stream)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
-
-
-def write_record(prefix: str, record: dict) -> None:
-    write_json(record_path(prefix), record)
 
 
 def write_json(path: str, record: dict) -> None:

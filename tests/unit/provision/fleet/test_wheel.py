@@ -13,7 +13,7 @@ from provision.errors import BadInput
 from provision.fleet import wheel
 
 ROOT = Path(__file__).parents[4]
-DIGEST = ROOT / "playbooks" / "roles" / "conda_env" / "files" / "environment_digest.py"
+OWN_FILES = ROOT / "playbooks" / "roles" / "runtime" / "files" / "own_files.py"
 
 
 @pytest.fixture
@@ -56,25 +56,25 @@ def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_o
     subprocess.run(
         [*pip, "--no-deps", "--no-index", "--no-compile", "--prefix", prefix, made.path], check=True
     )
-    assert own(prefix, "--own-digest") == made.content
+    assert own(prefix) == made.content
 
     (packages / "runtime" / "evil.py").write_text("")
     with next(packages.glob("clusterwright-*.dist-info/RECORD")).open("a") as record:
         record.write("runtime/evil.py,,\n")
-    assert own(prefix, "--own-digest") != made.content
+    assert own(prefix) != made.content
     (packages / "runtime" / "evil.py").unlink()
-    assert own(prefix, "--own-digest") == made.content
+    assert own(prefix) == made.content
     (packages / "runtime" / "cli.py").write_text("evil")
-    assert own(prefix, "--own-digest") != made.content
+    assert own(prefix) != made.content
 
-    own(prefix, "--only-recorded", "--clear-own")
-    assert own(prefix, "--own-digest") == ""
+    own(prefix, "clear")
+    assert own(prefix) == ""
     assert [path for path in prefix.rglob("*") if path.is_file()] == []
 
 
 def own(prefix: Path, *words: str) -> str:
     """As the role asks it of a node."""
-    words = ("-c", DIGEST.read_text(), "--prefix", str(prefix), *words)
+    words = ("-c", OWN_FILES.read_text(), str(prefix), *words)
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
