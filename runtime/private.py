@@ -12,8 +12,8 @@ from pathlib import Path
 from runtime.errors import BadInput
 
 
-def make_job_folders(job_path: Path) -> Path:
-    """Makes the job's folder and its `logs`, and returns that; the parents get the usual mode.
+def make_job_folders(job_path: Path) -> None:
+    """Makes the job's folder and its `logs`; the parents get the usual mode.
 
     A job's folder that is there already keeps its mode, which somebody chose; `logs` is ours and is closed.
 
@@ -36,7 +36,6 @@ def make_job_folders(job_path: Path) -> Path:
             found=f"it is there already, as no folder of this user alone ({e.strerror})",
             fix="Move it away, or name another folder with --log-dir.",
         ) from e
-    return logs
 
 
 def create(path: Path) -> int:
