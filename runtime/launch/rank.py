@@ -31,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     _die_with_parent()
     _redirect(order.rank_log(local_rank))
     status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
-    _record(Path(order.rank_exit(local_rank)), status)
+    with contextlib.suppress(OSError):  # where it cannot be, the program's own words stay the last
+        _record(Path(order.rank_exit(local_rank)), status)
     return status if status >= 0 else 128 - status
 
 

@@ -300,6 +300,16 @@ def test_a_changed_file_of_this_project_is_found_where_it_is_asked_for(prefix: P
     assert digest(prefix, "--own")["differences"] == [f"changed {PACKAGES}/runtime/a.py"]
 
 
+@pytest.mark.parametrize("name", ["state", "pinned"])
+def test_what_a_person_told_conda_is_found_where_it_is_asked_for(prefix: Path, name: str) -> None:
+    digest(prefix, "--record", "--built-from", "locks")
+
+    write(prefix / "conda-meta" / name, '{"env_vars": {"HF_HOME": "/data/hub"}}')
+
+    assert digest(prefix)["different"] == 0
+    assert digest(prefix, "--own")["differences"] == [f"extra conda-meta/{name}"]
+
+
 def test_what_has_no_record_is_described_and_not_read(prefix: Path) -> None:
     os.mkfifo(prefix / "bin" / "pipe")
     write(prefix / "conda-meta" / "odd.json", "{")

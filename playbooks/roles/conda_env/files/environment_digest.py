@@ -4,8 +4,7 @@
     environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
     environment_digest.py --prefix P --bytecode                   and compares bytecode with its sources
-    environment_digest.py --prefix P --clear-bytecode             takes all bytecode away
-    environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD
+    environment_digest.py --prefix P --own                        looks for settings and our changed files
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode in `__pycache__`, conda's own records
@@ -35,9 +34,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
-# What its wheel puts into an environment.
 OWN_PACKAGES = ("provision", "runtime")
 OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
+SETTINGS = ("state", "pinned")  # of `conda env config vars set`, and of packages that are to stay
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
@@ -80,7 +79,7 @@ def main() -> int:
     parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
     parser.add_argument("--full", action="store_true", help="read every file again")
     parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
-    parser.add_argument("--own", action="store_true", help="look for changed files of this project as well")
+    parser.add_argument("--own", action="store_true", help="look for settings and our own changed files, too")
     parser.add_argument("--bytecode", action="store_true", help="judge bytecode as well, as --full does")
     parser.add_argument("--keep", action="store_true", help="remember which bytecode is right")
     parser.add_argument("--files-only", action="store_true", help="run nothing of it, so judge no bytecode")
@@ -91,7 +90,7 @@ def main() -> int:
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})
     entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
-    found = own_differences(options.prefix) if options.own else []
+    found = [*own_differences(options.prefix), *settings(options.prefix)] if options.own else []
     report = report_of(options.prefix, entries, record, found)
     # The environment's Python judges, so every file of it must be as recorded.
     judged = (options.bytecode or options.full) and not options.files_only
@@ -182,8 +181,9 @@ def differences_between(before: dict, after: dict) -> list:
 
 def entries_of(prefix: str, known: dict) -> dict:
     """For each path below the prefix: what it holds, and the marks by which an untouched file is known."""
-    own = own_places(prefix)
-    marks = {path: marks_of(status) for path, status in walk(prefix, "") if not is_own(path, own)}
+    folders, programs = own_places(prefix)
+    found = ((path, status) for path, status in walk(prefix, "") if not path.startswith(folders))
+    marks = {path: marks_of(status) for path, status in found if path not in programs}
     entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
     to_read = [path for path in marks if path not in entries]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -255,27 +255,22 @@ def distributions(prefix: str) -> dict:
 
 
 def own_places(prefix: str) -> tuple:
-    """Folders (which end with a slash) and programs of the distribution `clusterwright`, if it is there.
+    """The folders and the programs of the distribution `clusterwright`, if it is there.
 
     Its RECORD has no say in that: whoever plants a file can write a line there, too.
     """
     _, folder = distributions(prefix).get(OWN_DISTRIBUTION, ("", ""))
     if not folder:
-        return ()
+        return (), ()
     own = os.path.relpath(folder, prefix)
-    return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES), *OWN_PROGRAMS)
-
-
-def is_own(path: str, places: tuple) -> bool:
-    return any(path.startswith(place) if place.endswith("/") else path == place for place in places)
+    return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES)), OWN_PROGRAMS
 
 
 def clear_bytecode(prefix: str) -> None:
     """Takes away every `__pycache__`; Python makes its bytecode again when it needs it."""
-    for folder, names, _ in os.walk(prefix):
-        if "__pycache__" in names:
-            names.remove("__pycache__")
-            shutil.rmtree(os.path.join(folder, "__pycache__"), ignore_errors=True)
+    for folder, _, _ in os.walk(prefix):
+        if os.path.basename(folder) == "__pycache__":
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
@@ -288,9 +283,8 @@ def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
     if keep:
         right = {os.path.relpath(pair[0], prefix): marks[pair] for pair in marks if verdicts[pair] == "right"}
         write_json(kept_at, right)
-    return sorted(
-        f"changed {os.path.relpath(pair[0], prefix)}" for pair in marks if verdicts[pair] == "wrong"
-    )
+    wrong = [pair[0] for pair in marks if verdicts[pair] == "wrong"]
+    return sorted(f"changed {os.path.relpath(path, prefix)}" for path in wrong)
 
 
 def bytecode_pairs(prefix: str) -> list:
@@ -310,11 +304,9 @@ def bytecode_pairs(prefix: str) -> list:
 def verdicts_on(prefix: str, pairs: list) -> dict:
     """What the environment's Python says of each; wrong where it says nothing."""
     python = [os.path.join(prefix, "bin", "python"), "-I", "-S", "-B", "-X", "pycache_prefix=/proc/none"]
-    said = {}
+    words, given, said = [*python, "-c", COMPARE], json.dumps(pairs).encode(), {}
     if pairs:
-        ended = subprocess.run(
-            [*python, "-c", COMPARE], input=json.dumps(pairs).encode(), stdout=subprocess.PIPE, check=False
-        )
+        ended = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
         said = dict(json.loads(line) for line in ended.stdout.decode().splitlines())
     return {pair: said.get(pair[0], "wrong") for pair in pairs}
 
@@ -331,6 +323,12 @@ def own_differences(prefix: str) -> list:
     base = os.path.dirname(folder)
     changed = [row[0] for row in rows if base64_of(os.path.join(base, row[0])) != row[1][len("sha256=") :]]
     return [f"changed {os.path.relpath(os.path.join(base, name), prefix)}" for name in changed]
+
+
+def settings(prefix: str) -> list:
+    """What a person told conda of this environment (variables, pins), which no build of ours does."""
+    names = [name for name in listed(os.path.join(prefix, "conda-meta")) if name in SETTINGS]
+    return [f"extra {os.path.join('conda-meta', name)}" for name in names]
 
 
 def base64_of(path: str) -> str:
