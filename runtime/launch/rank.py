@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime import private
 from runtime.launch.argv import program_argv
 from runtime.launch.spec import from_json
 
@@ -41,7 +42,7 @@ def _die_with_parent() -> None:
 
 
 def _redirect(log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
@@ -55,7 +56,7 @@ def _run(argv: Sequence[str], noted: Path) -> int:
     if child == 0:
         _become(argv)
     with contextlib.suppress(OSError):  # on a full disk a rank runs, too
-        noted.write_text(str(child))
+        private.write(noted, str(child))
     return _hand_on_signals(child)
 
 
@@ -84,9 +85,7 @@ def _become(argv: Sequence[str]) -> None:
 
 
 def _record(path: Path, status: int) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"status": status, "time": time.time()}))
-    partial.replace(path)
+    private.write(path, json.dumps({"status": status, "time": time.time()}))
 
 
 if __name__ == "__main__":
