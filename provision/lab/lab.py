@@ -245,12 +245,26 @@ def power_off(lab: Lab, nodes: Sequence[LabNode]) -> None:
 
 def power_on(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
     """Switches some nodes on and waits for their sshd."""
+    _require_snapshot(lab)
     steps = plan.plan_power_on(lab, look(lab), [node.name for node in nodes])
     apply.apply_up(lab, steps, mirror=mirror, report=report)
 
 
+def _require_snapshot(lab: Lab) -> None:
+    """Raises:
+    BadInput: what the nodes stand on is not mounted, as after this machine was booted.
+    """
+    if not restore.is_mounted(lab):
+        raise BadInput(
+            f"work on nodes of lab {lab.name}",
+            found=f"its snapshot {lab.snapshot} is not mounted",
+            fix=f"provision lab up --name {lab.name}",
+        )
+
+
 def reset(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
     """Gives nodes back their first state: a snapshot's, or blank with new keys and no limits."""
+    _require_snapshot(lab)
     report(f"power off {' '.join(node.name for node in nodes)}")
     power_off(lab, nodes)
     for node in nodes:

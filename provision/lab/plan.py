@@ -152,10 +152,6 @@ def plan_down(bridge: str, observed: Observed) -> list[Step]:
         for place in observed.mounts
     ]
     steps += [
-        Step(action=Action.release_snapshot, target=str(image), reason="the kernel lets go of it last")
-        for image in observed.snapshots
-    ]
-    steps += [
         Step(action=Action.detach_disk, target=device, reason="a file of the lab is behind it")
         for device in observed.loops
     ]
@@ -172,4 +168,10 @@ def plan_down(bridge: str, observed: Observed) -> list[Step]:
         steps.append(
             Step(action=Action.delete_files, target="of the lab", reason="nothing uses them any more")
         )
-    return steps
+    return [
+        *steps,
+        *(
+            Step(action=Action.release_snapshot, target=str(image), reason="the kernel lets go of it last")
+            for image in observed.snapshots
+        ),
+    ]

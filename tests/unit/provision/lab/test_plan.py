@@ -125,7 +125,6 @@ def test_down_stops_what_runs_before_it_frees_what_was_used() -> None:
         ("stop processes", "10 11"),
         ("empty", "/var/lib/clusterwright/labs/lab/nodes"),
         ("unmount", "/var/lib/clusterwright/labs/lab/x"),
-        ("wait for release", "/s/proven/files.xfs"),
         ("detach disk", "/dev/loop4"),
         ("delete link", "cwlab-te1"),
         ("delete link", "cwlab-te2"),
@@ -133,6 +132,7 @@ def test_down_stops_what_runs_before_it_frees_what_was_used() -> None:
         ("remove control groups", "of the nodes"),
         ("delete half a snapshot", "/s/.lab.partial"),
         ("delete files", "of the lab"),
+        ("wait for release", "/s/proven/files.xfs"),
     ]
 
 
