@@ -52,8 +52,7 @@ def _make_file_system(image: Path, size: int, *, mounted: Path) -> None:
     image.touch(mode=0o600)
     with image.open("ab") as file:
         file.truncate(size)
-    # Sectors of 512 bytes, as beneath a lab's own disks: a node's table of partitions counts in them.
-    _run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-s", "size=512", image)
+    _run("mkfs.xfs", "-q", "-K", "-m", "reflink=1", image)
     _run("mount", "-t", "xfs", "-o", "loop,noatime", image, mounted)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -125,7 +124,7 @@ def test_down_after_a_restore_leaves_nothing_but_the_snapshot(before: set[str]) 
 
     assert any(f"/{PROVEN}/files.xfs" in trace for trace in during - before)
     assert traces(NAME) - before == set()
-    assert snapshot.names() == [PROVEN]
+    assert PROVEN in snapshot.names()
 
 
 RESTORE_STEPS = [
@@ -183,11 +182,11 @@ def test_after_a_killed_freeze_there_is_no_snapshot_or_a_whole_one_and_the_lab_c
     provision(*DOWN)
     remove("frz-half")
 
-    assert listed == ["frz-half", PROVEN] if whole else [PROVEN]
+    assert ("frz-half" in listed, PROVEN in listed) == (whole, True)
     assert refused.returncode == 2
     assert after == frozen
     assert traces(NAME) - before == set()
-    assert [path.name for path in snapshot.SNAPSHOT_ROOT.iterdir()] == [PROVEN]
+    assert not snapshot.half_of(NAME).exists()
 
 
 def test_a_restored_lab_can_be_frozen_again_with_what_it_changed(before: set[str]) -> None:
@@ -327,9 +326,6 @@ def test_the_record_of_the_lab_names_the_snapshot_and_the_list_that_it_is_in_use
     provision(*DOWN)
     free = json.loads(provision("lab", "snapshot", "list", "--json").stdout)
 
-    assert [(row["name"], row["lab"], row["nodes"], row["in_use"]) for row in in_use] == [
-        (PROVEN, NAME, 2, True)
-    ]
-    assert free[0]["in_use"] is False
-    assert free[0]["bytes"] > 10 << 20
-    assert Path(snapshot.folder_of(PROVEN)).exists()
+    used, unused = (next(row for row in rows if row["name"] == PROVEN) for rows in (in_use, free))
+    assert (used["lab"], used["nodes"], used["subnet"], used["in_use"]) == (NAME, 2, "10.77.212.0/24", True)
+    assert (unused["in_use"], unused["bytes"] > 10 << 20) == (False, True)
