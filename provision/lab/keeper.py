@@ -96,9 +96,8 @@ def _let_go_of_other_labs(folder: Path) -> None:
 
 def attach_disk(image: Path) -> str:
     """Makes a block device of a file; the kernel removes it when its last user ends, this process too."""
-    # Past the host's page cache: what a node writes would else be copied and kept twice. Where blocks are shared
-    # the kernel offers that only with sectors of 4096 bytes, and a table of partitions counts in sectors: they
-    # stay the same, and the kernel goes through its cache.
+    # Past the host's page cache, or what a node writes is kept twice; but XFS with shared blocks offers that for
+    # sectors of 4096 bytes only, and a disk whose sectors change cannot be read any more.
     device = _run("losetup", "--find", "--show", "--direct-io=on", "--sector-size=512", image)
     os.open(device, os.O_RDWR)  # held until this process ends
     _run("losetup", "--detach", device)  # in use, so it goes with its last user (losetup(8))
