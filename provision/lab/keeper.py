@@ -96,7 +96,7 @@ def _let_go_of_other_labs(folder: Path) -> None:
 
 def attach_disk(image: Path) -> str:
     """Makes a block device of a file; the kernel removes it when its last user ends, this process too."""
-    # Past the host's page cache, or what a node writes is kept twice; but XFS with shared blocks offers that for
+    # Past the host's page cache, or what a node writes is kept twice; XFS with shared blocks offers that with
     # sectors of 4096 bytes only, and a disk whose sectors change cannot be read any more.
     device = _run("losetup", "--find", "--show", "--direct-io=on", "--sector-size=512", image)
     os.open(device, os.O_RDWR)  # held until this process ends
