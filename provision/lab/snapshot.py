@@ -159,8 +159,16 @@ def of(lab: Lab) -> Snapshot | None:
     Raises:
         BadInput: it has gone.
     """
+    if lab.snapshot is None:
+        return None
     root = lab.folder.parent.parent / SNAPSHOT_ROOT.name
-    return load(lab.snapshot, root) if lab.snapshot else None
+    if not folder_of(lab.snapshot, root).exists():
+        raise BadInput(
+            f"work on lab {lab.name}",
+            found=f"the snapshot {lab.snapshot}, on which it stands, has gone",
+            fix=f"Take it down: provision lab down --name {lab.name}",
+        )
+    return load(lab.snapshot, root)
 
 
 def frozen_files(lab: Lab) -> Path | None:

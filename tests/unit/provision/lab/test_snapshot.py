@@ -90,6 +90,11 @@ def test_layers_are_stacked_the_youngest_first(root: Path, lab: Lab) -> None:
     assert snapshot.layers_of(lab, lab.nodes[0]) == []
 
 
+def test_a_lab_whose_snapshot_has_gone_is_told_what_is_left_to_do(lab: Lab) -> None:
+    with pytest.raises(BadInput, match=r"has gone.*provision lab down --name lab"):
+        snapshot.of(replace(lab, snapshot="gone"))
+
+
 def test_a_full_disk_is_named_with_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"needs 1048576\.0 GiB of the disk"):
         snapshot.require_space(tmp_path, 1 << 50, asked="freeze")
