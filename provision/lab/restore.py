@@ -21,7 +21,8 @@ def is_mounted(lab: Lab) -> bool:
     found = snapshot.of(lab)
     if found is None or not found.image.exists():
         return True
-    return os.path.ismount(lab.snapshot_mount) and os.path.ismount(lab.nodes_folder)
+    places = (lab.snapshot_mount, lab.nodes_folder)
+    return all(map(os.path.ismount, places)) and bool(os.statvfs(places[0]).f_flag & os.ST_RDONLY)
 
 
 def require(lab: Lab) -> None:
