@@ -9,10 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from provision.commands.folders import user_cache
+from provision.lab import lab as labs
 from provision.lab import record, snapshot
+from provision.lab.fault import record as faults
+from provision.lab.fault import strike
+from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.freeze import freeze
 from provision.lab.layout import folder_of
 from provision.lab.lock import hold
+from provision.lab.shape import Direction, Shape
 from tests.lab.conftest import Finished, LabUnderTest, provision
 from tests.lab.traces import killed, traces
 
@@ -45,7 +50,6 @@ def remove(name: str) -> None:
 def state(lab: LabUnderTest) -> dict[str, object]:
     """What a restored lab must have in common with the frozen one."""
     secret = lab.lab.folder / "secrets" / "cluster_key"
-    listed = json.loads(lab.provision("fault", "list", "--json").stdout)
     return {
         "te1": lab.out("te1", FACTS),
         "hosts": lab.out("te1", "cat /etc/hosts"),
@@ -53,9 +57,9 @@ def state(lab: LabUnderTest) -> dict[str, object]:
         "known hosts": lab.lab.known_hosts.read_text(),
         "secret": (secret.read_text(), secret.stat().st_mode & 0o777),
         "inventory": (lab.inventory / "group_vars/all/mine.yml").read_text(),
-        "faults": listed["active"],
+        "faults": [faults.load(node) for node in lab.lab.nodes],
         "sectors": lab.out("te1", "blockdev --getss --getsize64 /dev/vdb"),
-        "cables": {name: (node["ingress"], node["egress"]) for name, node in lab.status().items()},
+        "cables": {node.name: node.shape for node in labs.status(lab.lab)},
     }
 
 
@@ -71,9 +75,9 @@ def frozen(lab_machine: None) -> Iterator[dict[str, object]]:
         lab.run("te1", PREPARE)
         record.write_file(lab.lab.folder / "secrets" / "cluster_key", "secret\n", mode=0o600)
         record.write_file(lab.inventory / "group_vars/all/mine.yml", "mine: 1\n")
-        lab.provision("shape", "te2", "--rate", "200mbit")
-        for words in (("loopback-name", "te1"), ("firewall-ports", "te2")):
-            lab.provision("fault", "inject", *words)
+        labs.shape(lab.lab, lab.lab.nodes[1], rate="200mbit", direction=Direction.both)
+        for fault, node in zip(("loopback-name", "firewall-ports"), lab.lab.nodes, strict=True):
+            strike.inject(lab.lab, node, CATALOGUE[fault], peer=None, value=None)
         lab.run("te1", "umount /data")
         found = state(lab)
         lab.provision("freeze", PROVEN)
@@ -87,23 +91,23 @@ def frozen(lab_machine: None) -> Iterator[dict[str, object]]:
 @pytest.fixture
 def before(frozen: dict[str, object]) -> set[str]:
     """What is there while the lab is down."""
-    provision(*DOWN)
+    if folder_of(NAME).exists():
+        provision(*DOWN)
     return traces(NAME)
 
 
 def test_what_was_frozen_comes_back_and_what_was_done_since_is_gone(frozen: dict[str, object]) -> None:
     assert "127.0.1.1" in str(frozen["hosts"])
     assert "32768-60999" in str(frozen["rules"])
-    assert str(frozen["faults"]).count("'fault'") == 2
-    assert frozen["cables"] == {"te1": (None, None), "te2": ("200mbit", "200mbit")}
+    assert frozen["cables"] == {"te1": Shape(), "te2": Shape(ingress="200mbit", egress="200mbit")}
     provision(*DOWN)
 
     provision(*RESTORE)
     lab = under_test()
     first = state(lab)
     lab.run("te1", CHANGE)
-    lab.provision("fault", "clear")
-    lab.provision("shape", "te2", "--clear")
+    strike.clear(lab.lab, lab.lab.nodes[1])
+    labs.shape(lab.lab, lab.lab.nodes[1], rate=None, direction=Direction.both)
     (lab.lab.folder / "secrets" / "cluster_key").write_text("other\n")
     lab.provision("reset")
     reset = state(lab)
