@@ -70,7 +70,7 @@ def replace(
 def remove(name: Name, inventory: Inventory, check: Check = False, as_json: AsJson = False) -> None:
     """Take a node out: the others forget it, and get a new cluster key, since it holds the old one.
 
-    Certificates that the old key signed no longer count, so the smoke test of all others follows.
+    Certificates of tests in which it took part no longer count, so the smoke test of all others follows.
     """
 
     def edit(text: str) -> str:
