@@ -18,6 +18,7 @@ from provision.core import (
     sshd_settings,
 )
 from provision.core.clock import clock_problem
+from provision.core.cluster_key import authorised_line
 from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
@@ -204,6 +205,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "clock_problem": clock_problem_of,
+            "authorised_line": authorised_line,
             "certificate_to_sign": certificate_to_sign,
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,

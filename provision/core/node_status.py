@@ -13,7 +13,7 @@ from provision.core.node_record import Failure, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The certificate that a node holds: times in ISO 8601, who signed it, the nodes that were tested together."""
+    """The certificate that a node holds: times in ISO 8601, its signer, the nodes tested together."""
 
     issued: str
     expires: str

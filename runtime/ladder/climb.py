@@ -57,9 +57,10 @@ class Plan:
     """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch.
 
     `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `signing` says
-    who signs the certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second that
-    every pair must carry, 0 where nobody demands it. `new`: only pairs of these nodes are measured (and a yardstick),
-    where the others hold valid certificates of each other; what is carried over expires with those.
+    who signs the certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second
+    that every pair must carry, 0 where nobody demands it. `new`: only pairs of these nodes are measured (and
+    a yardstick), where the others hold valid certificates of each other; what is carried over expires with
+    those.
     """
 
     sizes: Sequence[int]

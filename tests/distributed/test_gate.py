@@ -37,7 +37,7 @@ def held(folder: Path) -> list[str]:
 
 
 def smoke(launch: Launch, folder: Path, *words: str) -> Ended:
-    sizes = ("--sizes", "4", "--timeout", "30", "--json", str(folder / "smoke.json"))
+    sizes = ("--sizes", "4", "--timeout", "60", "--json", str(folder / "smoke.json"))
     launcher = launch(folder, *nodes(folder, 1, 1), *held(folder), *sizes, *words, module="runtime smoke")
     finished: Ended = launcher.wait(400)
     assert finished.returncode == 0, finished.stdout + finished.stderr
