@@ -47,7 +47,7 @@ options:
         type: str
       lines: {description: "As C(block), lines that must be there, in any place.", type: list, elements: str}
       supersede:
-        description: Take out lines that O(journal) says were written before and that are not among C(lines) now.
+        description: Take out lines that O(journal) says were written before and are not among C(lines) now.
         type: bool
         default: false
       without: {description: Lines that must not be there., type: list, elements: str}

@@ -87,12 +87,8 @@ def test_an_older_line_without_limits_goes_and_those_of_others_stay(
     assert changed(first)["te2"] == 1
     assert not any(changed(again).values())
     ours = f'from="{addresses}",restrict,pty {key}'
-    assert spare_lab.run("te2", f"cat {path}").stdout.split("\n") == [
-        own,
-        "ssh-rsa AAAA a person\r",
-        ours,
-        "",
-    ]
+    shown = spare_lab.out("te2", f"cat --show-all {path}").splitlines()
+    assert shown == [f"{own}$", "ssh-rsa AAAA a person^M$", f"{ours}$"]
 
 
 def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
