@@ -22,7 +22,7 @@ OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICkcgqvXx8DT5XEJG1wTrXX1Q9vHSi6VmMo
         f"restrict,pty {OTHER} {KNOWN}",
         f'command="{KNOWN}" {OTHER}',
         f'command="say \\"{KNOWN}\\" x",restrict {OTHER} {KNOWN}',
-        f'from="10.0.0.1,10.0.0.2",restrict,pty  {OTHER} clusterwright lab',
+        f'from="10.0.0.1,10.0.0.2",restrict,pty {OTHER} clusterwright lab',
         f'environment="A=b c" {OTHER}',
     ],
 )

@@ -1,4 +1,4 @@
-"""What the audit's program reads of this machine, on which things are planted; and what it makes of a link."""
+"""What the audit's program reads of this machine, and what it makes of a link."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from provision.fleet import audit_program
 @pytest.fixture
 def program() -> ModuleType:
     spec = importlib.util.spec_from_file_location("audit_program", audit_program.__file__)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
