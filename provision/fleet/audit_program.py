@@ -81,7 +81,7 @@ def _own_keys() -> dict[str, str]:
 
 def _packaged() -> set[str]:
     """Every path of a Debian package, /usr/bin and /bin taken for one."""
-    found = set()
+    found: set[str] = set()
     for path in glob.glob("/var/lib/dpkg/info/*.list"):
         with open(path, errors="replace") as lines:
             found.update(_MERGED.sub("", line.rstrip("\n")) for line in lines)
