@@ -40,7 +40,7 @@ def read_document(source: str | Path | Mapping[str, Any]) -> Document:
     except (OSError, ValueError) as e:
         decoded = _from_base64(str(source))
         if decoded is None:
-            raise _fault(str(source), str(source)[:80], _why(e), "Give the path of a ds_config.json.") from e
+            raise _fault(str(source), "the file", _why(e), "Give the path of a ds_config.json.") from e
         return Document(origin="the configuration in base64", values=parse(decoded, "base64"))
     return Document(origin=str(path), values=parse(text, str(path)))
 

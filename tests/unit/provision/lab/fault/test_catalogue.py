@@ -39,7 +39,7 @@ def aimed(fault: Fault, **changes: object) -> Target:
     return replace(TARGET, **{"peer": peer, "value": fault.value_of(None), **changes})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fault", CATALOGUE.values(), ids=str)
+@pytest.mark.parametrize("fault", CATALOGUE.values(), ids=CATALOGUE)
 def test_an_entry_is_whole(fault: Fault) -> None:
     target = aimed(fault)
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no such\.json: No such file or directory"):
+    with pytest.raises(ConfigError, match=r"no such\.json: the file: No such file or directory"):
         read_document(tmp_path / "no such.json")
 
 
