@@ -100,8 +100,8 @@ def ssh_trust_problems(
     )
 
 
-def sshd_refusals(probe: Sequence[str], cluster_user: str) -> list[str]:
-    return sshd_settings.refusals(probe, cluster_user=cluster_user)
+def sshd_refusals(probe: Sequence[str], cluster_user: str, password_login: bool) -> list[str]:
+    return sshd_settings.refusals(probe, cluster_user=cluster_user, password_login=password_login)
 
 
 def passwords_end(probe: Sequence[str], password_login: bool) -> bool:

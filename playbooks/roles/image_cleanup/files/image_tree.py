@@ -225,7 +225,7 @@ def environment_findings(root: str, data: str, script: str):
         if name.startswith("."):
             continue
         prefix = os.path.join(folder, name)
-        words = [sys.executable, script, "--prefix", prefix, "--verify", "--full"]
+        words = [sys.executable, script, "--prefix", prefix, "--verify", "--full", "--files-only"]
         report = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout)
         found = ", ".join(report["differences"]) or (
             "" if report["recorded"] else "its digest was not recorded"
