@@ -144,6 +144,8 @@ def _ours() -> dict[str, dict[str, object]]:
     found = {}
     for path, entry in journal.items():
         text = _bytes(path)
+        if text is None and not os.path.isdir(os.path.dirname(path)):
+            continue  # of a build, whose folder goes with it
         lines = [] if text is None else text.decode(errors="surrogateescape").split("\n")
         marks = entry.get("marks") or []
         found[path] = {

@@ -12,15 +12,15 @@ from tests.lab.conftest import LabUnderTest, made, playbook, provision
 TRUST = ("--tags", "node_access,host_names,ssh_trust")
 LEFT = (
     "cp /usr/bin/id /usr/local/bin/id2; chmod 4755 /usr/local/bin/id2; "
-    "chmod 644 /etc/ssh/ssh_host_rsa_key; echo '# x' >> /etc/ssh/ssh_config.d/10-clusterwright.conf; "
+    "chmod 644 /etc/ssh/ssh_host_ecdsa_key; echo '# x' >> /etc/ssh/ssh_config.d/10-clusterwright.conf; "
     "systemd-run --quiet --unit planted python3 -m http.server 4444; "
-    "cp -p /usr/bin/passwd /root/passwd; printf x >> /usr/bin/passwd; sleep 1"
+    "printf x >> /usr/bin/passwd; sleep 1"
 )
 WORDS = (
     "te1: /root/.ssh/authorized_keys:",
     "its other half seems to be on te2 (/root/.ssh/id_ed25519.pub)",
     "/usr/local/bin/id2: it runs with the rights",
-    "/etc/ssh/ssh_host_rsa_key has mode 0644",
+    "/etc/ssh/ssh_host_ecdsa_key has mode 0644",
     "/etc/ssh/ssh_config.d/10-clusterwright.conf: it was changed since site.yml wrote it",
     "listens on tcp/4444 at 0.0.0.0",
     "/usr/bin/passwd: its content is not that of its package",
