@@ -22,13 +22,20 @@ def relayed(result: Mapping[str, Any]) -> list[str]:
     return [line["node"] for line in said if line["ok"]]
 
 
-def environment_plan(report: Mapping[str, Any], built_from: str, rename_foreign: bool) -> dict[str, str]:
-    plan = environment_place.plan_environment(report, built_from=built_from, rename_foreign=rename_foreign)
+def environment_plan(
+    report: Mapping[str, Any], built_from: str, rename_foreign: bool, digest: str
+) -> dict[str, str]:
+    plan = environment_place.plan_environment(
+        report, built_from=built_from, digest=digest, rename_foreign=rename_foreign
+    )
     return asdict(plan)
 
 
-def settlement(report: Mapping[str, Any], prefix: str, proven: bool) -> dict[str, str]:
-    return asdict(environment_place.settle(report, prefix=prefix, proven=proven))
+def settlement(
+    report: Mapping[str, Any], prefix: str, proven: bool, ledger: Mapping[str, str]
+) -> dict[str, str]:
+    digest = ledger.get(f"{prefix} {report['built_from']}", "")
+    return asdict(environment_place.settle(report, prefix=prefix, proven=proven, digest=digest))
 
 
 class FilterModule:

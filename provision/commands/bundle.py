@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -24,11 +25,11 @@ def _noun() -> None:
 @app.command("wheel")
 def build_wheel(
     root: Path = typer.Option(_CHECKOUT, help="Root of the checkout to build."),
-    as_json: bool = typer.Option(False, "--json", help="Print path, sha256 and built, as JSON."),
+    as_json: bool = typer.Option(False, "--json", help="Print path, sha256, content and built, as JSON."),
 ) -> None:
     """Build this project's wheel, once for each state of its sources, and print where it lies."""
     made = wheel.build(root, cache=user_cache() / "wheel", environment=os.environ)
     if as_json:
-        typer.echo(json.dumps({"path": str(made.path), "sha256": made.sha256, "built": made.built}))
+        typer.echo(json.dumps({**asdict(made), "path": str(made.path)}))
     else:
         typer.echo(made.path)

@@ -10,8 +10,9 @@ from provision.errors import ProvisionError
 
 Action = Literal["keep", "mount", "format"]
 _LABEL_BYTES = 16  # s_volume_name, docs.kernel.org/filesystems/ext4/super.html
-# What one disk can hold alone: anything else may be part of something larger, so nobody is told to blank it.
-_PLAIN = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs", "gpt", "dos"}
+# What one disk holds alone: anything else may be part of something larger, or encrypted (without a signature,
+# or as an empty partition table), so nobody is told to blank it.
+_PLAIN = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +224,7 @@ def _is_adoptable(disk: Disk, wanted: Wanted) -> bool:
 
 def _blanking(disk: Disk) -> list[str]:
     in_use = disk.mounted_at or disk.holders or disk.partitions or disk.is_swap or disk.is_read_only
-    if in_use or disk.unreadable or not _PLAIN.issuperset(disk.signatures):
+    if in_use or disk.unreadable or not disk.signatures or not _PLAIN.issuperset(disk.signatures):
         return []
     return [f"(Only if nobody needs what is on it: wipefs --all {disk.path}; blkdiscard -z {disk.path})"]
 

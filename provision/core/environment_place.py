@@ -25,16 +25,19 @@ class Settlement:
     said: str
 
 
-def plan_environment(report: Report, *, built_from: str, rename_foreign: bool) -> EnvironmentPlan:
+def plan_environment(
+    report: Report, *, built_from: str, digest: str, rename_foreign: bool
+) -> EnvironmentPlan:
     """Compares what environment_digest.py reports with what is wanted.
 
     Args:
         built_from: what the locks say.
+        digest: what they gave before, as the controller remembers it; "" where it does not.
         rename_foreign: whether what somebody else made may be renamed.
     """
     if is_foreign(report) and not rename_foreign:
         return EnvironmentPlan(reason="", problem=_refusal(report))
-    return EnvironmentPlan(reason=_reason(report, built_from), problem="")
+    return EnvironmentPlan(reason=_reason(report, built_from, digest), problem="")
 
 
 def is_foreign(report: Report) -> bool:
@@ -42,7 +45,7 @@ def is_foreign(report: Report) -> bool:
     return bool(report["occupied"]) and not report["built_from"] and not report["unfinished"]
 
 
-def _reason(report: Report, built_from: str) -> str:
+def _reason(report: Report, built_from: str, digest: str) -> str:
     if not report["occupied"]:
         return "it is not there"
     if report["unfinished"]:
@@ -53,6 +56,8 @@ def _reason(report: Report, built_from: str) -> str:
         return "its locks have changed"
     if report["digest"] != report["recorded"]:
         return f"{report['different']} of its files differ: {', '.join(report['differences'])}"
+    if digest not in ("", report["digest"]):
+        return "its files and its own record are not what these locks gave before: somebody changed both"
     return ""
 
 
@@ -76,20 +81,21 @@ def _described(report: Report) -> str:
     return f"a folder with {report['conda']} conda packages: {names}"
 
 
-def settle(previous: Report, *, prefix: str, proven: bool) -> Settlement:
+def settle(previous: Report, *, prefix: str, proven: bool, digest: str) -> Settlement:
     """Decides about what was there before: what is exactly as our record says is deleted, all else kept.
 
     Args:
         previous: the report of the folder that was set aside, its own files of this project compared too.
         proven: whether the new environment is there, checked and recorded.
+        digest: what the locks of the previous one gave when it was first built; "" where nobody remembers.
 
     Returns:
         `said` with KEPT for the place where it lies once it is kept.
     """
-    if proven and is_exactly_ours(previous):
+    if proven and is_exactly_ours(previous, digest):
         return Settlement(state="removed", said="")
     said = (
-        f"what was at {prefix} is kept as KEPT, since {_held(previous)}. Its programs name their old "
+        f"what was at {prefix} is kept as KEPT, since {_held(previous, digest)}. Its programs name their old "
         f"place, so it works fully only there. To have it back: mv {prefix} {prefix}.new; mv KEPT {prefix} "
         "(the next site.yml sets it aside again: packages that are to stay belong in the locks, see "
         "envs/README.md). Once nobody needs it: rm -r KEPT"
@@ -97,16 +103,20 @@ def settle(previous: Report, *, prefix: str, proven: bool) -> Settlement:
     return Settlement(state="kept", said=said)
 
 
-def is_exactly_ours(report: Report) -> bool:
+def is_exactly_ours(report: Report, digest: str) -> bool:
     recorded = bool(report["built_from"]) and report["digest"] == report["recorded"]
-    return recorded and not report["link"] and not report["different"]
+    return recorded and not report["link"] and not report["different"] and digest in ("", report["digest"])
 
 
-def _held(report: Report) -> str:
+def _held(report: Report, digest: str) -> str:
     if not report["built_from"]:
         return f"no record says that site.yml made it ({_described(report)})"
-    if is_exactly_ours(report):
+    if is_exactly_ours(report, digest):
         return "the new one is not proven yet"
+    if is_exactly_ours(report, ""):
+        return (
+            "its files are as its record says, but not as its locks gave them before: somebody changed both"
+        )
     added = ", ".join(f"{name} {version}" for name, version in report["added"].items())
     differ = f"{report['different']} of its files differ from its record"
     return f"{f'somebody added {added}; ' if added else ''}{differ}: {', '.join(report['differences'][:5])}"

@@ -62,6 +62,15 @@ _CLOCKS = Step(
 )
 
 
+def _admission(leader: str) -> Step:
+    """The clock that leads answers the nodes alone, so it has to know of one before that asks."""
+    return Step(
+        words=(_SITE, "--limit", leader, "--tags", "time_sync"),
+        reason=f"the clock of {leader} answers the nodes alone",
+        spares=True,
+    )
+
+
 def members_in(listed: Mapping[str, Any]) -> Members:
     """From what `ansible-inventory --list` prints."""
     names = tuple(listed.get("cluster", {}).get("hosts", ()))
@@ -79,12 +88,16 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
         before: the members before the edit, which tell whose clock led.
         after: and since.
     """
-    found = []
-    if action in (Action.add, Action.replace):
+    comes = action in (Action.add, Action.replace)
+    leads = after.leader if before.leader == after.leader != name else ""
+    found = [_admission(leads)] if leads and comes else []
+    if comes:
         found.append(_full(name, replaced=action is Action.replace))
     found.append(_TELL)
     if before.leader != after.leader or (action is Action.replace and after.leader == name):
         found.append(_CLOCKS)
+    if leads and action is Action.remove:
+        found.append(_admission(leads))
     return found
 
 
@@ -106,7 +119,9 @@ def restore_steps(names: Collection[str], members: Members) -> list[Step]:
     limit = ("--limit", ",".join(chosen), "--skip-tags", "smoke_test")
     reason = f"what is one machine's own, on {', '.join(chosen)}"
     found = [Step(words=(_RESTORE, *limit, *accept), reason=reason), _TELL]
-    return [*found, _CLOCKS] if members.leader in names else found
+    if members.leader in names:
+        return [*found, _CLOCKS]
+    return [_admission(members.leader), *found] if members.leader else found
 
 
 def _full(name: str, *, replaced: bool) -> Step:
@@ -116,7 +131,7 @@ def _full(name: str, *, replaced: bool) -> Step:
 
 
 def smoke_step(action: Action, name: str, after: Members, pending: Collection[str]) -> Step | None:
-    """The smoke test: of the new node's pairs, or of all where a removal changed the key that signs.
+    """The smoke test: of the new node's pairs, or of all after a removal, which voids their certificates.
 
     None where jobs are not concerned: nodes were only drained or taken back, or the new one is drained.
 
@@ -127,7 +142,7 @@ def smoke_step(action: Action, name: str, after: Members, pending: Collection[st
     if action in (Action.drain, Action.undrain) or not working:
         return None
     if action is Action.remove:
-        reason = "certificates that the old key signed no longer count"
+        reason = f"certificates of tests with {name} no longer count"
         return _smoke(working[0], [], after, pending, reason)
     return new_pairs_step([name], after, pending)
 

@@ -11,8 +11,10 @@ from provision.model import Sudo
 
 _PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass")
 _TRUE = ("true", "yes", "on", "1", "y", "t")
-# sudo's own words, which come before the program's. sudo(8), DIAGNOSTICS
-_REFUSED = re.compile(r"^sudo: .*|^.* is not in the sudoers file.*|^Sorry, .*", re.MULTILINE)
+# sudo's own words, which come before the program's; of a host's name it only warns. sudo(8), DIAGNOSTICS
+_REFUSED = re.compile(
+    r"^sudo: (?!unable to resolve host).*|^.* is not in the sudoers file.*|^Sorry, .*", re.MULTILINE
+)
 # The program gets an empty standard input, never what is left of sudo's.
 _WITHOUT_INPUT = ("sh", "-c", 'exec "$@" </dev/null', "sh")
 

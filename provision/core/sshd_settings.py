@@ -50,7 +50,7 @@ def switches_passwords_off(now: Mapping[str, str], *, password_login: bool) -> b
     return not password_login and "yes" in (now.get(keyword, "") for keyword in asked)
 
 
-def refusals(probe: Sequence[str], *, cluster_user: str) -> list[str]:
+def refusals(probe: Sequence[str], *, cluster_user: str, password_login: bool) -> list[str]:
     """Settings of the site against which no cluster can be made, each with its file and what to do."""
     theirs = settings_of(probe, "theirs")
     keys, root = theirs.get("pubkeyauthentication", ""), theirs.get("permitrootlogin", "")
@@ -64,6 +64,22 @@ def refusals(probe: Sequence[str], *, cluster_user: str) -> list[str]:
         fix = "set cluster_user to another user, or write 'PermitRootLogin prohibit-password' there"
         why = f"sshd has 'PermitRootLogin {root}' ({_place(probe, 'permitrootlogin')})"
         found.append(f"{why}, and the cluster's user is root: {fix}")
+    return found + ([] if password_login else _locked_out(probe, theirs))
+
+
+def _locked_out(probe: Sequence[str], theirs: Mapping[str, str]) -> list[str]:
+    """Lines that let users in with a key and a password alone: no user gets in by a method that is off."""
+    keywords = {"password": "passwordauthentication", "keyboard-interactive": "kbdinteractiveauthentication"}
+    ending = {method for method, keyword in keywords.items() if theirs.get(keyword) == "yes"}
+    found = []
+    for path, number, text in _lines(probe):
+        keyword, *ways = text.partition("#")[0].replace("=", " ", 1).replace('"', "").split()
+        needed = [{method.partition(":")[0] for method in way.split(",")} for way in ways]
+        if keyword.lower() == "authenticationmethods" and needed and all(ending & way for way in needed):
+            found.append(
+                f"'{' '.join(text.split())}' ({path}:{number}) lets users in with key and password, "
+                "and role ssh_trust switches passwords off: let them be (cluster_password_login: true)"
+            )
     return found
 
 
@@ -92,8 +108,15 @@ def _not_lowered(theirs: str, ours: str) -> str:
 
 def _place(probe: Sequence[str], keyword: str) -> str:
     """Files and lines that set a keyword, printed as `line FILE:NUMBER:TEXT`."""
-    lines = [line.removeprefix("line ").split(":", 2) for line in probe if line.startswith("line ")]
     places = [
-        f"{path}:{number}" for path, number, text in lines if text.split()[0].lower().startswith(keyword)
+        f"{path}:{number}"
+        for path, number, text in _lines(probe)
+        if text.split()[0].lower().startswith(keyword)
     ]
     return ", ".join(places) or "no file below /etc/ssh names it"
+
+
+def _lines(probe: Sequence[str]) -> list[tuple[str, str, str]]:
+    """File, number and text of each line."""
+    parts = [line.removeprefix("line ").split(":", 2) for line in probe if line.startswith("line ")]
+    return [(path, number, text) for path, number, text in parts]

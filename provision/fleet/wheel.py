@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ _BUILD_ENVIRONMENT = {"SOURCE_DATE_EPOCH": "315532800", "PYTHONHASHSEED": "0"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A built wheel: where it lies, its sha256 (hex), and whether this call built it."""
+    """A built wheel: where it lies, its sha256 (hex), that of its files, and whether this call built it."""
 
     path: Path
     sha256: str
+    content: str
     built: bool
 
 
@@ -71,7 +73,7 @@ def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
     """
     folder = cache / source_digest(root)[:16]
     if ready := sorted(folder.glob("*.whl")):
-        return Wheel(path=ready[0], sha256=_sha256(ready[0]), built=False)
+        return _described(ready[0], built=False)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         sources, output = Path(scratch) / "sources", Path(scratch) / "output"
@@ -82,8 +84,7 @@ def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
             env={**environment, **_BUILD_ENVIRONMENT},
         )
         _publish(output, folder)
-    wheel = next(folder.glob("*.whl"))
-    return Wheel(path=wheel, sha256=_sha256(wheel), built=True)
+    return _described(next(folder.glob("*.whl")), built=True)
 
 
 def _copy_sources(root: Path, target: Path) -> None:
@@ -102,5 +103,15 @@ def _publish(output: Path, folder: Path) -> None:
             raise
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _described(path: Path, *, built: bool) -> Wheel:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Wheel(path=path, sha256=sha256, content=_content(path), built=built)
+
+
+def _content(path: Path) -> str:
+    """What own_files.py (role runtime) says where this wheel is installed, and nothing beside it."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
+    names = [name for name in files if not name.endswith(".dist-info/RECORD")]
+    lines = sorted(f"{name} {hashlib.sha256(files[name]).hexdigest()}\n" for name in names)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -257,7 +257,7 @@ def forget_trust(lab: Lab) -> None:
     """
     secrets = lab.folder / "secrets"
     for path in secrets.glob("*"):
-        if not path.name.startswith("join_"):
+        if not path.name.startswith(("join_", "controller_key")):
             path.unlink()
     with suppress(OSError):  # there is none, or it is not empty
         secrets.rmdir()

@@ -19,6 +19,8 @@ from pathlib import Path
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 
+from runtime import private
+
 _WAKEUPS = 64
 
 
@@ -59,12 +61,10 @@ class _Recorder:
         if dump is None:
             return
         frames = stack or _stack_of_main_thread()
-        partial = self._path.with_name(f"{self._path.name}.partial")
         with self._writing, contextlib.suppress(OSError, RuntimeError, ValueError):
             values = json.loads(dump())
             values["now"] = [_plain(frame) for frame in reversed(frames)]
-            partial.write_text(json.dumps(values), encoding="ascii")
-            partial.replace(self._path)
+            private.write(self._path, json.dumps(values))
 
     def listen(self) -> None:
         """Has the C side of Python's signal handling wake a thread, since the main one may wait in C++."""

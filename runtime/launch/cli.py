@@ -8,14 +8,15 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import typer
 
-from runtime import entry
+from runtime import entry, private
 from runtime.errors import BadInput
 from runtime.launch.argv import node_argv, ssh_argv
+from runtime.launch.env_file import read_env_file
 from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.follow import run
 from runtime.launch.hostfile import parse_hostfile
@@ -25,7 +26,7 @@ from runtime.launch.preflight import check_nodes
 from runtime.launch.report import failure_lines, job_account
 from runtime.launch.selection import Chosen, choose
 from runtime.launch.session import Interrupted, open_session
-from runtime.launch.signature import CLUSTER_KEY, verifier
+from runtime.launch.signature import SIGNERS, trust_in
 from runtime.launch.spec import (
     CERTIFICATE,
     HOSTFILE,
@@ -134,7 +135,17 @@ def zerorun(
         0, min=0, max=65535, help="TCP port of the meeting point there; 0: one that is free."
     ),
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
-    env: list[str] = typer.Option([], metavar="KEY=VALUE", help="Set a variable on every rank (repeat)."),
+    env: list[str] = typer.Option(
+        [],
+        metavar="KEY=VALUE",
+        help="Set a variable on every rank (repeat). While zerorun runs, `ps` shows it here, though on no "
+        "other node: secrets belong in --env-file.",
+    ),
+    env_file: Path = typer.Option(
+        None,
+        metavar="FILE",
+        help="Set the variables of a file's KEY=VALUE lines, which only you (or root) may read. --env wins.",
+    ),
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
     log_dir: Path = typer.Option(None, help="Folder of the job on every node. Default /data/jobs/JOB_ID."),
     tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
@@ -142,7 +153,7 @@ def zerorun(
     python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     certificate: Path = typer.Option(Path(CERTIFICATE), help="The smoke test's certificate on every node."),
-    key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs certificates."),
+    signers: Path = typer.Option(Path(SIGNERS), help="Who may sign certificates."),
     no_gate: bool = typer.Option(False, "--no-gate", help="Start on nodes that no smoke test has proven."),
     module: bool = typer.Option(False, "-m", "--module", help="PROGRAM is a Python module."),
     no_python: bool = typer.Option(False, "--no-python", help="PROGRAM is not for Python."),
@@ -153,6 +164,7 @@ def zerorun(
         hostfile, include=include, exclude=exclude, nnodes=nnodes, nproc_per_node=nproc_per_node
     )
     identity = new_job_id(job_id)
+    hidden = read_env_file(env_file) if env_file is not None else {}
     job = Job(
         job_id=identity,
         nodes=nodes,
@@ -165,45 +177,46 @@ def zerorun(
         master_port=master_port,
         interface=interface,
         forwarded=matching(os.environ, FORWARDED),
-        environment=parse_assignments(env),
+        environment={**hidden, **parse_assignments(env)},
         shown_ranks=parse_shown(tee, sum(len(node.slots) for node in nodes)),
         timeout_seconds=timeout,
         certificate_path=str(certificate),
         gated=not no_gate,
     )
     if dry_run:
-        _show(job, ssh_config)
+        _show(job, ssh_config, hidden)
         return
-    raise typer.Exit(_launch(job, ssh_config, key.expanduser()))
+    raise typer.Exit(_launch(job, ssh_config, signers))
 
 
-def _show(job: Job, ssh_config: str) -> None:
+def _show(job: Job, ssh_config: str, hidden: Collection[str]) -> None:
     """The words that reach each node, and the order that it would read."""
     ordered = orders(job, master_addr=master_name(job), master_port=job.master_port)
     print("# on an address of this machine:", " ".join(node_argv(job.python)))
     for node, order in zip(job.nodes, ordered, strict=True):
         print("#", " ".join(ssh_argv(node.host, python=job.python, ssh_config=ssh_config)))
-        print(redacted(order))
+        print(redacted(order, hidden=hidden))
 
 
-def _launch(job: Job, ssh_config: str, key: Path) -> int:
+def _launch(job: Job, ssh_config: str, signers: Path) -> int:
     """Runs the job and reports its end; the status to exit with."""
     console = Console(stderr=True, highlight=False)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
     names = ", ".join(node.host.name for node in job.nodes)
     if not job.gated:
         console.print("--no-gate: whether these nodes work together was not asked", style="yellow")
-    gate = verifier(key) if job.gated else None
+    gate = trust_in(signers) if job.gated else None
     with open_session(job, ssh_config=ssh_config) as session:
         on_signals(session.interrupt)
         try:
             with console.status(f"checking {len(job.nodes)} nodes: {names}"):
-                check_nodes(session, gate=gate)
+                proven = check_nodes(session, gate=gate)
         except Interrupted:
             return 128 + session.interrupts[0]
         where = f"logs in {job.job_path}/logs"
+        by = f", proven {proven}" if proven else ""
         console.print(
-            f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", markup=False, soft_wrap=True
+            f"job {job.job_id}: {job.world_size} ranks on {names}{by}; {where}", markup=False, soft_wrap=True
         )
 
         def on_failure(known: Outcome) -> None:
@@ -219,9 +232,8 @@ def _launch(job: Job, ssh_config: str, key: Path) -> int:
 
 
 def _keep_account(job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
-    path = Path(job.job_file)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(job_account(job, outcome, started=started, seconds=seconds))
+    Path(job.job_path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
 
 
 def main() -> None:

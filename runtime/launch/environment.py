@@ -1,8 +1,8 @@
 """Which variables a rank gets, and from where: pure functions over mappings.
 
 In rising order: the node's own session (a short list), the launching shell (an allow-list), what the launcher
-computes, the node's job.env, --env. DeepSpeed exports neither HF_* nor WANDB_* and crashes on a blank line of
-its file (deepspeed/launcher/runner.py).
+computes, the node's job.env, --env-file, --env. DeepSpeed exports neither HF_* nor WANDB_* and crashes on a
+blank line of its file (deepspeed/launcher/runner.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from runtime.errors import BadInput
-from runtime.launch.spec import Order
+from runtime.launch.spec import Order, is_variable
 from runtime.topology import FLIGHT
 
 FORWARDED = (
@@ -58,17 +58,17 @@ def parse_job_environment(text: str, *, source: str) -> dict[str, str]:
     """KEY=VALUE lines; blank lines and lines that begin with `#` are allowed. Values are taken as they stand.
 
     Raises:
-        BadInput: with the line that is neither.
+        BadInput: with the number of a line that is neither; what stands there may be a secret.
     """
     variables: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals or not name.strip().isidentifier():
+        if not equals or not is_variable(name.strip()):
             raise BadInput(
                 f"read {source}, line {number}",
-                found=repr(line),
+                found="no variable is set there",
                 fix="A line reads KEY=VALUE or begins with #.",
             )
         variables[name.strip()] = value.strip()

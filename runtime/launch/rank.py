@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime import private
 from runtime.launch.argv import program_argv
 from runtime.launch.spec import from_json
 
@@ -30,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     _die_with_parent()
     _redirect(order.rank_log(local_rank))
     status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
-    _record(Path(order.rank_exit(local_rank)), status)
+    with contextlib.suppress(OSError):  # where it cannot be, the program's own words stay the last
+        _record(Path(order.rank_exit(local_rank)), status)
     return status if status >= 0 else 128 - status
 
 
@@ -40,7 +42,7 @@ def _die_with_parent() -> None:
 
 
 def _redirect(log: str) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
@@ -54,7 +56,7 @@ def _run(argv: Sequence[str], noted: Path) -> int:
     if child == 0:
         _become(argv)
     with contextlib.suppress(OSError):  # on a full disk a rank runs, too
-        noted.write_text(str(child))
+        private.write(noted, str(child))
     return _hand_on_signals(child)
 
 
@@ -83,9 +85,7 @@ def _become(argv: Sequence[str]) -> None:
 
 
 def _record(path: Path, status: int) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"status": status, "time": time.time()}))
-    partial.replace(path)
+    private.write(path, json.dumps({"status": status, "time": time.time()}))
 
 
 if __name__ == "__main__":

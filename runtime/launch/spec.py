@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -23,11 +23,11 @@ KINDS = ("script", "module", "program")
 class Job:
     """A program and the nodes that run it, before anything has been asked of the nodes.
 
-    `forwarded` holds variables of the launching shell, `environment` those given with --env, which win over
-    the node's own job.env. An empty `master_addr` stands for the first node, `master_port` 0 for one that is
-    free there. `timeout_seconds` 0 means no
-    limit; `shown_ranks` None means all. Without `keep_logs` a node whose ranks succeeded
-    removes its files. `gated`: the nodes must hold a certificate of the smoke test.
+    `forwarded` holds variables of the launching shell, `environment` those given with --env and --env-file,
+    which win over the node's own job.env. An empty `master_addr` stands for the first node, `master_port` 0
+    for one that is free there. `timeout_seconds` 0 means no limit; `shown_ranks` None means all. Without
+    `keep_logs` a node whose ranks succeeded removes its files. `gated`: the nodes must hold a certificate of
+    the smoke test.
     """
 
     job_id: str
@@ -175,18 +175,16 @@ def from_json(values: Mapping[str, Any]) -> Order:
     return Order(**restored)
 
 
-def redacted(order: Order) -> str:
-    """The order as indented JSON for a person, values of variables that look like secrets masked."""
-    return json.dumps(
-        to_json(replace(order, forwarded=_mask(order.forwarded), environment=_mask(order.environment))),
-        indent=2,
-    )
+def redacted(order: Order, *, hidden: Collection[str] = ()) -> str:
+    """The order as indented JSON for a person; masked are variables that look like secrets, and `hidden`."""
+    shown = replace(order, forwarded=_mask(order.forwarded, ()), environment=_mask(order.environment, hidden))
+    return json.dumps(to_json(shown), indent=2)
 
 
-def _mask(variables: Mapping[str, str]) -> dict[str, str]:
+def _mask(variables: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:
     secret = ("KEY", "TOKEN", "SECRET", "PASSWORD")
     return {
-        name: "***" if any(word in name.upper() for word in secret) else value
+        name: "***" if name in hidden or any(word in name.upper() for word in secret) else value
         for name, value in variables.items()
     }
 
@@ -200,7 +198,7 @@ def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
     variables: dict[str, str] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        if not equals or not _is_name(name):
+        if not equals or not is_variable(name):
             raise BadInput(
                 f"set the variable of --env {pair!r}",
                 found="it is not KEY=VALUE",
@@ -210,7 +208,8 @@ def parse_assignments(pairs: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def _is_name(text: str) -> bool:
+def is_variable(text: str) -> bool:
+    """Whether a variable of a shell can have that name."""
     return text.isidentifier() and text.isascii()
 
 

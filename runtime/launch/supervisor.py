@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from runtime import private
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -156,7 +158,7 @@ class Agent:
         log: Path,
         handed_on: Sequence[int] = (),
     ) -> None:
-        with log.open("wb") as output:
+        with os.fdopen(private.create(log), "wb") as output:
             self._child = subprocess.Popen(
                 list(argv),
                 env=dict(env),

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from runtime import private
 from runtime.errors import BadInput
 from runtime.flight.dump import read_dump
 from runtime.launch import frames, spec
@@ -173,17 +174,14 @@ def _lines_frame(rank: int, pieces: list[str]) -> bytes:
 
 def _prepare(order: Order) -> None:
     """Makes the job's folder, with an empty log for each rank and the order that the ranks read."""
-    logs = Path(order.path("logs"))
-    logs.mkdir(parents=True, exist_ok=True)
+    private.make_job_folders(Path(order.job_path))
     for local in range(order.nproc):
-        Path(order.rank_log(local)).write_bytes(b"")
+        os.close(private.create(Path(order.rank_log(local))))
         Path(order.rank_exit(local)).unlink(missing_ok=True)
         Path(f"{order.flight}{order.first_rank + local}").unlink(missing_ok=True)
     # Variables may be secrets, and the ranks inherit them from the agent.
     plain = json.dumps(spec.to_json(replace(order, forwarded={}, environment={})))
-    path = Path(order.path(f"order{order.node_rank}.json"))
-    path.touch(mode=0o600)
-    path.write_text(plain)
+    private.write(Path(order.path(f"order{order.node_rank}.json")), plain)
 
 
 def _remove(order: Order) -> None:

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -21,7 +21,14 @@ from runtime.zero.config.schema import Config
 from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
-from runtime.zero.fsdp import reduce_waiting, settle_root
+from runtime.zero.fsdp import (
+    at_rest,
+    end_backward,
+    leave_forward,
+    put_shards_back,
+    reduce_waiting,
+    settle_root,
+)
 from runtime.zero.gathered import Gathered
 from runtime.zero.gradients import (
     clip_factor,
@@ -101,7 +108,12 @@ class Engine(Facts, Saving):
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """The model's forward; floating inputs are cast to the compute type."""
         self._prepare_units()
-        return self.module(*inputs, **named)
+        try:
+            return self.module(*inputs, **named)
+        except BaseException:
+            leave_forward(self.module)
+            put_shards_back(self.module)
+            raise
 
     forward = __call__
 
@@ -115,6 +127,7 @@ class Engine(Facts, Saving):
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for those who call `.backward()` themselves in fp16."""
+        end_backward(self.module)
         self._scaled_backwards += 1
         return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
 
@@ -130,6 +143,7 @@ class Engine(Facts, Saving):
                 found="it is within engine.no_sync, where micro-steps have no end",
                 fix="Call step() after the `with engine.no_sync():` block.",
             )
+        end_backward(self.module)
         if self.is_gradient_accumulation_boundary():
             self._check_scaled()
             self._update()
@@ -243,10 +257,25 @@ class Engine(Facts, Saving):
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
         give_whole(module, gathered, is_here=keeps or not is_cut)
+        self._follow_forwards()  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
         return gathered
+
+    def _follow_forwards(self) -> None:
+        """Before a forward ends what was cut off; after one without gradients puts the shards back."""
+
+        def before(_: nn.Module, __: object) -> None:
+            end_backward(self.module)
+
+        def after(unit: nn.Module, _: object, __: object) -> None:
+            if not torch.is_grad_enabled() and at_rest(unit):
+                put_shards_back(self.module)
+
+        for unit in units(self.module):
+            cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
+            cast(nn.Module, unit).register_forward_hook(after)
 
     def _prepare_units(self) -> None:
         """Tells FSDP2 what to do after the coming backward: reduce, or accumulate whole gradients.

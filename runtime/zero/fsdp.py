@@ -10,7 +10,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from runtime.zero.offload.shards import local
-from runtime.zero.shard import units
+from runtime.zero.shard import drop_gathered, units
 
 # torch's FSDPParamGroup and FSDPParam, which it exports nowhere.
 UnitState = Any
@@ -59,6 +59,35 @@ def reduce_waiting(model: nn.Module) -> None:
     _state(model)._root_post_backward_final_callback()
 
 
+def end_backward(model: nn.Module) -> None:
+    """Ends a backward that an exception cut off, as FSDP2 ends a whole one. Collective, if there is one.
+
+    FSDP2 would take the next backward for a part of it, and reduce that one's gradients by halves.
+    """
+    root = _state(model)
+    if root._state_ctx.post_backward_final_callback_queued and not _in_backward():
+        root._root_post_backward_final_callback()
+
+
+def leave_forward(model: nn.Module) -> None:
+    """Makes units that an exception has left within a forward rest again."""
+    context = _state(model)._state_ctx
+    context.iter_forward_root = None
+    for state in context.all_states:
+        for one in (state, state._fsdp_param_group):
+            if one is not None and one._training_state.name == "FORWARD":
+                one._training_state = type(one._training_state).IDLE
+
+
+def put_shards_back(model: nn.Module) -> None:
+    """Makes the module's parameters the shards again, unless gradients wait in the whole ones.
+
+    What a script then changes in place is what is trained; in whole parameters it would be lost.
+    """
+    if all(whole_gradient(parameter) is None for parameter in sharded(model)):
+        drop_gathered(model)
+
+
 def shard_now(parameter: Sharded) -> torch.Tensor:
     """This rank's shard as it is gathered: flat, padded, in the compute type, on the device."""
     inputs: list[torch.Tensor] = parameter.all_gather_inputs
@@ -79,6 +108,10 @@ def at_rest(module: nn.Module) -> bool:
     state = _state(module)
     inside = state._state_ctx.iter_forward_root is not None
     return not inside and state._training_state.name == "IDLE"
+
+
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def _state(unit: nn.Module) -> Any:

@@ -23,6 +23,16 @@ import json, os, sys
 names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "CW_X")
 print(json.dumps([sys.argv[1:], os.getcwd(), {name: os.environ.get(name) for name in names}]), flush=True)
 """
+# Prints in how many command lines of this machine each secret stands.
+WATCH = """
+import contextlib, os, pathlib
+lines = []
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    with contextlib.suppress(OSError):
+        lines.append(path.read_bytes())
+print(os.environ["CW_FILE"], os.environ["CW_ENV"], os.environ["CW_BOTH"])
+print(sum(b"s3cret-file" in line for line in lines), sum(b"s3cret-env" in line for line in lines))
+"""
 # Ignores the polite signal and leaves a grandchild in a session of its own.
 STUBBORN = """
 import signal, subprocess, time
@@ -237,6 +247,66 @@ def test_a_dry_run_shows_every_word_and_starts_nothing(launch: Launch, tmp_path:
     assert '"x y"' in ended.stdout
     assert "s3cret" not in ended.stdout
     assert not (tmp_path / "job").exists()
+
+
+def test_secrets_of_an_env_file_are_in_no_command_line_and_in_no_file_of_the_job(
+    launch: Launch, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.touch(mode=0o600)
+    secrets.write_text("# tokens\nCW_FILE=s3cret-file\nCW_BOTH=s3cret-file\n")
+    options = ["--env-file", str(secrets), "--env", "CW_BOTH=option", "--env", "CW_ENV=s3cret-env"]
+
+    shown = launch(tmp_path, *nodes(tmp_path, 1), *options, "--dry-run", "train.py").wait()
+    launcher = launch(
+        tmp_path, *nodes(tmp_path, 1, 1), *options, "--log-dir", "jobs/j", script(tmp_path, WATCH)
+    )
+    ended = launcher.wait()
+
+    assert "s3cret-file" not in shown.stdout + shown.stderr
+    assert ended.returncode == 0, ended.stderr
+    # zerorun's own command line is that of whoever wrote --env.
+    assert ended.stdout.splitlines() == ["s3cret-file s3cret-env option", "0 1"]
+    (tmp_path / "jobs" / "j" / "logs" / "rank0.log").unlink()
+    (tmp_path / "jobs" / "j" / "logs" / "rank1.log").unlink()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "jobs").rglob("*") if path.is_file())
+    assert b"train.py" in kept
+    assert b"s3cret" not in kept
+
+
+def test_a_secret_file_that_others_can_read_is_refused_before_anything_starts(
+    launch: Launch, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "secrets.env"
+    secrets.write_text("CW_FILE=s3cret\n")
+    secrets.chmod(0o644)
+
+    ended = launch(
+        tmp_path, *nodes(tmp_path, 1), "--env-file", str(secrets), "--log-dir", "job", "x.py"
+    ).wait()
+
+    assert ended.returncode == 2
+    assert "its mode is 0644" in ended.stderr
+    assert "s3cret\n" not in ended.stderr
+    assert not (tmp_path / "job").exists()
+
+
+def test_a_jobs_files_are_its_users_alone_and_the_programs_own_are_as_its_umask_says(
+    launch: Launch, tmp_path: Path
+) -> None:
+    program = script(tmp_path, "import os, sys; open('checkpoint', 'w').close(); raise SystemExit(3)")
+
+    ended = launch(tmp_path, *nodes(tmp_path, 1, 1), "--log-dir", "jobs/j", program).wait()
+
+    assert ended.returncode == 3, ended.stderr
+    modes = {
+        str(path.relative_to(tmp_path)): f"{path.lstat().st_mode & 0o7777:04o}"
+        for path in (tmp_path / "jobs").rglob("*")
+    }
+    assert {path: mode for path, mode in modes.items() if mode not in ("0600", "0700")} == {}
+    assert {"jobs/j/job.json", "jobs/j/logs/rank1.log", "jobs/j/logs/agent0.log"} < modes.keys()
+    assert (tmp_path / "jobs").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "checkpoint").stat().st_mode & 0o777 == 0o644
 
 
 def test_a_job_whose_reader_has_left_ends(launch: Launch, tmp_path: Path) -> None:

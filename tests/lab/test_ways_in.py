@@ -218,10 +218,11 @@ def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
     )
     assert "identityfile ~/.ssh/id_ed25519" in to_node
     assert "identityfile ~/.ssh/clusterwright_ed25519" not in to_node
-    assert "stricthostkeychecking true" in to_node
+    assert "stricthostkeychecking ask" in to_node  # another daemon at te2:2222 is met as anywhere
     assert "stricthostkeychecking ask" in to_itself
     assert "identityfile ~/.ssh/id_ed25519" in by_cluster_user
     assert "identityfile ~/.ssh/clusterwright_ed25519" in by_cluster_user
+    assert "stricthostkeychecking true" in by_cluster_user
     assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname") == "te2"
     assert ways.out("te1", "cat /etc/pdsh/rcmd_default") == "mrsh"
     assert "git.example ssh-ed25519 AAAA" in ways.out("te1", "cat /etc/ssh/ssh_known_hosts")

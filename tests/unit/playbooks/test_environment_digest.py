@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import json
+import marshal
 import os
+import struct
 import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,136 @@ def test_the_report_counts_and_names_what_is_installed(prefix: Path) -> None:
     assert report["conda"] == 1
     assert report["files"] == 4
     assert report["packages"] == {"python": "3.11.7", "torch": "2.13.0+cpu"}
+
+
+# A module of the environment, which a Python of the environment imports.
+MODULE = Path("lib/python3.11/site-packages/answer.py")
+CACHED = Path("lib/python3.11/site-packages/__pycache__/answer.cpython-311.pyc")
+SOURCE = """
+SETS = {"a", "b"} <= frozenset({"x", "yy", "zzz"}), 1.5, None, b"b", ...
+def answer(*, deep: int = 42) -> int:
+    try:
+        return [lambda: deep for _ in range(2)][0]()
+    except ValueError:
+        return 0
+"""
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Path:
+    """An environment with a Python of its own, and one module that it has imported."""
+    root = tmp_path / "envs" / "llm"
+    venv.create(root, symlinks=True, with_pip=False)
+    write(root / MODULE, SOURCE)
+    digest(root, "--record", "--built-from", "locks")
+    assert ask(root) == "42"
+    return root
+
+
+def ask(root: Path, *options: str) -> str:
+    words = [root / "bin" / "python", *options, "-c", "import answer; print(answer.answer())"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(words, env=plain, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def plant(root: Path, where: Path = CACHED, *, unchecked: bool = False) -> None:
+    """Other bytecode under the marks of the source, as Python wants them (PEP 552)."""
+    source = root / MODULE
+    evil = compile("def answer(): return 'evil'", str(source), "exec")
+    status = source.stat()
+    marks = struct.pack("<III", 0, int(status.st_mtime), status.st_size)
+    header = importlib.util.MAGIC_NUMBER + (struct.pack("<I8x", 1) if unchecked else marks)
+    (root / where).parent.mkdir(exist_ok=True)
+    (root / where).write_bytes(header + marshal.dumps(evil))
+
+
+def test_bytecode_that_python_made_is_right_at_each_level_and_remembered(real: Path) -> None:
+    ask(real, "-OO")
+    kept = real / ".clusterwright" / "bytecode.json"
+
+    assert digest(real, "--verify", "--full")["different"] == 0
+    assert not kept.exists()
+    assert digest(real, "--verify", "--bytecode", "--keep")["different"] == 0
+    assert len(json.loads(kept.read_text())) == 2
+    (real / "bin" / "python").unlink()
+    (real / "bin" / "python").symlink_to("/bin/false")
+    assert digest(real, "--bytecode")["differences"] == ["changed bin/python"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("unchecked", [False, True])
+def test_planted_bytecode_that_python_would_run_is_found(real: Path, known: bool, unchecked: bool) -> None:
+    if known:
+        digest(real, "--bytecode", "--keep")
+    plant(real, unchecked=unchecked)
+    assert ask(real) == "evil"
+
+    full = digest(real, "--verify", "--full", status=1)
+    found = digest(real, "--bytecode", "--keep")
+
+    assert full["differences"] == found["differences"] == [f"changed {CACHED}"]
+    assert (found["bytecode"], found["digest"]) == (1, found["recorded"])
+    assert digest(real, "--bytecode")["bytecode"] == 1
+
+
+def test_bytecode_that_marshal_cannot_read_is_found(real: Path) -> None:
+    whole = (real / CACHED).read_bytes()
+    (real / CACHED).write_bytes(whole[:16] + b"\xff" * 40)
+
+    assert digest(real, "--full")["differences"] == [f"changed {CACHED}"]
+
+
+def test_bytecode_of_an_older_source_is_not_run_and_not_found(real: Path) -> None:
+    plant(real)
+    os.utime(real / MODULE, (1, 1))
+
+    assert digest(real, "--bytecode", "--keep")["different"] == 0
+    assert json.loads((real / ".clusterwright" / "bytecode.json").read_text()) == {}
+    assert ask(real) == "42"
+
+
+@pytest.mark.parametrize("where", ["answer.pyc", "evil.pyc", "answer/__init__.pyc"])
+def test_bytecode_that_needs_no_source_counts_as_a_file(real: Path, where: str) -> None:
+    (real / MODULE.parent / "answer").mkdir(exist_ok=True)
+    plant(real, PACKAGES / where)
+
+    report = digest(real, "--verify", status=1)
+
+    assert report["differences"] == [f"extra {MODULE.parent}/{where}"]
+
+
+def test_a_folder_of_bytecode_that_is_a_link_counts_as_a_file(real: Path, tmp_path: Path) -> None:
+    (real / CACHED).parent.rename(tmp_path / "elsewhere")
+    (real / CACHED).parent.symlink_to(tmp_path / "elsewhere")
+
+    assert digest(real, "--verify", status=1)["differences"] == [f"extra {CACHED.parent}"]
+
+
+def test_of_an_environment_from_elsewhere_nothing_is_run(real: Path) -> None:
+    plant(real)
+
+    assert digest(real, "--verify", "--full", "--files-only")["different"] == 0
+
+
+def test_all_bytecode_can_be_taken_away(real: Path) -> None:
+    plant(real)
+
+    assert digest(real, "--bytecode", "--clear-bytecode")["different"] == 0
+
+    assert list(real.rglob("*.pyc")) == []
+    assert ask(real) == "42"
+
+
+@pytest.mark.parametrize("distribution", ["torch-2.13.0+cpu", "clusterwright-0.1.0"])
+@pytest.mark.parametrize("planted", ["evil.pth", "runtime.py", "zerorun.pth", "runtimes/__init__.py"])
+def test_a_file_that_a_package_s_record_lists_counts(prefix: Path, distribution: str, planted: str) -> None:
+    write(prefix / PACKAGES / "clusterwright-0.1.0.dist-info" / "METADATA", "Name: clusterwright")
+    digest(prefix, "--record")
+    write(prefix / PACKAGES / planted, "import os; os.system('id')")
+    with (prefix / PACKAGES / f"{distribution}.dist-info" / "RECORD").open("a") as record:
+        record.write(f"{planted},,\n")
+
+    assert f"extra {PACKAGES}/{planted}" in digest(prefix, "--verify", status=1)["differences"]
 
 
 def test_bytecode_dates_and_condas_history_do_not_count(prefix: Path) -> None:
@@ -164,6 +298,16 @@ def test_a_changed_file_of_this_project_is_found_where_it_is_asked_for(prefix: P
 
     assert digest(prefix)["different"] == 0
     assert digest(prefix, "--own")["differences"] == [f"changed {PACKAGES}/runtime/a.py"]
+
+
+@pytest.mark.parametrize("name", ["state", "pinned"])
+def test_what_a_person_told_conda_is_found_where_it_is_asked_for(prefix: Path, name: str) -> None:
+    digest(prefix, "--record", "--built-from", "locks")
+
+    write(prefix / "conda-meta" / name, '{"env_vars": {"HF_HOME": "/data/hub"}}')
+
+    assert digest(prefix)["different"] == 0
+    assert digest(prefix, "--own")["differences"] == [f"extra conda-meta/{name}"]
 
 
 def test_what_has_no_record_is_described_and_not_read(prefix: Path) -> None:

@@ -72,6 +72,19 @@ def test_every_node_gets_the_same_in_one_pass(site: Path) -> None:
     assert (site / "te3" / "envs" / ".llm.previous" / "old").read_text() == "old"
 
 
+def test_bytecode_does_not_travel(site: Path) -> None:
+    cached = site / "te1" / "envs" / "llm" / "lib" / "__pycache__" / "a.cpython-311.pyc"
+    cached.parent.mkdir()
+    cached.write_bytes(b"evil")
+
+    relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2")
+
+    assert sorted(path.name for path in (site / "te2" / "envs" / "llm" / "lib").iterdir()) == [
+        "big",
+        "program",
+    ]
+
+
 def test_what_is_there_is_not_overwritten_where_something_was_set_aside_before(site: Path) -> None:
     (site / "te3" / "envs" / ".llm.previous").mkdir()
     before = held(site, "te3")

@@ -3,14 +3,19 @@
     environment_digest.py --prefix P                              prints a report as JSON
     environment_digest.py --prefix P --record --built-from TEXT   and keeps it, to compare with later
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
-    environment_digest.py --prefix P --own                        compares its `clusterwright` with RECORD
+    environment_digest.py --prefix P --bytecode                   and compares bytecode with its sources
+    environment_digest.py --prefix P --own                        looks for settings and our changed files
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
-sha256 of each file; path and target of each link. Left out: bytecode, conda's own records (they carry dates),
-this script's records, and the files of the distribution `clusterwright`, which has a life of its own.
+sha256 of each file; path and target of each link. Left out: bytecode in `__pycache__`, conda's own records
+(they carry dates), this script's records, and the distribution `clusterwright`, which has a life of its own:
+by the names of its folders and programs, whatever its RECORD lists.
+
+Bytecode there is no node's like another's, and runs in place of its source: it is compared with what the
+environment's own Python makes of that.
 
 A file whose size, inode and ctime (which cannot be set back) are as recorded is not read again, except with
---full. Standard library only: it runs with whichever Python a node has.
+--full; nor is bytecode that was right. Standard library only: it runs with whichever Python a node has.
 """
 
 from __future__ import annotations
@@ -22,14 +27,48 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
+OWN_PACKAGES = ("provision", "runtime")
+OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
+SETTINGS = ("state", "pinned")  # of `conda env config vars set`, and of packages that are to stay
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
+
+# Runs in the environment's Python, which reads no bytecode then, and says of each pair: right, wrong, or
+# unused (Python would compile anew). What is read may be hostile to marshal, so who loads it has no rights.
+# marshal's version 2 writes no references, which differ by chance.
+COMPARE = """
+import json, marshal, os, sys
+from importlib.util import MAGIC_NUMBER
+
+def verdict(data, text, status, level):
+    marks = [(int(mark) & 0xFFFFFFFF).to_bytes(4, "little") for mark in (status.st_mtime, status.st_size)]
+    if data[:4] != MAGIC_NUMBER or (data[4:8] == bytes(4) and data[8:16] != b"".join(marks)):
+        return "unused"
+    code = marshal.loads(data[16:])
+    made = compile(text, code.co_filename, "exec", dont_inherit=True, optimize=level)
+    return "right" if marshal.dumps(made, 2) == marshal.dumps(code, 2) else "wrong"
+
+pairs, read = json.load(sys.stdin), []
+for cached, source, level in pairs:
+    with open(cached, "rb") as first, open(source, "rb") as second:
+        read.append((first.read(), second.read(), os.fstat(second.fileno()), level))
+if os.geteuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for pair, given in zip(pairs, read):
+    try:
+        said = verdict(*given)
+    except Exception:
+        said = "wrong"
+    print(json.dumps([pair[0], said]))
+"""
 
 
 def main() -> int:
@@ -40,27 +79,38 @@ def main() -> int:
     parser.add_argument("--verify", action="store_true", help="end with status 1 when something differs")
     parser.add_argument("--full", action="store_true", help="read every file again")
     parser.add_argument("--only-recorded", action="store_true", help="read no file where there is no record")
-    parser.add_argument("--own", action="store_true", help="look for changed files of this project as well")
+    parser.add_argument("--own", action="store_true", help="look for settings and our own changed files, too")
+    parser.add_argument("--bytecode", action="store_true", help="judge bytecode as well, as --full does")
+    parser.add_argument("--keep", action="store_true", help="remember which bytecode is right")
+    parser.add_argument("--files-only", action="store_true", help="run nothing of it, so judge no bytecode")
+    parser.add_argument("--clear-bytecode", action="store_true", help="take all bytecode away")
     options = parser.parse_args()
+    if options.clear_bytecode:
+        clear_bytecode(options.prefix)
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})
     entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
-    own = own_differences(options.prefix) if options.own else []
-    report = report_of(options.prefix, entries, record, own)
+    found = [*own_differences(options.prefix), *settings(options.prefix)] if options.own else []
+    report = report_of(options.prefix, entries, record, found)
+    # The environment's Python judges, so every file of it must be as recorded.
+    judged = (options.bytecode or options.full) and not options.files_only
+    if judged and report["recorded"] and report["digest"] == report["recorded"]:
+        found += bytecode_differences(options.prefix, options.full, options.keep)
+        report = report_of(options.prefix, entries, record, found)
     if options.record:
         record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
         record["conda"] = conda_records(options.prefix)
-        write_record(options.prefix, record)
-        report = report_of(options.prefix, entries, record)
+        write_json(record_path(options.prefix), record)
+        report = report_of(options.prefix, entries, record, found)
     sys.stdout.write(json.dumps(report) + "\n")
-    verified = report["exists"] and report["digest"] == report["recorded"]
+    verified = report["exists"] and report["digest"] == report["recorded"] and not report["bytecode"]
     return 1 if options.verify and not verified else 0
 
 
-def report_of(prefix: str, entries: dict, record: dict, own: list = ()) -> dict:
-    """What is there, beside what was recorded."""
+def report_of(prefix: str, entries: dict, record: dict, found: list = ()) -> dict:
+    """What is there, beside what was recorded; `found` is what differs beside that."""
     conda = conda_records(prefix)
-    differences = [*own, *(differences_between(record.get("entries", {}), entries) if record else [])]
+    differences = [*found, *(differences_between(record.get("entries", {}), entries) if record else [])]
     return {
         "prefix": prefix,
         "exists": os.path.isdir(prefix),
@@ -71,6 +121,7 @@ def report_of(prefix: str, entries: dict, record: dict, own: list = ()) -> dict:
         "built_from": record.get("built_from", ""),
         "differences": differences[:NAMED_FILES],
         "different": len(differences),
+        "bytecode": sum("__pycache__" in line for line in found),
         "conda": len(conda),
         "files": len(entries),
         "packages": packages_of(conda, prefix),
@@ -130,8 +181,9 @@ def differences_between(before: dict, after: dict) -> list:
 
 def entries_of(prefix: str, known: dict) -> dict:
     """For each path below the prefix: what it holds, and the marks by which an untouched file is known."""
-    own = own_files(prefix)
-    marks = {path: marks_of(status) for path, status in walk(prefix, "") if path not in own}
+    folders, programs = own_places(prefix)
+    found = ((path, status) for path, status in walk(prefix, "") if not path.startswith(folders))
+    marks = {path: marks_of(status) for path, status in found if path not in programs}
     entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
     to_read = [path for path in marks if path not in entries]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -154,7 +206,7 @@ def walk(prefix: str, folder: str):
         if child.is_dir(follow_symlinks=False):
             if child.name not in left_out:
                 yield from walk(prefix, os.path.join(folder, child.name))
-        elif not child.name.endswith(".pyc"):
+        else:
             yield os.path.join(folder, child.name), child.stat(follow_symlinks=False)
 
 
@@ -202,18 +254,61 @@ def distributions(prefix: str) -> dict:
     return found
 
 
-def own_files(prefix: str) -> set:
-    """Paths that belong to the distribution `clusterwright`, from its RECORD."""
+def own_places(prefix: str) -> tuple:
+    """The folders and the programs of the distribution `clusterwright`, if it is there.
+
+    Its RECORD has no say in that: whoever plants a file can write a line there, too.
+    """
     _, folder = distributions(prefix).get(OWN_DISTRIBUTION, ("", ""))
     if not folder:
-        return set()
-    base = os.path.dirname(folder)
-    try:
-        with open(os.path.join(folder, "RECORD"), encoding="utf-8") as stream:
-            names = [line.split(",")[0] for line in stream]
-    except FileNotFoundError:
-        return set()
-    return {os.path.relpath(os.path.join(base, name), prefix) for name in names}
+        return (), ()
+    own = os.path.relpath(folder, prefix)
+    return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES)), OWN_PROGRAMS
+
+
+def clear_bytecode(prefix: str) -> None:
+    """Takes away every `__pycache__`; Python makes its bytecode again when it needs it."""
+    for folder, _, _ in os.walk(prefix):
+        if os.path.basename(folder) == "__pycache__":
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
+    """Bytecode that Python would run and that is not what it compiles from the source."""
+    kept_at = os.path.join(prefix, RECORDS, "bytecode.json")
+    known = {} if full else json_of(kept_at)
+    marks = {pair: [marks_of(os.stat(path)) for path in pair[:2]] for pair in bytecode_pairs(prefix)}
+    unknown = [pair for pair in marks if known.get(os.path.relpath(pair[0], prefix)) != marks[pair]]
+    verdicts = {**dict.fromkeys(marks, "right"), **verdicts_on(prefix, unknown)}
+    if keep:
+        right = {os.path.relpath(pair[0], prefix): marks[pair] for pair in marks if verdicts[pair] == "right"}
+        write_json(kept_at, right)
+    wrong = [pair[0] for pair in marks if verdicts[pair] == "wrong"]
+    return sorted(f"changed {os.path.relpath(path, prefix)}" for path in wrong)
+
+
+def bytecode_pairs(prefix: str) -> list:
+    """Bytecode that the environment's Python looks at (PEP 3147, 488), its source, and its level."""
+    versions = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(prefix)]
+    tag = "|".join(version.replace("python", "cpython-").replace(".", "") for version in versions)
+    found = []
+    for folder, _, names in os.walk(prefix):
+        for name in names if os.path.basename(folder) == "__pycache__" else ():
+            match = re.fullmatch(rf"(.+)\.(?:{tag})(?:\.opt-([12]))?\.pyc", name)
+            source = os.path.join(os.path.dirname(folder), match[1] + ".py") if match else ""
+            if os.path.isfile(source) and os.path.isfile(os.path.join(folder, name)):
+                found.append((os.path.join(folder, name), source, int(match[2] or 0)))
+    return found
+
+
+def verdicts_on(prefix: str, pairs: list) -> dict:
+    """What the environment's Python says of each; wrong where it says nothing."""
+    python = [os.path.join(prefix, "bin", "python"), "-I", "-S", "-B", "-X", "pycache_prefix=/proc/none"]
+    words, given, said = [*python, "-c", COMPARE], json.dumps(pairs).encode(), {}
+    if pairs:
+        ended = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
+        said = dict(json.loads(line) for line in ended.stdout.decode().splitlines())
+    return {pair: said.get(pair[0], "wrong") for pair in pairs}
 
 
 def own_differences(prefix: str) -> list:
@@ -228,6 +323,12 @@ def own_differences(prefix: str) -> list:
     base = os.path.dirname(folder)
     changed = [row[0] for row in rows if base64_of(os.path.join(base, row[0])) != row[1][len("sha256=") :]]
     return [f"changed {os.path.relpath(os.path.join(base, name), prefix)}" for name in changed]
+
+
+def settings(prefix: str) -> list:
+    """What a person told conda of this environment (variables, pins), which no build of ours does."""
+    names = [name for name in listed(os.path.join(prefix, "conda-meta")) if name in SETTINGS]
+    return [f"extra {os.path.join('conda-meta', name)}" for name in names]
 
 
 def base64_of(path: str) -> str:
@@ -284,8 +385,7 @@ def read_record(prefix: str) -> dict:
         return {}
 
 
-def write_record(prefix: str, record: dict) -> None:
-    path = record_path(prefix)
+def write_json(path: str, record: dict) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".partial", "w", encoding="utf-8") as stream:
         json.dump(record, stream)

@@ -139,7 +139,7 @@ RULES = [
     ("cluster", r"etc/clusterwright/(certificate|smoke|cluster)\.json", exists, REMOVE),
     (
         "cluster",
-        r"etc/clusterwright/(hostfile|job\.env)|etc/ssh/ssh_config\.d/10-clusterwright\.conf",
+        r"etc/clusterwright/(hostfile|signers|job\.env)|etc/ssh/ssh_config\.d/10-clusterwright\.conf",
         exists,
         REMOVE,
     ),
@@ -225,7 +225,7 @@ def environment_findings(root: str, data: str, script: str):
         if name.startswith("."):
             continue
         prefix = os.path.join(folder, name)
-        words = [sys.executable, script, "--prefix", prefix, "--verify", "--full"]
+        words = [sys.executable, script, "--prefix", prefix, "--verify", "--full", "--files-only"]
         report = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout)
         found = ", ".join(report["differences"]) or (
             "" if report["recorded"] else "its digest was not recorded"

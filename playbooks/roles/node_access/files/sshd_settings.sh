@@ -6,5 +6,5 @@ needed='^(pubkeyauthentication|passwordauthentication|kbdinteractiveauthenticati
 if [ -e $ours ]; then
   unshare --mount sh -c "mount --bind /dev/null $ours && /usr/sbin/sshd -T" 2>&1 | grep -E "$needed" | sed 's/^/theirs /'
 fi
-grep -Ein '^[[:space:]]*(PermitRootLogin|PubkeyAuthentication)' /dev/null /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf \
+grep -Ein '^[[:space:]]*(PermitRootLogin|PubkeyAuthentication|AuthenticationMethods)' /dev/null /etc/ssh/sshd_config /etc/ssh/sshd_config.d/*.conf \
   2>/dev/null | grep -v "^$ours:" | sed 's/^/line /'

@@ -32,8 +32,8 @@ LINK = {**ABSENT, "occupied": True, "link": "/models/llm"}
 FILE = {**ABSENT, "occupied": True}
 
 
-def reason(report: dict[str, Any], *, rename: bool = False) -> str:
-    return plan_environment(report, built_from="locks", rename_foreign=rename).reason
+def reason(report: dict[str, Any], *, rename: bool = False, digest: str = "") -> str:
+    return plan_environment(report, built_from="locks", digest=digest, rename_foreign=rename).reason
 
 
 def test_what_has_to_be_done_is_said_with_its_reason() -> None:
@@ -43,6 +43,17 @@ def test_what_has_to_be_done_is_said_with_its_reason() -> None:
     assert reason({**OURS, "built_from": "other"}) == "its locks have changed"
     assert reason(CHANGED) == "1 of its files differ: extra lib/a"
     assert reason({**FOREIGN, "unfinished": True}) == "an earlier build of ours was interrupted"
+
+
+def test_a_node_that_changed_files_and_record_alike_is_found_by_what_the_controller_remembers() -> None:
+    forged = {**OURS, "digest": "d2", "recorded": "d2"}
+
+    assert reason(OURS, digest="d1") == ""
+    assert "somebody changed both" in reason(forged, digest="d1")
+    assert settle(OURS, prefix=PREFIX, proven=True, digest="d1").state == "removed"
+    kept = settle(forged, prefix=PREFIX, proven=True, digest="d1")
+    assert kept.state == "kept"
+    assert "somebody changed both" in kept.said
 
 
 @pytest.mark.parametrize(
@@ -56,7 +67,7 @@ def test_what_has_to_be_done_is_said_with_its_reason() -> None:
 def test_what_no_record_claims_is_refused_by_name_and_renamed_only_when_asked(
     report: dict[str, Any], named: str
 ) -> None:
-    plan = plan_environment(report, built_from="locks", rename_foreign=False)
+    plan = plan_environment(report, built_from="locks", digest="", rename_foreign=False)
 
     assert plan.reason == ""
     assert f"{PREFIX}: it is there already ({named})" in plan.problem
@@ -65,13 +76,15 @@ def test_what_no_record_claims_is_refused_by_name_and_renamed_only_when_asked(
 
 
 def test_only_what_is_exactly_as_recorded_is_removed_and_only_once_the_new_one_is_proven() -> None:
-    assert settle(OURS, prefix=PREFIX, proven=True).state == "removed"
+    assert settle(OURS, prefix=PREFIX, proven=True, digest="").state == "removed"
     kept = {
-        "not proven": settle(OURS, prefix=PREFIX, proven=False),
-        "changed": settle(CHANGED, prefix=PREFIX, proven=True),
-        "a file of this project changed": settle({**OURS, "different": 1}, prefix=PREFIX, proven=True),
-        "reached by a link": settle({**OURS, "link": "/models/llm"}, prefix=PREFIX, proven=True),
-        "foreign": settle(FOREIGN, prefix=PREFIX, proven=True),
+        "not proven": settle(OURS, prefix=PREFIX, proven=False, digest=""),
+        "changed": settle(CHANGED, prefix=PREFIX, proven=True, digest=""),
+        "a file of this project changed": settle(
+            {**OURS, "different": 1}, prefix=PREFIX, proven=True, digest=""
+        ),
+        "reached by a link": settle({**OURS, "link": "/models/llm"}, prefix=PREFIX, proven=True, digest=""),
+        "foreign": settle(FOREIGN, prefix=PREFIX, proven=True, digest=""),
     }
 
     assert {settlement.state for settlement in kept.values()} == {"kept"}

@@ -21,6 +21,7 @@ LED = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="te1")
 FULL = ("playbooks/site.yml", "--limit", "te2", "--skip-tags", "smoke_test")
 TELL = ("playbooks/members.yml",)
 CLOCK = ("playbooks/site.yml", "--tags", "time_sync")
+ADMIT = ("playbooks/site.yml", "--limit", "te1", "--tags", "time_sync")
 
 
 def planned(action: Action, name: str, before: Members = THREE) -> list[tuple[str, ...]]:
@@ -46,8 +47,13 @@ def test_the_others_are_told_with_one_call(action: Action) -> None:
 def test_the_clocks_follow_where_their_leader_has_gone_or_moved() -> None:
     assert planned(Action.remove, "te1", LED) == [TELL, CLOCK]
     assert planned(Action.replace, "te1", LED)[1:] == [TELL, CLOCK]
-    assert planned(Action.remove, "te2", LED) == [TELL]
-    assert planned(Action.replace, "te2", LED)[1:] == [TELL]
+
+
+def test_the_leading_clock_hears_of_a_node_before_that_asks_it_and_after_that_has_gone() -> None:
+    assert planned(Action.add, "te2", LED) == [ADMIT, FULL, TELL]
+    assert planned(Action.replace, "te2", LED)[::2] == [ADMIT, TELL]
+    assert planned(Action.remove, "te2", LED) == [TELL, ADMIT]
+    assert planned(Action.drain, "te2", LED) == [TELL]
 
 
 def restored(*names: str, members: Members = THREE) -> list[tuple[str, ...]]:
@@ -60,6 +66,7 @@ def test_machines_from_an_image_cost_the_others_one_call() -> None:
 
     assert restored("te3", "te2") == [("playbooks/restore.yml", *limit, *accepted), TELL]
     assert restored("te1", members=LED)[1:] == [TELL, CLOCK]
+    assert restored("te2", members=LED)[::2] == [ADMIT, TELL]
 
 
 def test_where_all_are_from_an_image_one_playbook_does_it() -> None:

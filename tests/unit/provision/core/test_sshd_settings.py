@@ -27,6 +27,10 @@ def lines(*, password_login: bool = False, **theirs: str) -> list[str]:
     return wanted_lines(theirs, max_startups="100:30:300", password_login=password_login)
 
 
+def asked(probe: list[str], *, cluster_user: str = "train", password_login: bool = False) -> list[str]:
+    return refusals(probe, cluster_user=cluster_user, password_login=password_login)
+
+
 def test_a_site_that_set_nothing_gets_keys_only() -> None:
     assert lines(permitrootlogin="without-password", maxstartups="10:30:100") == KEYS_ONLY
 
@@ -69,12 +73,38 @@ def test_a_key_is_tried_where_passwords_end(now: dict[str, str]) -> None:
 def test_a_setting_that_forbids_a_cluster_is_named_with_its_file() -> None:
     probe = ["now permitrootlogin no", "line /etc/ssh/sshd_config.d/00-x.conf:3:PermitRootLogin no"]
 
-    (found,) = refusals(probe, cluster_user="root")
+    (found,) = asked(probe, cluster_user="root")
 
     assert "'PermitRootLogin no' (/etc/ssh/sshd_config.d/00-x.conf:3)" in found
     assert "set cluster_user" in found
-    assert refusals(probe, cluster_user="train") == []
-    assert "keys" in refusals(["now pubkeyauthentication no"], cluster_user="train")[0]
+    assert asked(probe) == []
+    assert "keys" in asked(["now pubkeyauthentication no"])[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "on", "locks_out"),
+    [
+        ("AuthenticationMethods publickey,password", "password", True),
+        ("authenticationmethods=publickey,keyboard-interactive:pam # Duo", "kbdinteractive", True),
+        ('  AuthenticationMethods "publickey,password" password,hostbased', "password", True),
+        ("AuthenticationMethods publickey,password publickey", "password", False),
+        ("AuthenticationMethods publickey", "password", False),
+        ("AuthenticationMethods any", "password", False),
+        ("AuthenticationMethods publickey,password", "kbdinteractive", False),  # nobody could before, either
+    ],
+)
+def test_users_who_need_a_password_beside_their_key_are_not_locked_out(
+    line: str, on: str, locks_out: bool
+) -> None:
+    probe = [f"now {on}authentication yes", f"line /etc/ssh/sshd_config:120:{line}"]
+
+    found = asked(probe)
+
+    assert len(found) == locks_out
+    assert all(
+        "/etc/ssh/sshd_config:120" in text and "cluster_password_login: true" in text for text in found
+    )
+    assert asked(probe, password_login=True) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from provision.errors import BadInput
 from provision.fleet import wheel
 
 ROOT = Path(__file__).parents[4]
+OWN_FILES = ROOT / "playbooks" / "roles" / "runtime" / "files" / "own_files.py"
 
 
 @pytest.fixture
@@ -33,6 +36,46 @@ def test_equal_sources_give_an_equal_wheel_and_the_second_call_builds_nothing(
     assert first.built
     assert not again.built
     assert first.sha256 == again.sha256 == elsewhere.sha256
+
+
+def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_on_a_node_says(
+    tmp_path: Path,
+) -> None:
+    made = wheel.build(ROOT, cache=tmp_path / "cache", environment=os.environ)
+    prefix = tmp_path / "env"
+    packages = prefix / "lib" / "python3.11" / "site-packages"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--quiet",
+        "--disable-pip-version-check",
+        "install",
+        "--ignore-installed",
+    ]
+    subprocess.run(
+        [*pip, "--no-deps", "--no-index", "--no-compile", "--prefix", prefix, made.path], check=True
+    )
+    assert own(prefix) == made.content
+
+    (packages / "runtime" / "evil.py").write_text("")
+    with next(packages.glob("clusterwright-*.dist-info/RECORD")).open("a") as record:
+        record.write("runtime/evil.py,,\n")
+    assert own(prefix) != made.content
+    (packages / "runtime" / "evil.py").unlink()
+    assert own(prefix) == made.content
+    (packages / "runtime" / "cli.py").write_text("evil")
+    assert own(prefix) != made.content
+
+    own(prefix, "clear")
+    assert own(prefix) == ""
+    assert [path for path in prefix.rglob("*") if path.is_file()] == []
+
+
+def own(prefix: Path, *words: str) -> str:
+    """As the role asks it of a node."""
+    words = ("-c", OWN_FILES.read_text(), str(prefix), *words)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_deleted_module_leaves_the_wheel(checkout: Path, tmp_path: Path) -> None:

@@ -117,12 +117,16 @@ def test_no_names_mean_all_nodes_and_an_unknown_name_is_refused(existing: Lab) -
 def test_new_nodes_forget_the_trust_in_the_old_ones_and_keep_what_they_join_with(existing: Lab) -> None:
     secrets = existing.folder / "secrets"
     secrets.mkdir(parents=True)
-    for name in ("cluster_key", "host_keys.yml", "join_key", "join_tokens.json"):
+    for name in ("cluster_key", "host_keys.yml", "join_key", "join_tokens.json", "controller_key"):
         (secrets / name).write_text("x")
 
     forget_trust(existing)
 
-    assert sorted(path.name for path in secrets.iterdir()) == ["join_key", "join_tokens.json"]
+    assert sorted(path.name for path in secrets.iterdir()) == [
+        "controller_key",
+        "join_key",
+        "join_tokens.json",
+    ]
     for path in secrets.iterdir():
         path.unlink()
     forget_trust(existing)

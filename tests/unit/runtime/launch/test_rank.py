@@ -31,19 +31,24 @@ raise SystemExit(rank.main(sys.argv[1:]))
 FAILS = "raise RuntimeError('the user is to see this')"
 
 
-def rank(folder: Path, python: list[str], *words: str) -> tuple[int, int, str]:
+def rank(
+    folder: Path, python: list[str], *words: str, can_record: bool = True
+) -> tuple[int, int | None, str]:
     """Runs a program as a rank; the status of the rank, the status that it recorded, and the log."""
     (folder / "logs").mkdir(exist_ok=True)
     asked = job(kind="program", words=words, job_path=str(folder), cwd=str(folder))
     order = spec.orders(asked, master_addr="127.0.0.1", master_port=29500)[0]
     (folder / "order.json").write_text(json.dumps(spec.to_json(order)))
     Path(order.rank_log(0)).write_text("")
+    if not can_record:
+        Path(order.rank_exit(0)).with_suffix(".partial").mkdir()
     environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0"}
     finished = subprocess.run(
         [sys.executable, *python, folder / "order.json", "0"], env=environment, check=False, timeout=60
     )
-    recorded: dict[str, Any] = json.loads(Path(order.rank_exit(0)).read_text())
-    return finished.returncode, recorded["status"], Path(order.rank_log(0)).read_text()
+    record = Path(order.rank_exit(0))
+    recorded: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    return finished.returncode, recorded.get("status"), Path(order.rank_log(0)).read_text()
 
 
 def test_a_signal_after_the_end_leaves_the_users_traceback_the_last_word(tmp_path: Path) -> None:
@@ -51,6 +56,15 @@ def test_a_signal_after_the_end_leaves_the_users_traceback_the_last_word(tmp_pat
 
     assert log.splitlines()[-1] == "RuntimeError: the user is to see this"
     assert (status, recorded) == (1, 1)
+
+
+def test_an_end_that_cannot_be_recorded_leaves_the_users_traceback_the_last_word(tmp_path: Path) -> None:
+    as_started = ["-m", "runtime.launch.rank"]
+
+    found = rank(tmp_path, as_started, sys.executable, "-c", FAILS, can_record=False)
+
+    assert found[2].splitlines()[-1] == "RuntimeError: the user is to see this"
+    assert found[:2] == (1, None)
 
 
 def test_a_signal_at_the_end_is_the_programs_or_nobodys(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_a_node_s_file_may_hold_comments_and_blank_lines() -> None:
 
 @pytest.mark.parametrize("line", ["export A=1", "A", "=1", "1A=2"])
 def test_another_line_in_a_node_s_file_is_refused_with_its_number(line: str) -> None:
-    with pytest.raises(BadInput, match=r"job\.env, line 2"):
+    with pytest.raises(BadInput, match=r"job\.env, line 2: no variable is set there"):
         parse_job_environment(f"A=1\n{line}\n", source="job.env")
 
 
@@ -164,3 +164,9 @@ def test_an_order_is_shown_without_secrets() -> None:
 
     assert "s3cret" not in shown
     assert json.loads(shown)["forwarded"] == {"WANDB_API_KEY": "***"}
+
+
+def test_variables_of_a_secret_file_are_shown_by_name_whatever_they_are_called() -> None:
+    order = orders(job(environment={"PLAIN": "s3cret", "SEEN": "1"}), master_addr="a", master_port=29500)
+
+    assert json.loads(redacted(order[0], hidden=["PLAIN"]))["environment"] == {"PLAIN": "***", "SEEN": "1"}

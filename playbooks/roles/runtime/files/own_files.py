@@ -1,0 +1,63 @@
+"""What a node holds of this project's wheel: python3 own_files.py PREFIX, or PREFIX clear to take it away.
+
+Prints one digest over path and sha256 of each file in the wheel's folders, as provision/fleet/wheel.py makes
+it of the wheel; nothing where it is not installed. No RECORD is read: whoever plants a file can write a line
+there, too. Left out are bytecode, and what pip adds to a wheel.
+"""
+
+import glob
+import hashlib
+import os
+import shutil
+import sys
+
+PACKAGES = ("provision", "runtime")
+PROGRAMS = ("provision", "zerorun")
+OF_PIP = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+
+
+def main(prefix: str, *words: str) -> None:
+    installed = sorted(
+        glob.glob(os.path.join(prefix, "lib/python3*/site-packages/clusterwright-*.dist-info"))
+    )
+    if not installed:
+        return
+    base = os.path.dirname(installed[0])
+    folders = [*installed, *(os.path.join(base, name) for name in PACKAGES)]
+    if words == ("clear",):
+        clear(folders, [os.path.join(prefix, "bin", name) for name in PROGRAMS])
+    else:
+        sys.stdout.write(digest(base, folders) + "\n")
+
+
+def digest(base: str, folders: list) -> str:
+    lines = [f"{os.path.relpath(path, base)} {content_of(path)}\n" for path in files_in(folders)]
+    return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def files_in(folders: list):
+    for folder, names, files in (found for top in folders for found in os.walk(top)):
+        linked = [name for name in names if os.path.islink(os.path.join(folder, name))]
+        names[:] = [name for name in names if name != "__pycache__"]
+        for name in [*files, *linked]:
+            if not (folder.endswith(".dist-info") and name in OF_PIP):
+                yield os.path.join(folder, name)
+
+
+def content_of(path: str) -> str:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return "no file"
+    with open(path, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def clear(folders: list, programs: list) -> None:
+    for path in [*folders, *programs]:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            os.unlink(path)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

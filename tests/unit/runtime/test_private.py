@@ -1,0 +1,72 @@
+"""A job's files are private when they appear, not a moment later."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import private
+from runtime.errors import BadInput
+
+
+def mode(path: Path) -> str:
+    return f"{stat.S_IMODE(path.lstat().st_mode):04o}"
+
+
+@pytest.fixture(autouse=True)
+def open_umask() -> Iterator[None]:
+    """The one that hides nothing."""
+    before = os.umask(0)
+    yield
+    assert os.umask(before) == 0
+
+
+def test_a_jobs_folders_are_closed_and_their_parents_as_usual(tmp_path: Path) -> None:
+    private.make_job_folders(tmp_path / "jobs" / "j1")
+
+    assert (mode(tmp_path / "jobs" / "j1"), mode(tmp_path / "jobs" / "j1" / "logs")) == ("0700", "0700")
+    assert mode(tmp_path / "jobs") == "0777"
+
+
+def test_a_folder_that_somebody_chose_stays_open_and_the_logs_in_it_are_closed(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "logs").mkdir(parents=True)
+
+    private.make_job_folders(tmp_path / "mine")
+
+    assert (mode(tmp_path / "mine"), mode(tmp_path / "mine" / "logs")) == ("0777", "0700")
+
+
+def test_logs_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "logs").symlink_to("elsewhere")
+
+    with pytest.raises(BadInput, match=r"logs: it is there already"):
+        private.make_job_folders(tmp_path)
+
+    assert mode(tmp_path / "elsewhere") == "0777"
+
+
+def test_a_file_is_private_before_it_has_content(tmp_path: Path) -> None:
+    descriptor = private.create(tmp_path / "log")
+
+    assert (mode(tmp_path / "log"), os.fstat(descriptor).st_size) == ("0600", 0)
+    os.close(descriptor)
+
+
+@pytest.mark.parametrize("planted", ["link", "open file"])
+def test_what_has_the_name_is_replaced_not_written_through(tmp_path: Path, planted: str) -> None:
+    kept, path = tmp_path / "kept", tmp_path / "job.json"
+    kept.write_text("as before")
+    if planted == "link":
+        path.symlink_to(kept)
+        (tmp_path / "job.json.partial").symlink_to(kept)
+    else:
+        path.hardlink_to(kept)
+
+    private.write(path, "new")
+
+    assert (path.read_text(), mode(path), kept.read_text()) == ("new", "0600", "as before")
