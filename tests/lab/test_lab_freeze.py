@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from provision.commands.folders import user_cache
 from provision.lab import lab as labs
 from provision.lab import record, snapshot
 from provision.lab.fault import record as faults
 from provision.lab.fault import strike
 from provision.lab.fault.catalogue import CATALOGUE
-from provision.lab.freeze import freeze
 from provision.lab.layout import folder_of
 from provision.lab.lock import hold
 from provision.lab.shape import Direction, Shape
@@ -29,6 +29,11 @@ FREEZE_ANEW = ("lab", "freeze", "frz-half", "--name", NAME)
 DOWN = ("lab", "down", "--name", NAME)
 AGAIN = ("lab", "up", "--name", NAME)
 
+# `provision` on a machine whose kernel has no XFS.
+WITHOUT_XFS = """import runpy
+from provision.lab import snapshot
+snapshot.has_xfs = lambda: False
+runpy.run_module("provision.cli", run_name="__main__")"""
 PREPARE = """set -e; echo kept >/root/file; rm /etc/motd; mkdir -m 0700 /root/secret
 mkfs.ext4 -q /dev/vdb; mkdir -p /data; mount /dev/vdb /data; echo kept >/data/file"""
 CHANGE = "set -e; rm /root/file; echo new >/root/other; mount /dev/vdb /mnt; rm /mnt/file; sync"
@@ -208,20 +213,21 @@ def test_a_restored_lab_can_be_frozen_again_with_what_it_changed(before: set[str
 
 
 def test_where_no_file_system_shares_blocks_disks_are_copied_and_that_is_said(
-    frozen: dict[str, object], before: set[str], monkeypatch: pytest.MonkeyPatch
+    frozen: dict[str, object], before: set[str]
 ) -> None:
-    monkeypatch.setattr(snapshot, "has_xfs", lambda: False)  # as on a machine whose kernel has none
-    said: list[str] = []
     provision(*RESTORE)
 
-    freeze(under_test().lab, "frz-half", mirror=user_cache() / "mirror" / "current", report=said.append)
+    words = [sys.executable, "-c", WITHOUT_XFS, *FREEZE_ANEW]
+    freezing = subprocess.run(words, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    kept = sorted(path.name for path in snapshot.folder_of("frz-half").iterdir())
     provision(*DOWN)
     restored = provision("lab", "up", "--from", "frz-half", "--name", NAME)
     found = state(under_test())
     provision(*DOWN)
     remove("frz-half")
 
-    assert any("each `up --from` will copy the disks" in line for line in said)
+    assert "each `up --from` will copy the disks" in freezing.stderr
+    assert kept == ["files", "snapshot.json"]
     assert "cannot share blocks" in restored.stderr
     assert found == frozen
     assert traces(NAME) - before == set()
