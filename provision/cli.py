@@ -7,7 +7,7 @@ import sys
 import typer
 
 from provision import __version__
-from provision.commands import bundle, demo, doctor, env, image, lab, node, restore, smoke, status
+from provision.commands import audit, bundle, demo, doctor, env, image, lab, node, restore, smoke, status
 from provision.entry import Group, run
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(env.app, name="env")
 app.add_typer(image.app, name="image")
+app.command("audit")(audit.audit)
 app.command("demo")(demo.play)
 app.command("doctor")(doctor.doctor)
 app.add_typer(node.app, name="node")

@@ -5,10 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from provision.core import data_disk, gpu_driver, host_keys, job_firewall, sshd_settings
+from provision.core import (
+    data_disk,
+    gpu_driver,
+    host_keys,
+    job_firewall,
+    signers,
+    smoke_certificate,
+    sshd_settings,
+)
 from provision.core.clock import clock_problem
+from provision.core.cluster_key import authorised_line
 from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
@@ -51,6 +61,26 @@ def known_hosts_block(nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
 
 def known_hosts_with(text: str, nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
     return host_keys.known_hosts_file(text, [Node(**node) for node in nodes], ledger)
+
+
+def signers_text(nodes: Dicts, ledger: Mapping[str, Sequence[str]], controller_key: str) -> str:
+    return signers.signers_text([node["name"] for node in nodes], ledger, controller_key)
+
+
+def certificate_to_sign(text: str, nodes: Dicts, valid_days: float) -> dict[str, str]:
+    """What the controller signs of a test, from the result that the node wrote, or only `problem`."""
+    try:
+        payload = smoke_certificate.to_sign(
+            json.loads(text),
+            nodes=[node["name"] for node in nodes],
+            valid_days=valid_days,
+            now=datetime.now(UTC),
+        )
+    except ProvisionError as e:
+        return {"problem": str(e), "payload": ""}
+    except ValueError as e:
+        return {"problem": f"the result of the smoke test is damaged: {e}", "payload": ""}
+    return {"problem": "", "payload": payload}
 
 
 def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], register: str) -> list[str]:
@@ -175,6 +205,8 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "clock_problem": clock_problem_of,
+            "authorised_line": authorised_line,
+            "certificate_to_sign": certificate_to_sign,
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
@@ -197,6 +229,8 @@ class FilterModule:
             "passwords_end": passwords_end,
             "reads_ours": sshd_settings.reads_ours,
             "removable_packages": removable_packages,
+            "sealed_certificate": smoke_certificate.sealed,
+            "signers_text": signers_text,
             "ssh_trust_problems": ssh_trust_problems,
             "sshd_lines": sshd_lines,
             "sshd_printed": sshd_settings.printed,

@@ -8,7 +8,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
     attributes,
+    bare,
     digest,
+    lines_in,
     missing_folders,
     numbers,
     put,
@@ -44,6 +46,10 @@ options:
           - With C(content), the part of it that is ours. A teardown leaves what others wrote beside it.
         type: str
       lines: {description: "As C(block), lines that must be there, in any place.", type: list, elements: str}
+      supersede:
+        description: Take out lines that O(journal) says were written before and are not among C(lines) now.
+        type: bool
+        default: false
       without: {description: Lines that must not be there., type: list, elements: str}
       mode: {description: Permissions., type: str, default: "0644"}
       owner: {description: "Owner; who runs this where it is left out, which is root on a node.", type: str}
@@ -73,6 +79,7 @@ FILE_OPTIONS = {
     "content": {"type": "str"},
     "block": {"type": "str"},
     "lines": {"type": "list", "elements": "str", "default": []},
+    "supersede": {"type": "bool", "default": False},
     "without": {"type": "list", "elements": "str", "default": []},
     "mode": {"type": "str", "default": "0644"},
     "owner": {"type": "str"},
@@ -81,19 +88,28 @@ FILE_OPTIONS = {
 }
 
 
-def wanted_text(wanted: dict, before: str) -> str:
-    """The whole text that a file should have."""
+def wanted_text(wanted: dict, before: str, entry: dict) -> str:
+    """The whole text that a file should have; `entry` is what the journal says of it."""
     if wanted["content"] is not None:
         return wanted["content"]
     text = before
-    if differs_in_lines(wanted, before):
-        text = with_lines(before, wanted["lines"], wanted["without"])
+    absent = [*wanted["without"], *superseded(wanted, entry)]
+    if differs_in_lines(wanted["lines"], absent, before):
+        text = with_lines(before, wanted["lines"], absent)
     return with_block(text, wanted["block"]) if wanted["block"] else text
 
 
-def differs_in_lines(wanted: dict, before: str) -> bool:
-    found = set(before.splitlines())
-    return not found.issuperset(wanted["lines"]) or not found.isdisjoint(wanted["without"])
+def superseded(wanted: dict, entry: dict) -> list[str]:
+    """Lines that we wrote and want no more; one that was there before us is not ours."""
+    if not wanted["supersede"]:
+        return []
+    theirs = set(map(bare, lines_in((entry.get("before") or {"text": ""})["text"])))
+    return [line for line in entry.get("lines", []) if line not in wanted["lines"] and line not in theirs]
+
+
+def differs_in_lines(present: list[str], absent: list[str], before: str) -> bool:
+    found = set(map(bare, lines_in(before)))
+    return not found.issuperset(present) or not found.isdisjoint(absent)
 
 
 def write(module: AnsibleModule, wanted: dict, path: str, before: dict | None, after: dict) -> bool:
@@ -114,7 +130,11 @@ def note(journal: str, wanted: dict, path: str, before: dict | None, text: str) 
     entries = read_journal(journal)
     first = {"before": before, "folders": missing_folders(path)}
     marks = wanted["block"].splitlines() if wanted["block"] else []
-    ours = {"marks": [marks[0], marks[-1]] if marks else [], "lines": wanted["lines"]}
+    # Those of before stay until the next time: a run that is cut off here leaves them in the file.
+    there = set(map(bare, lines_in(before["text"] if before else "")))
+    old = [line for line in superseded(wanted, entries.get(path, {})) if line in there]
+    lines = [*wanted["lines"], *old]
+    ours = {"marks": [marks[0], marks[-1]] if marks else [], "lines": lines}
     entries[path] = {**entries.get(path, first), **ours, "written": digest(text)}
     write_journal(journal, entries)
 
@@ -125,13 +145,16 @@ def put_back(before: dict[str, dict | None]) -> None:
             put(place, state) if state else place.unlink()
 
 
-def states(wanted: dict, path: str) -> tuple[dict | None, dict]:
+def states(wanted: dict, path: str, entry: dict) -> tuple[dict | None, dict]:
     """What the file is, and what it should be: text, mode and owners; the first None where there is none."""
     uid, _, _ = numbers(wanted)
     with Place(path) as place:
         place.check_owners(uid)
         before = state_in(place, reader=uid)
-    return before, {"text": wanted_text(wanted, before["text"] if before else ""), **attributes(wanted)}
+    return before, {
+        "text": wanted_text(wanted, before["text"] if before else "", entry),
+        **attributes(wanted),
+    }
 
 
 def main() -> None:
@@ -161,9 +184,10 @@ def main() -> None:
 def write_all(module: AnsibleModule) -> tuple[dict[str, dict | None], list[dict[str, str]]]:
     """What the files that differed were before, and the difference for people. All are looked at first."""
     planned = []
+    journal = read_journal(module.params["journal"]) if module.params["journal"] else {}
     for wanted in module.params["files"]:
         path = os.path.expanduser(wanted["path"])
-        planned.append((wanted, path, *states(wanted, path)))
+        planned.append((wanted, path, *states(wanted, path, journal.get(path, {}))))
     before, diff = {}, []
     for wanted, path, old, new in planned:
         if write(module, wanted, path, old, new):

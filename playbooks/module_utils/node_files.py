@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 
 from ansible.module_utils.node_place import Place
 
@@ -34,10 +35,23 @@ def without_block(text, begin, end):
     return "".join(kept)
 
 
+def lines_in(text):
+    """The lines as they are, their ends included; str.splitlines takes other characters for ends, too."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
+def bare(line):
+    """A line without its end."""
+    return line.rstrip("\r\n")
+
+
 def with_lines(text, present, absent):
-    """The text with these lines, at its end where they are missing, and without those."""
-    kept = [line for line in text.splitlines() if line not in absent]
-    return "".join(f"{line}\n" for line in [*kept, *(line for line in present if line not in kept)])
+    """The text with these lines, at its end where missing, and without those; others stay byte for byte."""
+    kept = [line for line in lines_in(text) if bare(line) not in absent]
+    missing = [line for line in present if line not in map(bare, kept)]
+    whole = "".join(kept)
+    end = "\n" if missing and whole and not whole.endswith("\n") else ""
+    return whole + end + "".join(f"{line}\n" for line in missing)
 
 
 def text_in(content):

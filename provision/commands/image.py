@@ -29,6 +29,7 @@ from provision.edges import cluster_lock
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_bake
+from provision.fleet.controller_key import controller_key
 from provision.fleet.image_files import MANIFEST
 from provision.fleet.playbook import play
 from provision.fleet.site import read_site, secrets_of
@@ -73,6 +74,7 @@ def bake(
     secrets = secrets_of(inventory, environment=os.environ)
     if (output / MANIFEST).exists():
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")
+    key = controller_key(secrets, "sign an image")
     words = (
         "--limit",
         node,
@@ -89,7 +91,7 @@ def bake(
             with _lines("image.yml") as on_line:
                 play(inventory, ("playbooks/image.yml", *words), on_line=on_line, environment=os.environ)
             with _bars() as on_bytes:
-                image = image_bake.take(machine, output, key=secrets / "cluster_key", on_bytes=on_bytes)
+                image = image_bake.take(machine, output, key=key, on_bytes=on_bytes)
         finally:
             image_bake.release(machine)
     _say(image, as_json)
@@ -117,7 +119,7 @@ def rehearse(
     Exit status: 0 proven, 1 refused, 2 bad input.
     """
     require()
-    key = secrets_of(inventory, environment=os.environ) / "cluster_key"
+    key = controller_key(secrets_of(inventory, environment=os.environ), "sign the verdict on an image")
     with _lines("rehearse") as on_line:
         image, checks = rehearse_image(
             folder,

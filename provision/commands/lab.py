@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from provision.commands import fault, mirror
+from provision.commands import fault, mirror, snapshot
 from provision.commands.folders import user_cache
 from provision.commands.which_lab import Name, existing
 from provision.edges.terminal import Console
 from provision.errors import BadInput
 from provision.fleet.image_files import read_manifest, unpack
 from provision.lab import argv, lab
+from provision.lab import snapshot as snapshots
+from provision.lab.freeze import freeze as freeze_lab
 from provision.lab.image.build import image_of
 from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of
 from provision.lab.observe import State
@@ -32,6 +34,7 @@ from provision.lab.shape import Direction
 app = typer.Typer(help="A cluster of real, small machines on this one.", no_args_is_help=True)
 app.command("mirror")(mirror.make)
 app.add_typer(fault.app, name="fault")
+app.add_typer(snapshot.app, name="snapshot")
 _out = Console()
 _progress = Console(stderr=True)
 
@@ -97,15 +100,26 @@ def up(
     image: Annotated[
         Path | None, typer.Option("--image", help="A folder that `image bake` wrote: nodes start from it.")
     ] = None,
+    from_: Annotated[
+        str | None,
+        typer.Option("--from", help="A snapshot that `freeze` made: nodes start as it holds them."),
+    ] = None,
     check: Check = False,
 ) -> None:
     """Bring up a lab, or whatever is missing of one, and wait until every node answers."""
     require()
     folder = folder_of(name)
     asked = lab.Asked(subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size) if disk_size else None)
-    with lab.locked(folder):
-        base, data = _start_from(image)
-        wanted = lab.wanted_lab(name, asked, existing=load(folder), base=base, data_image=data)
+    if from_ and image:
+        fix = "Say one of --from and --image."
+        raise BadInput("start nodes from a snapshot and from an image", found="they have one start", fix=fix)
+    with lab.locked(folder), snapshots.held(from_) if from_ else nullcontext():
+        if from_:
+            found = snapshots.load(from_)
+            wanted = lab.restored_lab(name, asked, existing=load(folder), frozen=found)
+        else:
+            base, data = _start_from(image)
+            wanted = lab.wanted_lab(name, asked, existing=load(folder), base=base, data_image=data)
         if check:
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return
@@ -121,6 +135,21 @@ def _start_from(image: Path | None) -> tuple[Path, Path | None]:
         return image_of(user_cache()), None
     unpacked = unpack(image, read_manifest(image, key=None), user_cache())
     return unpacked.root, unpacked.data
+
+
+@app.command()
+def freeze(
+    snapshot_name: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="What to call it.")],
+    name: Name = "lab",
+) -> None:
+    """Keep a lab as it is now, for `up --from`; its nodes are shut down, copied and switched on again."""
+    require()
+    found = existing(name)
+    with lab.locked(found.folder), snapshots.held(snapshot_name), _reporting() as report:
+        made = freeze_lab(found, snapshot_name, mirror=_mirror(), report=report)
+    _out.print(f"snapshot {made.name}: {snapshots.in_gib(made.bytes_on_disk)}", highlight=False)
+    again = f"provision lab down --name {name}; provision lab up --from {made.name} --name {name}"
+    _out.print(f"back to it at any time: {again}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -204,7 +233,7 @@ def reset(
     nodes: Annotated[list[str] | None, typer.Argument(help="Nodes; all without any.")] = None,
     name: Name = "lab",
 ) -> None:
-    """Give nodes back their first state: nothing written, blank disk, new host keys."""
+    """Give nodes back their first state: that of the lab's snapshot, or blank with new host keys."""
     require()
     found = existing(name)
     with lab.locked(found.folder), _reporting() as report:

@@ -70,7 +70,8 @@ def replace(
 def remove(name: Name, inventory: Inventory, check: Check = False, as_json: AsJson = False) -> None:
     """Take a node out: the others forget it, and get a new cluster key, since it holds the old one.
 
-    Certificates that the old key signed no longer count, so the smoke test of all others follows.
+    Certificates of tests in which it took part no longer count, so the smoke test of all others follows. Keys
+    on the others that neither the inventory nor this controller knows are named, and stay.
     """
 
     def edit(text: str) -> str:
@@ -148,5 +149,9 @@ def _show(done: Changed) -> None:
         _say(
             f"pending: {', '.join(done.pending)} did not answer; the next node command or site.yml tells them"
         )
+    for one in done.audit:
+        _say(str(one))
+    if done.action == "remove":
+        _say(f"audit of keys: {len(done.audit)} findings; the rest: provision audit")
     tested = "the smoke test passed" if done.tested else "no smoke test was needed"
     _say(f"{done.action} {done.node}: done in {done.seconds} s, {tested}")

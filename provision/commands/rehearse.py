@@ -63,6 +63,7 @@ class Stage:
     """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it."""
 
     image: Mapping[str, Any]
+    key: Path
     join_key: Path
     lab: Lab
     mirror: Path
@@ -105,6 +106,7 @@ def rehearse_image(
         checks += _played(
             Stage(
                 image=image,
+                key=key,
                 join_key=join_key,
                 lab=lab,
                 mirror=cache / "mirror/current",
@@ -185,7 +187,7 @@ def called(lab: Lab, join_key: Path, *, mirror: Path, report: Report) -> Arrival
 def _restored(stage: Stage) -> Check:
     found = ""
     try:
-        words = ("playbooks/restore.yml",)
+        words = ("playbooks/restore.yml", "--extra-vars", json.dumps({"restore_image_key": str(stage.key)}))
         play(stage.lab.inventory, words, on_line=stage.report, environment=stage.environment)
     except CommandFailed as e:
         found = str(e)

@@ -20,8 +20,9 @@ from provision.core.smoke_result import INCONCLUSIVE, explained
 from provision.edges.files import refuse_unwritable
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.fleet.site import read_site
-from provision.fleet.smoke_run import Ended, run_smoke
+from provision.fleet.controller_key import controller_key
+from provision.fleet.site import read_site, secrets_of
+from provision.fleet.smoke_run import Ended, Signing, run_smoke
 from provision.lab.fault.drill import Outcome
 from provision.lab.record import write_file
 from provision.lab.requirements import require
@@ -85,9 +86,20 @@ def smoke(
 
 
 def _prove(inventory: Path, options: list[str], json_file: Path | None, formats: Mapping[str, Path]) -> None:
-    first = read_site(inventory, environment=os.environ)[0]
+    machines = read_site(inventory, environment=os.environ)
+    first, secrets = machines[0], secrets_of(inventory, environment=os.environ)
+    signing = Signing(
+        key=controller_key(secrets, "prove a cluster"), nodes=[machine.name for machine in machines]
+    )
     with Console(stderr=True).status(f"the test runs on {first.name}"):
-        ended = run_smoke(first, options, limit_seconds=_LIMIT_SECONDS, on_line=_say, formats=list(formats))
+        ended = run_smoke(
+            first,
+            options,
+            limit_seconds=_LIMIT_SECONDS,
+            on_line=_say,
+            formats=list(formats),
+            signing=signing,
+        )
     if json_file is not None and ended.result is not None:
         _write(json_file, explained(ended.result, ROWS))
     for name, text in ended.formats.items():

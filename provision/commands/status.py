@@ -92,7 +92,8 @@ def _proof(node: NodeStatus) -> str:
     if node.proof is None:
         return "" if node.unreachable else "no certificate"
     ends = "expired" if node.proof.expired else "until"
-    times = f"passed {_minute(node.proof.issued)}\n{ends} {_minute(node.proof.expires)}"
+    by = f" by {node.proof.signer}" if node.proof.signer else ""
+    times = f"passed {_minute(node.proof.issued)}{by}\n{ends} {_minute(node.proof.expires)}"
     return f"{times}\n{', '.join(node.proof.nodes)}"
 
 

@@ -131,7 +131,7 @@ def _full(name: str, *, replaced: bool) -> Step:
 
 
 def smoke_step(action: Action, name: str, after: Members, pending: Collection[str]) -> Step | None:
-    """The smoke test: of the new node's pairs, or of all where a removal changed the key that signs.
+    """The smoke test: of the new node's pairs, or of all after a removal, which voids their certificates.
 
     None where jobs are not concerned: nodes were only drained or taken back, or the new one is drained.
 
@@ -142,7 +142,7 @@ def smoke_step(action: Action, name: str, after: Members, pending: Collection[st
     if action in (Action.drain, Action.undrain) or not working:
         return None
     if action is Action.remove:
-        reason = "certificates that the old key signed no longer count"
+        reason = f"certificates of tests with {name} no longer count"
         return _smoke(working[0], [], after, pending, reason)
     return new_pairs_step([name], after, pending)
 

@@ -13,12 +13,13 @@ from provision.core.node_record import Failure, Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """The certificate that a node holds: times in ISO 8601, and the nodes that were tested together."""
+    """The certificate that a node holds: times in ISO 8601, its signer, the nodes tested together."""
 
     issued: str
     expires: str
     nodes: tuple[str, ...]
     expired: bool
+    signer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,7 @@ def _proof(certificate: Mapping[str, Any] | None, now: datetime) -> Proof | None
             issued=str(certificate["issued"]),
             expires=str(certificate["expires"]),
             nodes=tuple(certificate["nodes"]),
+            signer=str(certificate.get("signer", "")).lstrip("@"),
             expired=now >= datetime.fromisoformat(certificate["expires"]),
         )
     except (KeyError, TypeError, ValueError):

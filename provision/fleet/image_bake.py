@@ -44,7 +44,7 @@ def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dic
     """Writes both layers and the manifest into `folder`; returns what the manifest says.
 
     Args:
-        key: the cluster's key, which signs the manifest.
+        key: the controller's, which signs the manifest.
         on_bytes: gets the layer's name and how many more bytes of it have come.
     """
     text = ssh.run(machine, ("cat", _IMAGE), timeout_seconds=60).stdout

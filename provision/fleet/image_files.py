@@ -95,7 +95,7 @@ def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
     """The description of the image in `folder`, once its signature and the layers' sha256 are right.
 
     Args:
-        key: the cluster's, its public half beside it; None for who has none and looks at the sha256 alone.
+        key: the controller's, its public half beside it; None for who has none and looks at the sha256 alone.
 
     Raises:
         BadInput: something is missing, altered, or signed with another key.
@@ -104,10 +104,8 @@ def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
     if not path.is_file():
         raise BadInput(f"read {path}", found="there is none", fix="Name a folder that `image bake` wrote.")
     image, signature = image_manifest.parse(path.read_text(), where=str(path))
-    if key and not is_signed(image, signature, key):
-        raise BadInput(
-            f"trust {path}", found=f"it is not signed with {key}, or was altered since", fix="Bake it again."
-        )
+    if key:
+        refuse_foreign(image, signature, key, where=str(path))
     for name, layer in image["layers"].items():
         _check(folder / name, layer["sha256"])
     return image
@@ -121,13 +119,34 @@ def _check(path: Path, sha256: str) -> None:
         )
 
 
-def is_signed(image: Mapping[str, Any], signature: str, key: Path) -> bool:
-    """Whether the cluster's key signed this description."""
-    return ssh_signature.is_signed(
-        image_manifest.payload(image),
-        signature,
-        public_key=key.with_name(f"{key.name}.pub").read_text(),
-        namespace=image_manifest.NAMESPACE,
+def refuse_foreign(image: Mapping[str, Any], signature: str, key: Path, *, where: str) -> None:
+    """Refuses a description that the controller's key did not sign.
+
+    Raises:
+        BadInput: and whether an earlier version signed it, with a key that every node had.
+    """
+    if _is_signed(image, signature, _public_keys(key.with_name(f"{key.name}.pub"))):
+        return
+    of_cluster = [
+        *_public_keys(key.with_name("cluster_key.pub")),
+        *_public_keys(key.with_name("retired_keys.pub")),
+    ]
+    found = (
+        "an earlier version signed it, with the cluster's key, which every node has"
+        if _is_signed(image, signature, of_cluster)
+        else f"it is not signed with {key}, or was altered since"
+    )
+    raise BadInput(f"trust {where}", found=found, fix="Bake the image again (provision image bake).")
+
+
+def _public_keys(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _is_signed(image: Mapping[str, Any], signature: str, public_keys: Iterable[str]) -> bool:
+    text, namespace = image_manifest.payload(image), image_manifest.NAMESPACE
+    return any(
+        ssh_signature.is_signed(text, signature, public_key=key, namespace=namespace) for key in public_keys
     )
 
 

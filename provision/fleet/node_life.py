@@ -5,15 +5,16 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from provision.core import node_record
+from provision.core.audit import Finding
 from provision.core.node_life import Action, Members, Step, smoke_step, steps
 from provision.edges import cluster_lock
 from provision.edges.files import write_file
 from provision.errors import BadInput, ProvisionError
-from provision.fleet import trust
+from provision.fleet import audit, trust
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.playbook import play
 from provision.fleet.site import key_files_of, read_members, secrets_of
@@ -49,7 +50,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """What came of it: nodes that did not answer, the seconds of each playbook, whether nodes were tested."""
+    """What came of it: nodes that did not answer, the seconds of each playbook, whether nodes were tested.
+
+    `audit`: after a removal, who gets into the others whom neither the inventory nor this controller knows.
+    """
 
     action: str
     node: str
@@ -58,6 +62,7 @@ class Changed:
     tested: bool
     steps: dict[str, float]
     seconds: float
+    audit: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +98,9 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         before = read_members(change.inventory, environment=environment)
         _refuse(change, before, secrets, environment)
         after = before.after(change.action, change.node)
-        edited = _edit(change, environment, reporter)
         removes = change.action is Action.remove
+        seen = _who_gets_in(change.inventory, environment) if removes else None
+        edited = _edit(change, environment, reporter)
         if removes or change.action is Action.replace:
             Tokens(folder=secrets).void(change.node)
         if removes:
@@ -106,6 +112,7 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         pending = node_record.pending(records(secrets), after.names)
         last = smoke_step(change.action, change.node, after, pending)
         seconds |= run_all(change.inventory, [last] if last else [], environment, reporter)
+        found = _unknown(change.inventory, environment, seen) if seen and after.names else []
     return Changed(
         action=str(change.action),
         node=change.node,
@@ -114,7 +121,19 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         tested=last is not None,
         steps=seconds,
         seconds=round(time.monotonic() - started, 1),
+        audit=found,
     )
+
+
+def _who_gets_in(inventory: Path, environment: Mapping[str, str]) -> audit.Seen:
+    """Before a removal: the keys that every node has, of the one that goes too, where it answers."""
+    return audit.look(audit.read(inventory, environment), keys_only=True)
+
+
+def _unknown(inventory: Path, environment: Mapping[str, str], before: audit.Seen) -> list[Finding]:
+    """After it: what the others let in, and whose that is."""
+    site = audit.read(inventory, environment)
+    return audit.findings(site, audit.look(site, keys_only=True), before)
 
 
 def records(secrets: Path) -> dict[str, node_record.Record]:

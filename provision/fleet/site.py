@@ -50,6 +50,17 @@ def key_files_of(inventory: Path, *, environment: Mapping[str, str]) -> list[Pat
     return [Path(one.replace("{{ inventory_dir }}", str(folder))).expanduser() for one in sorted(stated)]
 
 
+def variables_of(inventory: Path, *, environment: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    """What the inventory says of each node, in its order, templates as they are written.
+
+    Raises:
+        BadInput: there is no such inventory, or Ansible cannot read it.
+    """
+    listed = _listed(inventory, environment)
+    variables = listed.get("_meta", {}).get("hostvars", {})
+    return {name: variables.get(name, {}) for name in listed.get("cluster", {}).get("hosts", ())}
+
+
 def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
     """Which nodes the site has, which of them are drained, and whose clock leads.
 

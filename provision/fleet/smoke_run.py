@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
-from provision.core.smoke_result import SmokeResult, exit_code, parse
-from provision.edges import ssh
+from provision.core.smoke_certificate import NAMESPACE, sealed, to_sign
+from provision.core.smoke_result import PASSED, SmokeResult, exit_code, parse
+from provision.edges import ssh, ssh_signature
 from provision.errors import BadInput
 from provision.model import Machine
 
@@ -16,6 +19,8 @@ _DESCRIPTION = "/etc/clusterwright/cluster.json"
 # Standard error joins the output, so that what the test says while it runs comes at once.
 _JOINED = 'exec "$@" 2>&1'
 _SSH_SECONDS = 30.0
+_CERTIFY_SECONDS = 120.0
+_VALID_DAYS = 7.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,14 @@ class Ended:
     formats: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """With what the controller signs, and for which nodes: those of its inventory."""
+
+    key: Path
+    nodes: Collection[str]
+
+
 def run_smoke(
     machine: Machine,
     options: Sequence[str],
@@ -39,11 +52,13 @@ def run_smoke(
     limit_seconds: float,
     on_line: Callable[[str], None],
     formats: Sequence[str] = (),
+    signing: Signing | None = None,
 ) -> Ended:
     """Runs the test from one node on all nodes of its hostfile.
 
     Args:
         formats: junit, prometheus, html.
+        signing: None leaves it to the node to sign what passed.
 
     Raises:
         BadInput: the node is no node of a cluster yet.
@@ -53,6 +68,7 @@ def run_smoke(
     wanted = [word for name in ("json", *formats) for word in (f"--{name}", f"{folder}/{name}")]
     python, user = _python_and_user(machine)
     words = (python, "-P", "-m", "runtime", "smoke", *wanted, *options)
+    words = (*words, "--for-controller", "--valid-days", f"{_VALID_DAYS:g}") if signing else words
     limited = ("timeout", "--kill-after=5", f"{limit_seconds:.0f}", "env", "COLUMNS=110", *words)
     finished = ssh.run(
         machine,
@@ -65,13 +81,27 @@ def run_smoke(
     written = {name: _fetched(machine, f"{folder}/{name}") for name in ("json", *formats)}
     ssh.run(machine, ("rm", "-rf", folder), timeout_seconds=_SSH_SECONDS, check=False)
     result = parse(written.pop("json"))
+    status = exit_code(finished.returncode, result)
+    if signing and result and status == PASSED:
+        _certify(machine, result, signing, python=python, user=user)
     return Ended(
-        exit_code=exit_code(finished.returncode, result),
+        exit_code=status,
         result=result,
         printed=finished.stdout,
         seconds=finished.seconds,
         formats={name: text for name, text in written.items() if text},
     )
+
+
+def _certify(machine: Machine, result: SmokeResult, signing: Signing, *, python: str, user: str) -> None:
+    """Signs what the nodes are to hold, and has them hold it."""
+    now = datetime.now(UTC)
+    payload = to_sign(result.document, nodes=signing.nodes, valid_days=_VALID_DAYS, now=now)
+    if not payload:
+        return
+    signature = ssh_signature.sign(payload, key=signing.key, namespace=NAMESPACE)
+    words = (python, "-P", "-m", "runtime", "certify", sealed(payload, signature))
+    ssh.run(machine, words, timeout_seconds=_CERTIFY_SECONDS, user=user)
 
 
 def _fetched(machine: Machine, path: str) -> str:

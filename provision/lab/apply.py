@@ -13,8 +13,9 @@ from pathlib import Path
 
 from provision.edges import process
 from provision.errors import CommandFailed
-from provision.lab import argv, disks, inventory, observe, record, shape
+from provision.lab import argv, disks, inventory, observe, record, restore, shape, snapshot
 from provision.lab.cgroups import remove_cgroups
+from provision.lab.fault import strike
 from provision.lab.image.build import ensure_image
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode, cores_of
 from provision.lab.limits import raise_inotify_instances
@@ -41,12 +42,16 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
         Action.raise_limit: lambda _: raise_inotify_instances(),
         Action.make_bridge: lambda _: _run_all(argv.make_bridge(lab)),
         Action.start_server: lambda _: _start_server(lab, mirror),
-        Action.make_files: lambda name: make_files(lab, nodes[name]),
+        Action.mount_snapshot: lambda _: restore.mount(lab),
+        Action.restore: lambda _: restore.restore_files(lab),
+        Action.make_files: lambda name: make_files(lab, nodes[name], report=report),
         Action.start: lambda name: _start(lab, nodes[name]),
         Action.connect: lambda name: _connect(lab, nodes[name]),
         Action.wait: lambda name: _wait_for_sshd(lab, nodes[name]),
+        Action.mend: lambda _: strike.mend_before_striking(lab),
         Action.try_cables: lambda name: try_cables(lab, name),
         Action.describe: lambda _: describe(lab),
+        Action.strike: lambda _: strike.strike_again(lab),
     }
     for step in steps:
         report(f"{step.action} {step.target}")
@@ -57,10 +62,13 @@ def apply_down(folder: Path, steps: Iterable[Step], *, report: Report) -> None:
     """Does the steps of a plan that takes a lab down. What has gone by itself meanwhile is no error."""
     actions: Mapping[Action, Callable[[str], None]] = {
         Action.stop_processes: lambda pids: kill([int(pid) for pid in pids.split()]),
+        Action.empty_snapshot: lambda place: restore.delete_nodes(Path(place)),
         Action.unmount: lambda place: _run_all([("umount", "--lazy", place)]),
+        Action.release_snapshot: lambda image: _wait_for_release(Path(image)),
         Action.detach_disk: lambda device: _detach(folder, device),
         Action.delete_link: delete_link,
         Action.remove_groups: lambda _: remove_cgroups(folder.name),
+        Action.delete_half: lambda half: _delete_half(Path(half)),
         Action.delete_files: lambda _: _delete_files(folder),
     }
     for step in steps:
@@ -106,29 +114,39 @@ def _run_all(commands: Iterable[shape.Argv]) -> None:
         process.run(words, timeout_seconds=30)
 
 
-def make_files(lab: Lab, node: LabNode) -> None:
-    """Gives a node a layer with the lab's key and its user data, and its disk: complete or not at all."""
+def make_files(lab: Lab, node: LabNode, *, report: Report = lambda _: None) -> None:
+    """Gives a node what it had in the lab's snapshot, or a first state: complete or not at all."""
+    if node.folder.exists():
+        return  # its snapshot was not mounted when the steps were planned
     partial = node.folder.with_name(f"{node.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for name, mode in (("", 0o755), ("work", 0o755), ("upper", 0o755), ("upper/root", 0o700)):
+    for name in ("", "work", "upper"):
         (partial / name).mkdir(parents=True)
-        (partial / name).chmod(mode)
+        (partial / name).chmod(0o755)
+    if not restore.restore_node(lab, node, partial, report=report):
+        _fill_blank(lab, node, partial)
+    partial.rename(node.folder)
+
+
+def _fill_blank(lab: Lab, node: LabNode, partial: Path) -> None:
+    """A layer with the lab's key and the node's user data, and a disk."""
     told = lab.user_data / f"{node.name}.json"
     if told.is_file():
         place = partial / "upper/var/lib/cloud/instance/user-data.txt"
         record.write_file(place, told.read_text(), mode=0o600)
     keys = partial / "upper" / "root" / ".ssh"
-    keys.mkdir(mode=0o700)
+    for place in (keys.parent, keys):
+        place.mkdir(mode=0o700)
     record.write_file(keys / "authorized_keys", lab.ssh_key.with_suffix(".pub").read_text(), mode=0o600)
     disks.make(partial / "disk.img", size=lab.disk_bytes, content=lab.data_image)
-    partial.rename(node.folder)
 
 
 def _start(lab: Lab, node: LabNode) -> None:
     wait_for_disk(node)
     systemd = Path("/run/systemd/system").exists()  # sd_booted(3)
     cores = cores_of(lab, node, os.sched_getaffinity(0))
-    words = argv.keeper(lab, node, python=sys.executable, systemd=systemd, cores=cores)
+    layers = snapshot.layers_of(lab, node)
+    words = argv.keeper(lab, node, python=sys.executable, systemd=systemd, cores=cores, layers=layers)
     process.start_detached(words, log=node.console, env=_KEEPER_PATH)
 
 
@@ -196,12 +214,28 @@ def try_cables(lab: Lab, name: str) -> None:
             )
 
 
+def host_keys(layers: Iterable[Path]) -> list[Path]:
+    """A node's public host keys through its layers, the youngest first: where the kernel would find each.
+
+    What a layer deletes of those below is a device there, and a folder that it made anew is marked as opaque.
+    Source: docs.kernel.org/filesystems/overlayfs.html
+    """
+    found: dict[str, Path] = {}
+    for layer in layers:
+        folder = layer / "etc" / "ssh"
+        for key in folder.glob("ssh_host_*_key.pub"):
+            found.setdefault(key.name, key)
+        if folder.exists() and "trusted.overlay.opaque" in os.listxattr(folder):
+            break
+    return [key for _, key in sorted(found.items()) if key.is_file()]
+
+
 def describe(lab: Lab) -> None:
     """Writes the host keys, as they lie on the nodes' own disks, and the inventory."""
     lines = [
         f"{node.address} {' '.join(key.read_text().split()[:2])}\n"
         for node in lab.nodes
-        for key in sorted((node.upper / "etc" / "ssh").glob("ssh_host_*_key.pub"))
+        for key in host_keys([node.upper, *snapshot.layers_of(lab, node)])
     ]
     record.write_file(lab.known_hosts, "".join(lines))
     inventory.write(lab)
@@ -223,7 +257,7 @@ def forget_trust(lab: Lab) -> None:
     """
     secrets = lab.folder / "secrets"
     for path in secrets.glob("*"):
-        if not path.name.startswith("join_"):
+        if not path.name.startswith(("join_", "controller_key")):
             path.unlink()
     with suppress(OSError):  # there is none, or it is not empty
         secrets.rmdir()
@@ -251,7 +285,19 @@ def delete_link(link: str) -> None:
             process.run(argv.delete_link(link), timeout_seconds=10)
 
 
+def _wait_for_release(image: Path) -> None:
+    _wait(lambda: not observe.is_attached(image), what=f"{image} to be released")
+
+
+def _delete_half(half: Path) -> None:
+    shutil.rmtree(half)
+    snapshot.remove_if_empty(half.parent)
+
+
 def _delete_files(folder: Path) -> None:
+    """Deletes what is the lab's alone; beneath a mount would be what is frozen."""
+    if left := observe.mounts_in(folder, Path("/proc/self/mounts").read_text()):
+        raise CommandFailed(f"delete {folder}", found=f"{left[0]} is mounted", fix="Run the command again.")
     shutil.rmtree(folder)
     for parent in (folder.parent, folder.parent.parent):
         with suppress(OSError):  # another lab lives there

@@ -11,13 +11,23 @@ from provision.lab.shape import Argv, Shape, inside, limit
 
 KEEPER = "provision.lab.keeper"
 FILE_SERVER = "provision.lab.file_server"
+CAPTURE = "provision.lab.capture"
 
 
-def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool, cores: Iterable[int]) -> Argv:
+def keeper(
+    lab: Lab,
+    node: LabNode,
+    *,
+    python: str,
+    systemd: bool,
+    cores: Iterable[int],
+    layers: Iterable[Path] = (),
+) -> Argv:
     """Starts a node's keeper in namespaces of its own: when it ends, the kernel takes the whole node away.
 
     Args:
         cores: the processors that the node may run on.
+        layers: what lies over the base image and under what it writes, the youngest first.
         systemd: whether it is this machine's process 1; then the node's control group is one of its scopes.
     """
     words: Argv = (
@@ -25,6 +35,7 @@ def keeper(lab: Lab, node: LabNode, *, python: str, systemd: bool, cores: Iterab
         *("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
         *(python, "-m", KEEPER, "--folder", str(node.folder)),
         *("--base", str(lab.base), "--serial", node.serial),
+        *(word for layer in layers for word in ("--layer", str(layer))),
     )
     if not systemd:
         return (*words, "--own-cgroup")
@@ -87,6 +98,28 @@ def try_cables(lab: Lab, *, pid: int, python: str) -> list[Argv]:
     program = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
     targets = ((lab.nodes[-1].address, "22"), (lab.gateway, str(MIRROR_PORT)))
     return [(*inside(pid), python, "-c", program, *target) for target in targets]
+
+
+def capture(lab: Lab, *, python: str, target: Path, file_system_bytes: int | None) -> Argv:
+    """Copies a lab whose nodes are off into `target`; what it mounts goes with it, however it ends.
+
+    Args:
+        file_system_bytes: size of the file system to make there; None copies into a folder.
+    """
+    size = () if file_system_bytes is None else ("--file-system-bytes", str(file_system_bytes))
+    return (
+        *("unshare", "--mount", "--", python, "-m", CAPTURE),
+        *("--folder", str(lab.folder), "--target", str(target), *size),
+    )
+
+
+def mount_snapshot(lab: Lab, image: Path) -> list[Argv]:
+    """Mounts a snapshot's file system: what is frozen read only, what the nodes write where they write it."""
+    return [
+        ("mount", "-t", "xfs", "-o", "loop,discard,noatime", str(image), str(lab.snapshot_mount)),
+        ("mount", "--bind", str(lab.snapshot_mount / "live"), str(lab.nodes_folder)),
+        ("mount", "-o", "remount,bind,ro", str(lab.snapshot_mount)),
+    ]
 
 
 def delete_link(link: str) -> Argv:

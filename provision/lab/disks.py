@@ -28,10 +28,20 @@ _FILES = {Kind.own: "disk.img", Kind.copy: "copy.img", Kind.blank: "blank.img"}
 def make(path: Path, *, size: int, content: Path | None = None) -> None:
     """A disk of at least `size` bytes: a copy of `content`, or blank."""
     if content is not None:
-        words = ("cp", "--reflink=auto", "--sparse=always", content, path)
-        process.run(words, timeout_seconds=_COPY_SECONDS)
+        clone(content, path)
     with path.open("ab") as disk:
         disk.truncate(max(size, path.stat().st_size))
+
+
+def clone(source: Path, target: Path) -> bool:
+    """Gives `target` the blocks of `source`, or a copy where they cannot be shared; whether they are."""
+    shared = process.run(
+        ("cp", "--reflink=always", source, target), timeout_seconds=_COPY_SECONDS, check=False
+    )
+    if shared.returncode != 0:
+        words = ("cp", "--reflink=never", "--sparse=always", source, target)
+        process.run(words, timeout_seconds=_COPY_SECONDS)
+    return shared.returncode == 0
 
 
 def choose(lab: Lab, node: LabNode, kinds: Sequence[Kind], *, own_bytes: int | None = None) -> None:

@@ -18,6 +18,7 @@ from provision.edges import process
 from provision.errors import CommandFailed
 from provision.lab import argv, disks
 from provision.lab.cgroups import enter_cgroup
+from provision.lab.observe import mounts_in
 
 REBOOT = 133  # systemd-nspawn(1): --keep-unit and the node asked for a reboot
 _TEN_YEARS = 10 * 365 * 86400.0
@@ -32,6 +33,7 @@ class Node:
 
     folder: Path
     base: Path
+    layer: list[Path]
     serial: str
     own_cgroup: bool
 
@@ -43,6 +45,7 @@ def main(words: Sequence[str]) -> int:
         enter_cgroup(f"{node.folder.parents[1].name}/{node.folder.name}")
     _run("mount", "-t", "tmpfs", "-o", "mode=0755,size=1m", "tmpfs", "/run")  # nspawn litters it when killed
     root = _mount_root(node)
+    _let_go_of_other_labs(node.folder.parents[1])
     attached = [attach_disk(image) for image in disks.of(node.folder)]
     _wait_for_cable()
     return _boot_until_off(node, root, attached)
@@ -52,6 +55,7 @@ def _parse(words: Sequence[str]) -> Node:
     parser = argparse.ArgumentParser(description="Keeps one node of a lab.")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--layer", type=Path, action="append", default=[])
     parser.add_argument("--serial", required=True)
     parser.add_argument("--own-cgroup", action="store_true")
     return Node(**vars(parser.parse_args(words)))
@@ -62,28 +66,39 @@ def _run(*words: str | Path) -> str:
 
 
 def _mount_root(node: Node) -> Path:
-    """The base image under what the node has written; bind mounts keep odd characters out of the options.
+    """The image, a snapshot's layers, what the node writes; bind mounts keep odd characters out of options.
 
     `volatile` skips every fsync: dpkg and the boot wait for them for seconds on a busy disk. The kernel marks
     such a layer and refuses it the next time, in case this machine crashed; a lab takes that risk.
     Source: docs.kernel.org/filesystems/overlayfs.html
     """
     parts = Path("/run/lab")
-    for name, source in (("lower", node.base), ("write", node.folder)):
+    lowers = [*node.layer, node.base]
+    names = [f"lower{index}" for index in range(len(lowers))]
+    for name, source in zip((*names, "write"), (*lowers, node.folder), strict=True):
         (parts / name).mkdir(parents=True)
         _run("mount", "--bind", source, parts / name)
     shutil.rmtree(parts / "write" / "work" / "work" / "incompat", ignore_errors=True)
     root = parts / "root"
     root.mkdir()
-    layers = f"lowerdir={parts}/lower,upperdir={parts}/write/upper,workdir={parts}/write/work"
+    lower = ":".join(f"{parts}/{name}" for name in names)
+    layers = f"lowerdir={lower},upperdir={parts}/write/upper,workdir={parts}/write/work"
     _run("mount", "-t", "overlay", "-o", f"volatile,{layers}", "overlay", root)
     return root
 
 
+def _let_go_of_other_labs(folder: Path) -> None:
+    """Drops our copies of what is mounted for others: their snapshots would be in use as long as we live."""
+    for place in mounts_in(folder.parent, Path("/proc/self/mounts").read_text()):
+        if not place.is_relative_to(folder):
+            _run("umount", "--lazy", place)
+
+
 def attach_disk(image: Path) -> str:
     """Makes a block device of a file; the kernel removes it when its last user ends, this process too."""
-    # Past the host's page cache: what a node writes would else be copied and kept twice.
-    device = _run("losetup", "--find", "--show", "--direct-io=on", image)
+    # Past the host's page cache, or what a node writes is kept twice; XFS with shared blocks offers that with
+    # sectors of 4096 bytes only, and a disk whose sectors change cannot be read any more.
+    device = _run("losetup", "--find", "--show", "--direct-io=on", "--sector-size=512", image)
     os.open(device, os.O_RDWR)  # held until this process ends
     _run("losetup", "--detach", device)  # in use, so it goes with its last user (losetup(8))
     return device

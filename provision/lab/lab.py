@@ -9,7 +9,7 @@ from pathlib import Path
 
 from provision.edges import process
 from provision.errors import BadInput
-from provision.lab import apply, observe, plan, record
+from provision.lab import apply, observe, plan, record, restore
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.layout import (
     DEFAULT_DISK_BYTES,
@@ -24,6 +24,7 @@ from provision.lab.layout import (
 from provision.lab.lock import hold
 from provision.lab.observe import Observed, State
 from provision.lab.shape import Direction, Shape, bits_per_second
+from provision.lab.snapshot import Snapshot
 
 Report = Callable[[str], None]
 
@@ -84,6 +85,7 @@ def wanted_lab(
         disk_bytes=asked.disk_bytes or (existing.disk_bytes if existing else DEFAULT_DISK_BYTES),
         base=existing.base if existing else base,
         data_image=existing.data_image if existing else data_image,
+        snapshot=existing.snapshot if existing else None,
         root=root,
     )
     if existing and (replace(wanted, count=existing.count) != existing or wanted.count < existing.count):
@@ -95,6 +97,37 @@ def wanted_lab(
     return wanted
 
 
+def restored_lab(name: str, asked: Asked, *, existing: Lab | None, frozen: Snapshot) -> Lab:
+    """The lab to bring up from a snapshot: the one that was frozen, perhaps with more nodes.
+
+    Raises:
+        BadInput: the lab that exists did not come from it, or what was asked is another lab.
+    """
+    from_words = f"bring up lab {name} from snapshot {frozen.name}"
+    command = f"provision lab up --from {frozen.name} --name {frozen.lab.name}"
+    if name != frozen.lab.name:
+        found = f"it is of lab {frozen.lab.name}, whose name and addresses the nodes have in their files"
+        raise BadInput(from_words, found=found, fix=command)
+    if existing and existing.snapshot != frozen.name:
+        found = f"lab {name} exists, and did not come from it"
+        raise BadInput(from_words, found=found, fix=f"Take it down first: provision lab down --name {name}")
+    wanted = lay_out(
+        name=name,
+        subnet=asked.subnet or str(frozen.lab.subnet),
+        count=asked.count or (existing or frozen.lab).count,
+        disk_bytes=asked.disk_bytes or frozen.lab.disk_bytes,
+        base=frozen.lab.base,
+        data_image=frozen.lab.data_image,
+        snapshot=frozen.name,
+        root=frozen.lab.folder.parent,
+    )
+    least = existing or replace(frozen.lab, snapshot=frozen.name)
+    if replace(wanted, count=least.count) != least or wanted.count < least.count:
+        found = f"it has {_in_words(least)}; only nodes can be added"
+        raise BadInput(f"{from_words} with {_in_words(wanted)}", found=found, fix=f"{command} says it all.")
+    return wanted
+
+
 def _in_words(lab: Lab) -> str:
     return f"{lab.count} nodes on {lab.subnet} and disks of {lab.disk_bytes / 2**30:g} GiB"
 
@@ -102,14 +135,23 @@ def _in_words(lab: Lab) -> str:
 def plan_for_up(lab: Lab) -> list[plan.Step]:
     """The steps that `up` would do now."""
     made = frozenset(node.name for node in lab.nodes if node.folder.exists())
-    return plan.plan_up(lab, look(lab), made=made, has_image=lab.base.exists())
+    restoring = None
+    if lab.snapshot:
+        mounted, keys = restore.is_mounted(lab), lab.restored.exists()
+        restoring = plan.Restoring(name=lab.snapshot, mounted=mounted, keys=keys)
+    unstruck = any(node.unstruck.exists() for node in lab.nodes)
+    return plan.plan_up(
+        lab, look(lab), made=made, has_image=lab.base.exists(), snapshot=restoring, unstruck=unstruck
+    )
 
 
 def up(lab: Lab, *, mirror: Path, report: Report) -> None:
     """Brings up whatever is missing of a lab and waits until every sshd answers."""
     _refuse_overlap(lab)
+    restore.require(lab)
     record.save(lab)
-    _ensure_key(lab)
+    if lab.snapshot is None:
+        _ensure_key(lab)
     apply.apply_up(lab, plan_for_up(lab), mirror=mirror, report=report)
 
 
@@ -203,17 +245,34 @@ def power_off(lab: Lab, nodes: Sequence[LabNode]) -> None:
 
 def power_on(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
     """Switches some nodes on and waits for their sshd."""
+    _require_snapshot(lab)
     steps = plan.plan_power_on(lab, look(lab), [node.name for node in nodes])
     apply.apply_up(lab, steps, mirror=mirror, report=report)
 
 
+def _require_snapshot(lab: Lab) -> None:
+    """Raises:
+    BadInput: what the nodes stand on is not mounted, as after this machine was booted.
+    """
+    if not restore.is_mounted(lab):
+        raise BadInput(
+            f"work on nodes of lab {lab.name}",
+            found=f"its snapshot {lab.snapshot} is not mounted",
+            fix=f"provision lab up --name {lab.name}",
+        )
+
+
 def reset(lab: Lab, nodes: Sequence[LabNode], *, mirror: Path, report: Report) -> None:
-    """Gives nodes back the blank state: nothing written, blank disk, new keys, no limits on the cable."""
+    """Gives nodes back their first state: a snapshot's, or blank with new keys and no limits."""
+    _require_snapshot(lab)
     report(f"power off {' '.join(node.name for node in nodes)}")
     power_off(lab, nodes)
     for node in nodes:
         apply.delete_node(node)
-    apply.forget_trust(lab)
+    if lab.snapshot is None:
+        apply.forget_trust(lab)
+    elif len(nodes) == lab.count:
+        lab.restored.unlink(missing_ok=True)  # the snapshot's keys and secrets fit its nodes again
     up(lab, mirror=mirror, report=report)
 
 

@@ -49,6 +49,16 @@ class LabNode:
         return self.folder / "disks.json"
 
     @property
+    def faults(self) -> Path:
+        """Which faults it has."""
+        return self.folder / "faults.json"
+
+    @property
+    def unstruck(self) -> Path:
+        """An empty file: its faults went with its power, and `up` injects them again."""
+        return self.folder / "unstruck"
+
+    @property
     def shape(self) -> Path:
         """The limits of its cable, kept while it is off."""
         return self.folder / "shape.json"
@@ -70,6 +80,7 @@ class Lab:
     folder: Path
     base: Path  # the image that all nodes start from
     data_image: Path | None = None  # what their data disks are copies of; None for blank ones
+    snapshot: str | None = None  # what its nodes start from instead, where that holds them
 
     @property
     def bridge(self) -> str:
@@ -102,6 +113,20 @@ class Lab:
         return self.folder / "lab.json"
 
     @property
+    def nodes_folder(self) -> Path:
+        return self.folder / "nodes"
+
+    @property
+    def snapshot_mount(self) -> Path:
+        """Where the file system of its snapshot is mounted, read only."""
+        return self.folder / "snapshot"
+
+    @property
+    def restored(self) -> Path:
+        """An empty file: keys and secrets have come from the snapshot."""
+        return self.folder / "restored"
+
+    @property
     def user_data(self) -> Path:
         """What new nodes find on their disks as a cloud leaves it there: NODE.json, where there is one."""
         return self.folder / "user_data"
@@ -131,7 +156,7 @@ def _node(lab: Lab, index: int) -> LabNode:
         link=f"{lab.bridge}-{name}",
         mac=_mac(f"{lab.name}/{name}"),
         serial=_digest(f"{lab.name}/{name}/vdb")[:16],
-        folder=lab.folder / "nodes" / name,
+        folder=lab.nodes_folder / name,
     )
 
 
@@ -173,6 +198,7 @@ def lay_out(
     disk_bytes: int,
     base: Path,
     data_image: Path | None = None,
+    snapshot: str | None = None,
     root: Path = STATE_ROOT,
 ) -> Lab:
     """Computes a lab from what a person asked for.
@@ -204,6 +230,7 @@ def lay_out(
         folder=folder,
         base=base,
         data_image=data_image,
+        snapshot=snapshot,
     )
 
 

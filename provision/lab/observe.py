@@ -18,6 +18,7 @@ from provision.lab.cgroups import has_cgroups
 from provision.lab.layout import Lab, LabNode
 from provision.lab.limits import INOTIFY_INSTANCES, inotify_instances
 from provision.lab.shape import Shape
+from provision.lab.snapshot import SNAPSHOT_ROOT, half_of
 
 
 class State(StrEnum):
@@ -33,6 +34,8 @@ class Observed:
     keepers: node name -> the process that holds its namespaces. pids: every process of the lab, keepers
     included. loops: loop devices over the lab's files. links: its cables -> are they up and in the bridge.
     mounts: places in its folder where this machine itself (not a node's keeper) has something mounted.
+    written: where what nodes wrote is mounted, beside a snapshot. snapshots: files behind such mounts.
+    half: a snapshot of the lab that was never finished.
     """
 
     keepers: Mapping[str, int] = field(default_factory=dict)
@@ -42,6 +45,9 @@ class Observed:
     links: Mapping[str, bool] = field(default_factory=dict)
     loops: tuple[str, ...] = ()
     mounts: tuple[Path, ...] = ()
+    written: Path | None = None
+    snapshots: tuple[Path, ...] = ()
+    half: Path | None = None
     cgroups: bool = False
     files: bool = False
     inotify_instances: int = INOTIFY_INSTANCES
@@ -51,6 +57,8 @@ def observe(folder: Path, bridge: str) -> Observed:
     """Looks for everything that belongs to the lab in `folder` with the bridge `bridge`."""
     found = dict(_processes(folder))
     links = _links(bridge)
+    mounts = Path("/proc/self/mounts").read_text()
+    places, half = mounts_in(folder, mounts), half_of(folder.name, folder.parent.parent / SNAPSHOT_ROOT.name)
     return Observed(
         keepers=keepers_among(found),
         server=next((pid for pid, words in found.items() if argv.FILE_SERVER in words), None),
@@ -58,7 +66,10 @@ def observe(folder: Path, bridge: str) -> Observed:
         bridge=bridge in links,
         links={name: connected for name, connected in links.items() if name != bridge},
         loops=loops_in(folder),
-        mounts=mounts_in(folder, Path("/proc/self/mounts").read_text()),
+        mounts=places,
+        written=folder / "nodes" if folder / "nodes" in places else None,
+        snapshots=_images_behind(folder, mounts),
+        half=half if half.exists() else None,
         cgroups=has_cgroups(folder.name),
         files=folder.exists(),
         inotify_instances=inotify_instances(),
@@ -111,11 +122,25 @@ def _links(bridge: str) -> dict[str, bool]:
 
 def loops_in(folder: Path) -> tuple[str, ...]:
     """The loop devices over files in `folder`."""
+    return tuple(device for device, path in _loops().items() if path.is_relative_to(folder))
+
+
+def _images_behind(folder: Path, mounts: str) -> tuple[Path, ...]:
+    """The files whose file systems are mounted in `folder`."""
+    devices = {line.split(" ")[0] for line in mounts.splitlines() if f" {folder}/" in line}
+    return tuple(sorted(path for device, path in _loops().items() if device in devices))
+
+
+def is_attached(image: Path) -> bool:
+    """Whether a loop device has the file `image` behind it."""
+    return image in _loops().values()
+
+
+def _loops() -> dict[str, Path]:
+    """All loop devices, and the files behind them."""
     shown = process.run(("losetup", "--list", "--json", "--output", "NAME,BACK-FILE"), timeout_seconds=10)
     devices = json.loads(shown.stdout)["loopdevices"] if shown.stdout.strip() else []
-    return tuple(
-        str(device["name"]) for device in devices if str(device["back-file"]).startswith(f"{folder}/")
-    )
+    return {str(device["name"]): Path(str(device["back-file"])) for device in devices}
 
 
 def mounts_in(folder: Path, mounts: str) -> tuple[Path, ...]:

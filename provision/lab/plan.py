@@ -14,19 +14,26 @@ from provision.lab.observe import Observed
 class Action(StrEnum):
     build_image = "build image"
     raise_limit = "raise limit"
+    mount_snapshot = "mount snapshot"
+    restore = "restore keys and secrets"
     make_bridge = "make bridge"
     start_server = "start file server"
     make_files = "make files"
     start = "start"
     connect = "connect"
     wait = "wait for sshd"
+    mend = "mend faults"
     try_cables = "try cables"
     describe = "write inventory"
+    strike = "inject faults"
     stop_processes = "stop processes"
+    empty_snapshot = "empty"
     unmount = "unmount"
+    release_snapshot = "wait for release"
     detach_disk = "detach disk"
     delete_link = "delete link"
     remove_groups = "remove control groups"
+    delete_half = "delete half a snapshot"
     delete_files = "delete files"
 
 
@@ -39,12 +46,31 @@ class Step:
     reason: str
 
 
-def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str], has_image: bool = True) -> list[Step]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restoring:
+    """What a lab has of its snapshot. mounted: its files are there. keys: keys and secrets are the lab's."""
+
+    name: str
+    mounted: bool
+    keys: bool
+
+
+def plan_up(
+    lab: Lab,
+    observed: Observed,
+    *,
+    made: frozenset[str],
+    has_image: bool = True,
+    snapshot: Restoring | None = None,
+    unstruck: bool = False,
+) -> list[Step]:
     """Steps that bring up what is missing of `lab`; a running lab gets none but the description.
 
     Args:
         made: names of the nodes whose files are complete.
         has_image: whether the image that the nodes start from is in the cache.
+        snapshot: what the lab stands on, if anything.
+        unstruck: whether nodes have faults that went with their power.
     """
     steps = []
     if not has_image:
@@ -53,6 +79,7 @@ def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str], has_image: bo
     if observed.inotify_instances < INOTIFY_INSTANCES:
         reason = f"{observed.inotify_instances} are too few for many nodes, {INOTIFY_INSTANCES} are enough"
         steps.append(Step(action=Action.raise_limit, target="fs.inotify.max_user_instances", reason=reason))
+    steps += _plan_snapshot(snapshot) if snapshot else []
     if not observed.bridge:
         steps.append(Step(action=Action.make_bridge, target=lab.bridge, reason="there is no such link"))
     if observed.server is None:
@@ -64,10 +91,30 @@ def plan_up(lab: Lab, observed: Observed, *, made: frozenset[str], has_image: bo
         if name not in made
     ]
     steps += plan_power_on(lab, observed, names)
-    return [
-        *steps,
+    checks = [
         Step(action=Action.try_cables, target=names[0], reason="a firewall here may forbid them"),
         Step(action=Action.describe, target=lab.name, reason="so that others find the nodes"),
+    ]
+    if unstruck or (snapshot and made < set(names)):
+        return [*steps, *with_faults(lab.name, checks)]
+    return [*steps, *checks]
+
+
+def _plan_snapshot(snapshot: Restoring) -> list[Step]:
+    steps = []
+    if not snapshot.mounted:
+        steps.append(Step(action=Action.mount_snapshot, target=snapshot.name, reason="nodes stand on it"))
+    if not snapshot.keys:
+        steps.append(Step(action=Action.restore, target=snapshot.name, reason="the lab has none yet"))
+    return steps
+
+
+def with_faults(name: str, checks: Sequence[Step]) -> list[Step]:
+    """These steps on nodes without faults, which come back afterwards."""
+    return [
+        Step(action=Action.mend, target=name, reason="half of a fault may have stayed in files"),
+        *checks,
+        Step(action=Action.strike, target=name, reason="they went with the power"),
     ]
 
 
@@ -97,6 +144,9 @@ def plan_down(bridge: str, observed: Observed) -> list[Step]:
                 reason="they are the nodes and the file server",
             )
         )
+    if observed.written:
+        reason = "the snapshot stays as it was frozen"
+        steps.append(Step(action=Action.empty_snapshot, target=str(observed.written), reason=reason))
     steps += [
         Step(action=Action.unmount, target=str(place), reason="it is mounted on this machine")
         for place in observed.mounts
@@ -111,8 +161,17 @@ def plan_down(bridge: str, observed: Observed) -> list[Step]:
         steps.append(
             Step(action=Action.remove_groups, target="of the nodes", reason="nobody is left in them")
         )
+    if observed.half:
+        reason = "it was never finished"
+        steps.append(Step(action=Action.delete_half, target=str(observed.half), reason=reason))
     if observed.files:
         steps.append(
             Step(action=Action.delete_files, target="of the lab", reason="nothing uses them any more")
         )
-    return steps
+    return [
+        *steps,
+        *(
+            Step(action=Action.release_snapshot, target=str(image), reason="the kernel lets go of it last")
+            for image in observed.snapshots
+        ),
+    ]

@@ -16,6 +16,7 @@ _PACKAGES = {
     "gpg": "gnupg",
     "ip": "iproute2",
     "losetup": "mount",
+    "mkfs.xfs": "xfsprogs",
     "mmdebstrap": "mmdebstrap",
     "mount": "mount",
     "nsenter": "util-linux",

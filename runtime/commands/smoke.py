@@ -18,12 +18,13 @@ from rich.table import Table
 
 from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput
+from runtime.ladder.certify import signing_with
 from runtime.ladder.climb import Plan, climb
 from runtime.launch.cli import on_signals, read_nodes
 from runtime.launch.environment import FORWARDED, matching
 from runtime.launch.selection import Chosen
 from runtime.launch.session import open_session
-from runtime.launch.signature import CLUSTER_KEY, verifier
+from runtime.launch.signature import HOST_KEY, SIGNERS
 from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
@@ -51,7 +52,13 @@ def smoke(
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     certificate: Path = typer.Option(Path(CERTIFICATE), help="Where nodes that pass keep their certificate."),
-    key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs it."),
+    key: Path = typer.Option(Path(HOST_KEY), help="This node's own private key, which signs it."),
+    signers: Path = typer.Option(Path(SIGNERS), help="Who may sign certificates."),
+    for_controller: bool = typer.Option(
+        False,
+        "--for-controller",
+        help="Sign nothing: the controller signs the certificate that --json holds.",
+    ),
     valid_days: float = typer.Option(7.0, min=0.0, help="Days after which the certificate has expired."),
     unless_proven: bool = typer.Option(
         False,
@@ -87,13 +94,11 @@ def smoke(
         timeout_seconds=timeout,
         quick=quick,
         unless_proven=unless_proven,
-        key=key.expanduser(),
+        signing=signing_with(key.expanduser(), signers, for_controller=for_controller),
         valid_seconds=valid_days * 86_400,
         floor=least_bandwidth * 1e6,
         new=_new(new, nodes),
     )
-    if plan.key.is_file():
-        verifier(plan.key)  # A key that cannot sign is refused before the test, not after it.
     early: list[int] = []
     on_signals(early.append)
     with open_session(job, ssh_config=ssh_config) as session:

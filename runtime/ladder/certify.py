@@ -1,66 +1,131 @@
-"""The last rung: nodes that passed get a certificate, nodes that are named lose theirs."""
+"""The last rung: nodes that passed get a certificate, nodes that are named lose theirs.
+
+Where the controller runs the test, only what it signed itself counts before it, and nothing is signed here.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime.launch.certificate import Certificate, new_certificate, payload, read, refusals, sealed
+from runtime.launch.certificate import (
+    CONTROLLER,
+    Certificate,
+    Trust,
+    new_certificate,
+    payload,
+    read,
+    refusals,
+    sealed,
+    signer_name,
+)
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.session import Session
-from runtime.launch.signature import sign, verifier
+from runtime.launch.signature import sign, signer_of, trust_in
 
 _WRITE_SECONDS = 10.0
 
 
-def certify(
-    session: Session, *, key: Path, valid_seconds: float, figures: Mapping[str, float | None]
-) -> tuple[Certificate, tuple[Problem, ...]]:
-    """Writes a certificate to every node of the test; a node keeps one that is valid and for more nodes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Who signs the certificates of a test: this node with `key`, or the controller, later.
+
+    `trust` is None, and `refusal` says why, where nothing can be signed.
+    """
+
+    signer: str
+    key: Path
+    trust: Trust | None
+    refusal: str = ""
+
+
+def signing_with(key: Path, signers: Path, *, for_controller: bool) -> Signing:
+    """How this node signs.
 
     Raises:
-        BadInput: the key cannot sign.
+        BadInput: the key or the list of signers is damaged.
     """
+    if not signers.is_file():
+        return Signing(signer="", key=key, trust=None, refusal=f"there is no {signers} (role runtime)")
+    trust = trust_in(signers)
+    if for_controller:
+        return Signing(signer=CONTROLLER, key=key, trust=trust)
+    if not os.access(key, os.R_OK):
+        reason = f"{key} is not there, or only root reads it; provision smoke has the controller sign"
+        return Signing(signer="", key=key, trust=trust, refusal=reason)
+    signer = signer_of(key, signers)
+    reason = "" if signer else f"no node of this cluster has the key {key} (role runtime)"
+    return Signing(signer=signer, key=key, trust=trust, refusal=reason)
+
+
+def draft(
+    session: Session, signing: Signing, *, valid_seconds: float, figures: Mapping[str, float | None]
+) -> Certificate:
+    """What is to be signed of a test that passed."""
     nodes = {node.host.name: len(node.slots) for node in session.job.nodes}
-    now, is_signed = datetime.now(UTC), verifier(key)
-    facts = session.facts
-    made = new_certificate(
+    return new_certificate(
+        signer=signing.signer,
         nodes=nodes,
-        facts=facts[next(iter(nodes))],
+        facts=session.facts[next(iter(nodes))],
         figures=figures,
         now=time.time(),
         valid_seconds=valid_seconds,
     )
-    standing = {host: read(facts[host], now=now, is_signed=is_signed) for host in nodes}
+
+
+def certify(session: Session, made: Certificate, signing: Signing) -> tuple[Problem, ...]:
+    """Signs a certificate and writes it to every node of the test.
+
+    Raises:
+        BadInput: the key cannot sign.
+    """
+    return hand_out(session, made, sign(payload(made), signing.key), signing)
+
+
+def hand_out(session: Session, made: Certificate, signature: str, signing: Signing) -> tuple[Problem, ...]:
+    """Writes a signed certificate to its nodes; one keeps its own that is valid and for more nodes."""
+    standing = _held(session, signing, made.nodes)
     wanting = [
         host
         for host, one in standing.items()
         if isinstance(one, str) or not one.nodes.keys() > made.nodes.keys()
     ]
-    return made, _put(session, wanting, sealed(made, sign(payload(made), key)))
+    return _put(session, wanting, sealed(made, signature))
 
 
-def proven_until(session: Session, key: Path) -> str:
+def _held(session: Session, signing: Signing, hosts: Collection[str]) -> dict[str, Certificate | str]:
+    """What the certificates of these nodes are worth, of those that answered."""
+    now, trust, facts = datetime.now(UTC), signing.trust, session.facts
+    if trust is None:
+        return dict.fromkeys(hosts, signing.refusal)
+    held = {host: read(facts[host], now=now, trust=trust) for host in hosts if host in facts}
+    if signing.signer != CONTROLLER:
+        return held
+    return {
+        host: one
+        if isinstance(one, str) or one.signer == CONTROLLER
+        else f"its certificate is signed by {signer_name(one)}, not by the controller"
+        for host, one in held.items()
+    }
+
+
+def proven_until(session: Session, signing: Signing) -> str:
     """When the first of the certificates expires with which these nodes might start a job now; else empty."""
-    now, is_signed = datetime.now(UTC), verifier(key)
-    known = {host: read(facts, now=now, is_signed=is_signed) for host, facts in session.facts.items()}
+    known = _held(session, signing, session.lines)
     if len(known) < len(session.lines) or refusals(session.job, known):
         return ""
     return min(one.expires for one in known.values() if isinstance(one, Certificate))
 
 
-def carried(session: Session, key: Path, hosts: Collection[str]) -> tuple[Certificate, ...]:
+def carried(session: Session, signing: Signing, hosts: Collection[str]) -> tuple[Certificate, ...]:
     """The certificates with which these nodes are proven together as they are now; none where one is not."""
-    if not hosts or not key.is_file():
-        return ()
-    now, is_signed = datetime.now(UTC), verifier(key)
-    facts = session.facts
-    known = {host: read(facts[host], now=now, is_signed=is_signed) for host in hosts if host in facts}
+    known = _held(session, signing, hosts)
     job = replace(session.job, nodes=tuple(node for node in session.job.nodes if node.host.name in hosts))
-    if len(known) < len(hosts) or refusals(job, known):
+    if not hosts or len(known) < len(hosts) or refusals(job, known):
         return ()
     return tuple(one for one in known.values() if isinstance(one, Certificate))
 

@@ -6,11 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.ladder import fence, gpu, host, network, sockets, survey, transport
-from runtime.ladder.certify import carried, certify, proven_until, revoke, seconds_left
+from runtime.ladder.certify import Signing, carried, certify, draft, proven_until, revoke, seconds_left
 from runtime.ladder.findings import (
     everyone,
     interrupted,
@@ -25,7 +24,7 @@ from runtime.ladder.transport import judge_transports
 from runtime.launch import stream
 from runtime.launch.addresses import is_loopback
 from runtime.launch.blame import Reach
-from runtime.launch.certificate import Certificate
+from runtime.launch.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
 from runtime.launch.judge import judge, ranks_of
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems
@@ -57,17 +56,18 @@ class Show(Protocol):
 class Plan:
     """What is tested: sizes of the sweep in bytes, seconds that a step may take; quick: no torch.
 
-    `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `key` signs the
-    certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second that every pair
-    must carry, 0 where nobody demands it. `new`: only pairs of these nodes are measured (and a yardstick),
-    where the others hold valid certificates of each other; what is carried over expires with those.
+    `unless_proven`: no torch either where all nodes hold a valid certificate of each other. `signing` says
+    who signs the certificate of nodes that pass, which holds for `valid_seconds`. `floor`: bytes a second
+    that every pair must carry, 0 where nobody demands it. `new`: only pairs of these nodes are measured (and
+    a yardstick), where the others hold valid certificates of each other; what is carried over expires with
+    those.
     """
 
     sizes: Sequence[int]
     timeout_seconds: float
     quick: bool
     unless_proven: bool
-    key: Path
+    signing: Signing
     valid_seconds: float
     floor: float
     new: frozenset[str] = frozenset()
@@ -107,6 +107,7 @@ class _Climb:
     skipped: dict[str, str] = field(default_factory=dict)
     left_out: str = ""
     carried: tuple[Certificate, ...] = ()
+    made: Certificate | None = None
 
     def nodes(self) -> None:
         """The first two rungs, with the nodes that answer; ssh may meanwhile wait for the others."""
@@ -189,7 +190,7 @@ class _Climb:
         self._strangers(hosts)
         open_pairs = [(one.source, one.target) for one in self.reached if one.ok]
         if self.plan.new:
-            self.carried = carried(self.session, self.plan.key, self.session.lines.keys() - self.plan.new)
+            self.carried = carried(self.session, self.plan.signing, self.session.lines.keys() - self.plan.new)
         self.done["sockets.connect"] = (
             f"{len(open_pairs)} of {len(hosts) * (len(hosts) - 1)} directions connect"
         )
@@ -265,8 +266,8 @@ class _Climb:
         """Decides whether collectives are run at all, and says why where they are not."""
         if self.plan.quick:
             self.left_out = "--quick"
-        elif not self.findings and self.plan.unless_proven and self.plan.key.is_file():
-            until = proven_until(self.session, self.plan.key)
+        elif not self.findings and self.plan.unless_proven:
+            until = proven_until(self.session, self.plan.signing)
             self.left_out = f"proven until {until}" if until else ""
         if self.left_out:
             reason = f"left out: {self.left_out}"
@@ -281,8 +282,8 @@ class _Climb:
             self.findings += [of_problem(problem) for problem in revoke(self.session, named)]
         elif report.verdict == PASS and self.left_out:
             reason = f"left out: {self.left_out}"
-        elif report.verdict == PASS and not self.plan.key.is_file():
-            reason = f"there is no key {self.plan.key} to sign it (role ssh_trust)"
+        elif report.verdict == PASS and self.plan.signing.refusal:
+            reason = self.plan.signing.refusal
         elif report.verdict == PASS:
             self._certify(report)
             return
@@ -296,16 +297,23 @@ class _Climb:
         ]
         figures = {"slowest_pair_gb_s": min(rates, default=None), "busbw_gb_s": [None, *reduced][-1]}
         valid = min(self.plan.valid_seconds, seconds_left(self.carried, datetime.now(UTC)))
-        made, problems = certify(self.session, key=self.plan.key, valid_seconds=valid, figures=figures)
-        self.findings += [of_problem(problem) for problem in problems]
-        self.done["certificate.written"] = f"until {made.expires} for {', '.join(made.nodes)}"
+        made = draft(self.session, self.plan.signing, valid_seconds=valid, figures=figures)
+        until = f"until {made.expires} for {', '.join(made.nodes)}"
+        self.made = made
+        if made.signer == CONTROLLER:
+            self.done["certificate.written"] = f"the controller signs it and has it written, {until}"
+        else:
+            problems = certify(self.session, made, self.plan.signing)
+            self.findings += [of_problem(problem) for problem in problems]
+            self.done["certificate.written"] = f"signed by {made.signer}, {until}"
         self.watch.lap("certificate")
 
     def report(self, started: str) -> Report:
         """What came of it."""
         self.watch.lap("end")
         report = self._concluded(started)
-        return replace(report, checks=self._checks(report))
+        made = asdict(self.made) if self.made else None
+        return replace(report, checks=self._checks(report), certificate=made)
 
     def _concluded(self, started: str) -> Report:
         return conclude(

@@ -7,7 +7,7 @@ missing, unreadable, altered, expired, for other nodes or for another installati
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -16,17 +16,28 @@ from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
 
 PROVE = "Run the smoke test (python -m runtime smoke, or site.yml), or start with --no-gate."
+# No host name begins so: no node can be called like the controller.
+CONTROLLER = "@controller"
 
-IsSigned = Callable[[bytes, str], bool]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """Who may sign: the nodes of this cluster, and whether a signature over a payload is its signer's."""
+
+    nodes: frozenset[str]
+    is_signed: Callable[[bytes, str, str], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """What was proven, of what, and for how long.
 
-    `nodes` are the slots of each node by its name; `issued` and `expires` are in ISO 8601 with an offset;
-    `figures` are bandwidths in 10^9 bytes a second, None where there is none.
+    `signer` is the node that ran the test, or CONTROLLER where that did. `nodes` are the slots of each node
+    by its name; `issued` and `expires` are in ISO 8601 with an offset; `figures` are bandwidths in 10^9 bytes
+    a second, None where there is none.
     """
+
+    signer: str
 
     nodes: Mapping[str, int]
     environment: str
@@ -59,6 +70,8 @@ def parse(text: str) -> tuple[Certificate, str]:
     """
     values = json.loads(text)
     try:
+        if "signer" not in values["certificate"]:
+            raise ValueError("an earlier version signed it, with the cluster's key, which every node has")
         certificate = Certificate(**values["certificate"])
         nodes = {str(name): int(slots) for name, slots in certificate.nodes.items()}
         if not nodes or datetime.fromisoformat(certificate.expires).tzinfo is None:
@@ -68,7 +81,7 @@ def parse(text: str) -> tuple[Certificate, str]:
         raise ValueError(f"it lacks parts of a certificate ({e})") from e
 
 
-def read(facts: Facts, *, now: datetime, is_signed: IsSigned) -> Certificate | str:
+def read(facts: Facts, *, now: datetime, trust: Trust) -> Certificate | str:
     """The certificate that a node holds, or why that is none, as a finding."""
     if not facts.certificate:
         return "holds no certificate of a smoke test that passed"
@@ -76,8 +89,10 @@ def read(facts: Facts, *, now: datetime, is_signed: IsSigned) -> Certificate | s
         certificate, signature = parse(facts.certificate)
     except ValueError as e:
         return f"its certificate cannot be read: {e}"
-    if not is_signed(payload(certificate), signature):
-        return "its certificate is not signed with this cluster's key, or was altered since"
+    if strangers := [name for name in _who(certificate) if name not in trust.nodes]:
+        return f"its certificate is of a test with {', '.join(strangers)}, no node of this cluster (any more)"
+    if not trust.is_signed(payload(certificate), signature, certificate.signer):
+        return f"its certificate is not signed by {signer_name(certificate)}, or was altered since"
     if certificate.expired(now):
         return f"its certificate expired on {certificate.expires}"
     for what, then, today in (
@@ -88,6 +103,23 @@ def read(facts: Facts, *, now: datetime, is_signed: IsSigned) -> Certificate | s
         if then != today:
             return f"its certificate is for the {what} {_short(then)}, and it has {_short(today)} now"
     return certificate
+
+
+def _who(certificate: Certificate) -> list[str]:
+    """The nodes whose word a certificate is: those of the test, and who signed it."""
+    signer = () if certificate.signer == CONTROLLER else (certificate.signer,)
+    return list(dict.fromkeys((*signer, *certificate.nodes)))
+
+
+def signer_name(certificate: Certificate) -> str:
+    """Who signed it, for people."""
+    return "the controller" if certificate.signer == CONTROLLER else certificate.signer
+
+
+def proven_by(known: Iterable[Certificate | str]) -> str:
+    """Who proved nodes, from what `read` said of them: `by the controller`, `by te1`."""
+    names = sorted({signer_name(one) for one in known if isinstance(one, Certificate)})
+    return f"by {' and '.join(names)}" if names else ""
 
 
 def refusals(job: Job, known: Mapping[str, Certificate | str]) -> tuple[Problem, ...]:
@@ -138,6 +170,7 @@ def _uncovered(certificate: Certificate, wanted: Mapping[str, int]) -> str:
 
 def new_certificate(
     *,
+    signer: str,
     nodes: Mapping[str, int],
     facts: Facts,
     figures: Mapping[str, float | None],
@@ -150,6 +183,7 @@ def new_certificate(
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
     return Certificate(
+        signer=signer,
         nodes=dict(nodes),
         environment=facts.environment,
         clusterwright=facts.clusterwright,

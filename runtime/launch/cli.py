@@ -26,7 +26,7 @@ from runtime.launch.preflight import check_nodes
 from runtime.launch.report import failure_lines, job_account
 from runtime.launch.selection import Chosen, choose
 from runtime.launch.session import Interrupted, open_session
-from runtime.launch.signature import CLUSTER_KEY, verifier
+from runtime.launch.signature import SIGNERS, trust_in
 from runtime.launch.spec import (
     CERTIFICATE,
     HOSTFILE,
@@ -153,7 +153,7 @@ def zerorun(
     python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     certificate: Path = typer.Option(Path(CERTIFICATE), help="The smoke test's certificate on every node."),
-    key: Path = typer.Option(Path(CLUSTER_KEY), help="The cluster's private key, which signs certificates."),
+    signers: Path = typer.Option(Path(SIGNERS), help="Who may sign certificates."),
     no_gate: bool = typer.Option(False, "--no-gate", help="Start on nodes that no smoke test has proven."),
     module: bool = typer.Option(False, "-m", "--module", help="PROGRAM is a Python module."),
     no_python: bool = typer.Option(False, "--no-python", help="PROGRAM is not for Python."),
@@ -186,7 +186,7 @@ def zerorun(
     if dry_run:
         _show(job, ssh_config, hidden)
         return
-    raise typer.Exit(_launch(job, ssh_config, key.expanduser()))
+    raise typer.Exit(_launch(job, ssh_config, signers))
 
 
 def _show(job: Job, ssh_config: str, hidden: Collection[str]) -> None:
@@ -198,24 +198,25 @@ def _show(job: Job, ssh_config: str, hidden: Collection[str]) -> None:
         print(redacted(order, hidden=hidden))
 
 
-def _launch(job: Job, ssh_config: str, key: Path) -> int:
+def _launch(job: Job, ssh_config: str, signers: Path) -> int:
     """Runs the job and reports its end; the status to exit with."""
     console = Console(stderr=True, highlight=False)
     started, clock = time.strftime("%Y-%m-%dT%H:%M:%S%z"), time.monotonic()
     names = ", ".join(node.host.name for node in job.nodes)
     if not job.gated:
         console.print("--no-gate: whether these nodes work together was not asked", style="yellow")
-    gate = verifier(key) if job.gated else None
+    gate = trust_in(signers) if job.gated else None
     with open_session(job, ssh_config=ssh_config) as session:
         on_signals(session.interrupt)
         try:
             with console.status(f"checking {len(job.nodes)} nodes: {names}"):
-                check_nodes(session, gate=gate)
+                proven = check_nodes(session, gate=gate)
         except Interrupted:
             return 128 + session.interrupts[0]
         where = f"logs in {job.job_path}/logs"
+        by = f", proven {proven}" if proven else ""
         console.print(
-            f"job {job.job_id}: {job.world_size} ranks on {names}; {where}", markup=False, soft_wrap=True
+            f"job {job.job_id}: {job.world_size} ranks on {names}{by}; {where}", markup=False, soft_wrap=True
         )
 
         def on_failure(known: Outcome) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from runtime.errors import NodesNotReady
 from runtime.launch import mesh, observe
 from runtime.launch.blame import Blame, Reach, blame
-from runtime.launch.certificate import Certificate, IsSigned, offer, read, refusals
+from runtime.launch.certificate import Certificate, Trust, offer, proven_by, read, refusals
 from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
 from runtime.launch.observe import Request
 from runtime.launch.session import Line, Session
@@ -122,11 +122,14 @@ def silence_problems(session: Session, *, longer_than_seconds: float) -> tuple[P
     )
 
 
-def check_nodes(session: Session, *, gate: IsSigned | None) -> None:
+def check_nodes(session: Session, *, gate: Trust | None) -> str:
     """Preflight, the smoke test's certificates and, with several nodes, the mesh of sockets.
 
     Args:
-        gate: whether a signature is the cluster's; None asks for no certificate.
+        gate: who may sign certificates; None asks for none.
+
+    Returns:
+        Who proved the nodes; empty where that was not asked.
 
     Raises:
         NodesNotReady: with every node and pair that cannot take part.
@@ -135,7 +138,7 @@ def check_nodes(session: Session, *, gate: IsSigned | None) -> None:
     known: dict[str, Certificate | str] = {}
     if gate is not None:
         now = datetime.now(UTC)
-        known = {host: read(facts, now=now, is_signed=gate) for host, facts in session.facts.items()}
+        known = {host: read(facts, now=now, trust=gate) for host, facts in session.facts.items()}
         problems = (*problems, *refusals(session.job, known))
     if not problems and len(session.lines) > 1:
         problems = reach_problems(session, reach(session))
@@ -147,3 +150,4 @@ def check_nodes(session: Session, *, gate: IsSigned | None) -> None:
             found="\n  " + "\n  ".join(str(problem) for problem in problems),
             fix=f"Nothing was started.{together}",
         )
+    return proven_by(known.values())

@@ -1,4 +1,8 @@
-"""Signing certificates by OpenSSH (`ssh-keygen -Y`) with the cluster's key, and keeping them on a node."""
+"""Signing certificates by OpenSSH (`ssh-keygen -Y`), who may, and keeping them on a node.
+
+A node signs with its host key, whose public half all nodes know already; the controller with a key that no
+node has. Each has a namespace of its own: what one signed never counts as the other's.
+"""
 
 from __future__ import annotations
 
@@ -8,50 +12,78 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import BadInput
-from runtime.launch.certificate import IsSigned
+from runtime.launch.certificate import CONTROLLER, Trust
 from runtime.launch.supervisor import complete
 
-CLUSTER_KEY = "~/.ssh/clusterwright_ed25519"
-# What a signature is for; one made for something else does not count.
-_NAMESPACE = "clusterwright-smoke"
-_SIGNER = "cluster"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
+# Who may sign what, as ssh-keygen(1) reads it under ALLOWED SIGNERS; role runtime writes it.
+SIGNERS = "/etc/clusterwright/signers"
+_OF_CONTROLLER, _OF_NODE = "clusterwright-smoke-controller", "clusterwright-smoke-node"
+_WRITE_SIGNERS = "Run the role runtime (site.yml), which writes it."
 
 
 def sign(payload: bytes, key: Path) -> str:
-    """The signature, in OpenSSH's armoured form.
+    """The signature of this node, in OpenSSH's armoured form.
 
     Raises:
         BadInput: the key cannot sign.
     """
-    return _keygen("sign", ["-Y", "sign", "-n", _NAMESPACE, "-f", str(key)], key, payload)
+    return _keygen(["-Y", "sign", "-n", _OF_NODE, "-f", str(key)], key, payload)
 
 
-def verifier(key: Path) -> IsSigned:
-    """Tells whether a signature over a payload was made with this key.
+def signer_of(key: Path, signers: Path) -> str:
+    """The node whose key this is; empty where no node of the cluster has it.
 
     Raises:
-        BadInput: there is no such key.
+        BadInput: the key or the list cannot be read.
     """
-    public = _keygen("verify", ["-y", "-f", str(key)], key)
+    public = _keygen(["-y", "-f", str(key)], key).split()[:2]
+    return next((name for name, _, *held in _entries(signers) if held[:2] == public), "")
 
-    def is_signed(payload: bytes, signature: str) -> bool:
+
+def trust_in(signers: Path) -> Trust:
+    """Who may sign certificates, by the list that this node has.
+
+    Raises:
+        BadInput: there is no such list.
+    """
+    names = frozenset(name for name, *_ in _entries(signers)) - {CONTROLLER}
+
+    def is_signed(payload: bytes, signature: str, signer: str) -> bool:
+        namespace = _OF_CONTROLLER if signer == CONTROLLER else _OF_NODE
         with tempfile.TemporaryDirectory() as folder:
-            allowed, given = Path(folder, "allowed"), Path(folder, "signature")
-            allowed.write_text(f"{_SIGNER} {public}")
+            given = Path(folder, "signature")
             given.write_text(signature)
-            words = ["-Y", "verify", "-f", str(allowed), "-I", _SIGNER, "-n", _NAMESPACE, "-s", str(given)]
+            words = ["-Y", "verify", "-f", str(signers), "-I", signer, "-n", namespace, "-s", str(given)]
             return complete(["ssh-keygen", *words], given=payload).status == 0
 
-    return is_signed
+    return Trust(nodes=names, is_signed=is_signed)
 
 
-def _keygen(purpose: str, words: Sequence[str], key: Path, given: bytes = b"") -> str:
+def _entries(signers: Path) -> list[list[str]]:
+    """Name, options, type and key of each line."""
+    try:
+        lines = signers.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        found = e.strerror if isinstance(e, OSError) else "it is no text"
+        raise BadInput(
+            f"read who may sign certificates in {signers}", found=str(found), fix=_WRITE_SIGNERS
+        ) from e
+    entries = [line.split() for line in lines if line and not line.startswith("#")]
+    if not entries or any(len(entry) < 4 for entry in entries):
+        raise BadInput(
+            f"read who may sign certificates in {signers}", found="it is damaged", fix=_WRITE_SIGNERS
+        )
+    return entries
+
+
+def _keygen(words: Sequence[str], key: Path, given: bytes = b"") -> str:
     done = complete(["ssh-keygen", *words], given=given)
     if done.status != 0:
         raise BadInput(
-            f"{purpose} certificates with the key {key}",
+            f"sign certificates with the key {key}",
             found=done.errors.strip() or f"ssh-keygen ended with {done.status}",
-            fix="Run the role ssh_trust, which gives it to the cluster's user; or pass --key.",
+            fix="Pass the node's own host key (--key), as root; or have the controller run the test.",
         )
     return done.out
 

@@ -37,7 +37,7 @@ class Report:
     """Everything that a smoke test has to say; `nodes` are their facts, `phases` seconds of each part.
 
     `pairs` holds what each ordered pair of nodes carried; `left_out`
-    says why no collectives were to run, where they were not.
+    says why no collectives were to run, where they were not. `certificate` is what nodes that passed get.
     """
 
     verdict: str
@@ -52,6 +52,7 @@ class Report:
     left_out: str = ""
     pairs: tuple[Mapping[str, Any], ...] = ()
     checks: tuple[Check, ...] = ()
+    certificate: Mapping[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -157,6 +158,7 @@ def to_json(report: Report) -> str:
         "left_out": report.left_out,
         "pairs": list(report.pairs),
         "checks": [asdict(check) for check in report.checks],
+        "certificate": report.certificate,
     }
     return json.dumps(values, indent=2) + "\n"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import LabUnderTest, provision
 from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
 
 CERTIFICATE = "/etc/clusterwright/certificate.json"
@@ -58,6 +58,28 @@ def test_every_node_holds_the_certificate_and_the_job_starts(proven: LabUnderTes
     assert status == 0, said
 
 
+def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(proven: LabUnderTest) -> None:
+    _, by_node = start(proven)
+    provision("smoke", "-i", str(proven.inventory), "--max-bytes", "65536", timeout_seconds=300)
+    _, by_controller = start(proven)
+    sign = "ssh-keygen -q -Y sign -n clusterwright-smoke-controller -f /etc/ssh/ssh_host_ed25519_key"
+    forge = (
+        "import json, subprocess; path = '/etc/clusterwright/certificate.json'; "
+        "held = json.load(open(path)); "
+        "text = json.dumps(held['certificate'], sort_keys=True, separators=(',', ':')); "
+        f"held['signature'] = subprocess.run('{sign}'.split(), input=text, text=True, capture_output=True)"
+        ".stdout; open(path, 'w').write(json.dumps(held))"
+    )
+    with instead(proven, "te3", f'python3 -c "{forge}"'):
+        status, refused = start(proven)
+
+    assert "proven by te1;" in by_node
+    assert "proven by the controller;" in by_controller
+    assert status == 1
+    assert "te3 (rank 2): its certificate is not signed by the controller, or was altered since" in refused
+    assert smoke(proven, *SHORT).returncode == 0
+
+
 def test_without_the_gate_the_log_says_so(proven: LabUnderTest) -> None:
     with instead(proven, "te2", f"rm {CERTIFICATE}"):
         command = "cd /root && zerorun --no-gate --log-dir /root/cw_gate --no-python hostname"
@@ -75,7 +97,7 @@ def test_without_the_gate_the_log_says_so(proven: LabUnderTest) -> None:
         (f"rm {CERTIFICATE}", "holds no certificate"),
         (
             f"sed -i 's/2026/2027/' {CERTIFICATE}",
-            "its certificate is not signed with this cluster's key, or was altered",
+            "its certificate is not signed by te1, or was altered",
         ),
         (f"truncate -s 100 {CERTIFICATE}", "its certificate cannot be read"),
     ],
@@ -174,4 +196,4 @@ def test_a_key_that_cannot_sign_is_refused_before_the_test(proven: LabUnderTest)
     finished = proven.run("te1", f"{python(proven)} -P -m runtime smoke --key /root/nokey", check=False)
 
     assert finished.returncode == 2
-    assert "cannot verify certificates with the key /root/nokey" in finished.stderr
+    assert "cannot sign certificates with the key /root/nokey" in finished.stderr

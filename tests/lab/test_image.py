@@ -47,7 +47,7 @@ def baked(converged_lab: LabUnderTest, tmp_path_factory: pytest.TempPathFactory)
 
 
 def key_of(lab: LabUnderTest) -> Path:
-    return lab.lab.folder / "secrets" / "cluster_key"
+    return lab.lab.folder / "secrets" / "controller_key"
 
 
 def test_a_node_that_was_baked_is_the_node_that_it_was(baked: Path, converged_lab: LabUnderTest) -> None:

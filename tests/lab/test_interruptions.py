@@ -114,13 +114,14 @@ def test_the_controller_killed_in_the_middle(
 def image(
     cut_lab: LabUnderTest, whole_seconds: float, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """A folder with an image of te1, and the key of the controller that its machines believe."""
+    """A folder with an image of te1, and one with the keys of the controller that made it."""
     folder = tmp_path_factory.mktemp("baked")
     words = ("-i", str(cut_lab.inventory), "--output", str(folder / "image"))
     provision("image", "bake", "te1", *words, timeout_seconds=550)
-    for name in ("join_key", "join_key.pub"):
-        shutil.copy(cut_lab.lab.folder / "secrets" / name, folder)
-    return folder / "image", folder / "join_key"
+    (folder / "keys").mkdir()
+    for name in ("join_key", "join_key.pub", "controller_key", "controller_key.pub"):
+        shutil.copy(cut_lab.lab.folder / "secrets" / name, folder / "keys")
+    return folder / "image", folder / "keys"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_a_restore_that_is_cut_off_is_started_again(
     """Killed as soon as it says this; the machines do not call a second time once they have a name."""
     secrets = machines.lab.folder / "secrets"
     secrets.mkdir(exist_ok=True, mode=0o700)
-    shutil.copy(image[1], secrets)
+    shutil.copytree(image[1], secrets, dirs_exist_ok=True)
     words = ("restore", "-i", str(machines.inventory), "--user-data", str(machines.lab.user_data))
     provision(*words)
     machines.reset()

@@ -78,7 +78,8 @@ def test_nobody_elses_disk_changes(lab: LabUnderTest) -> None:
 
 def test_a_node_that_powers_itself_off_stays_off_until_it_is_switched_on(lab: LabUnderTest) -> None:
     lab.run("te4", "systemctl poweroff", check=False)
-    lab.run("te1", "for i in $(seq 100); do ping -c1 -W1 -q 10.77.200.14 >/dev/null || exit 0; done; exit 1")
+    answers = "ping -c1 -W1 -q 10.77.200.14 >/dev/null"
+    lab.run("te1", f"for i in $(seq 100); do {answers} || exit 0; sleep 0.3; done; exit 1")
     states = {name: node["state"] for name, node in lab.status().items()}
 
     lab.power_on("te4")

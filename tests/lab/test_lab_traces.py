@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from provision.commands.folders import user_cache
-from provision.lab.cgroups import hierarchies
 from provision.lab.image.build import image_of
-from provision.lab.layout import STATE_ROOT, bridge_of, folder_of
+from provision.lab.layout import bridge_of, folder_of
 from provision.lab.lock import hold
 from provision.lab.observe import keepers_in, observe
 from tests.lab.conftest import provision
+from tests.lab.traces import killed, shown, traces
 
 NAME = "trace"
 UP = ("lab", "up", "--name", NAME, "--subnet", "10.77.207.0/24", "--nodes", "2")
@@ -27,70 +27,12 @@ DOWN = ("lab", "down", "--name", NAME)
 FOLDER = folder_of(NAME)
 
 
-def shown(*words: str) -> list[str]:
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
-
-
-def others() -> list[str]:
-    """Other labs that live on this machine, whose traces are none of ours."""
-    return [path.name for path in STATE_ROOT.glob("*") if path.name != NAME]
-
-
-def processes() -> Iterator[str]:
-    """Processes of labs: by their control group (those inside a node) or by their command line."""
-    for entry in Path("/proc").iterdir():
-        try:
-            groups = (entry / "cgroup").read_text()
-            words = (entry / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
-            continue
-        if "clusterwright" in groups or "provision.lab." in words or f"/{NAME}/" in words:
-            yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
-
-
-def traces() -> set[str]:
-    """Everything on this machine that a lab may leave, other labs' left out."""
-    found = {f"link {line.split(':')[1].strip().split('@')[0]}/" for line in shown("ip", "-o", "link")}
-    found |= {f"network namespace {line}" for line in shown("ip", "netns", "list")}
-    found |= {f"loop device {line}" for line in shown("losetup", "--list", "--noheadings", "-O", "BACK-FILE")}
-    found |= {f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines()}
-    found |= set(processes())
-    found |= {
-        f"control group {path}/"
-        for hierarchy in hierarchies(Path("/proc/self/mounts").read_text())
-        for path in [*hierarchy.glob("*"), *hierarchy.glob("clusterwright/*")]
-        if path.is_dir() and path.name != "clusterwright"
-    }
-    found |= {f"file {path}/" for path in [*STATE_ROOT.glob("*"), *Path("/run/systemd").glob("nspawn*/*/*")]}
-    return {trace for trace in found if not any(is_of(trace, other) for other in others())}
-
-
-def is_of(trace: str, lab: str) -> bool:
-    marks = (f"/{lab}/", f"cw{lab}/", f"cw{lab}-", f"/labs/{lab} ", f"clusterwright-{lab}-")
-    return any(mark in trace for mark in marks)
-
-
-def killed_up(until: str) -> None:
-    """Starts `up` and kills it without warning when it announces the step `until`."""
-    words = [sys.executable, "-m", "provision.cli", *UP]
-    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as command:
-        assert command.stderr is not None
-        for line in command.stderr:
-            if line.startswith(until):
-                break
-        command.kill()
-        command.stderr.close()
-    assert command.returncode == -signal.SIGKILL, f"it ended before it came to {until!r}"
-
-
 @pytest.fixture
 def before(lab_machine: None) -> Iterator[set[str]]:
     """What was there before; the lab is gone again after the test."""
     with hold(f"the tests on lab {NAME}", wait_seconds=500):
         provision(*DOWN)
-        yield traces()
+        yield traces(NAME)
         provision(*DOWN)
 
 
@@ -101,12 +43,12 @@ def states() -> list[str]:
 
 def test_up_and_down_leave_nothing(before: set[str]) -> None:
     provision(*UP)
-    during = traces()
+    during = traces(NAME)
 
     provision(*DOWN)
 
     assert len(during - before) > 10, "the comparison must see a lab that is up"
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 STEPS = [
@@ -124,16 +66,16 @@ STEPS = [
 
 @pytest.mark.parametrize("step", STEPS)
 def test_down_after_a_killed_up_leaves_nothing(before: set[str], step: str) -> None:
-    killed_up(step)
+    killed(UP, step)
 
     provision(*DOWN)
 
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 @pytest.mark.parametrize("step", STEPS[::2])
 def test_up_after_a_killed_up_works(before: set[str], step: str) -> None:
-    killed_up(step)
+    killed(UP, step)
 
     provision(*UP)
 
@@ -147,7 +89,7 @@ def test_down_finds_a_lab_whose_files_are_all_gone(before: set[str]) -> None:
 
     provision(*DOWN)
 
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 def test_down_works_when_every_process_of_the_lab_was_killed(before: set[str]) -> None:
@@ -157,7 +99,7 @@ def test_down_works_when_every_process_of_the_lab_was_killed(before: set[str]) -
 
     provision(*DOWN)
 
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 def test_a_killed_keeper_takes_its_whole_node_with_it(before: set[str]) -> None:
@@ -165,7 +107,7 @@ def test_a_killed_keeper_takes_its_whole_node_with_it(before: set[str]) -> None:
     os.kill(keepers_in(FOLDER)["te1"], signal.SIGKILL)
     deadline = time.monotonic() + 10
 
-    while left := [trace for trace in traces() - before if is_alive_in(trace, "te1")]:
+    while left := [trace for trace in traces(NAME) - before if is_alive_in(trace, "te1")]:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
@@ -181,18 +123,18 @@ def test_connections_that_ansible_keeps_open_end_with_the_lab(before: set[str]) 
     provision(*UP)
     ansible = Path(sys.executable).parent / "ansible"
     shown(str(ansible), "cluster", "-i", str(FOLDER / "inventory"), "-m", "ansible.builtin.ping")
-    kept = [trace for trace in traces() - before if "[mux]" in trace]
+    kept = [trace for trace in traces(NAME) - before if "[mux]" in trace]
 
     provision(*DOWN)
 
     assert len(kept) == 2
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 def test_down_without_a_lab_is_no_error(before: set[str]) -> None:
     provision(*DOWN)
 
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 def test_up_of_a_running_lab_restarts_nothing_and_starts_what_is_missing(before: set[str]) -> None:
@@ -280,7 +222,7 @@ def test_a_plan_is_shown_and_nothing_is_done(before: set[str]) -> None:
 
     assert "start" in planned.stdout
     assert "te2" in planned.stdout
-    assert traces() - before == set()
+    assert traces(NAME) - before == set()
 
 
 def test_a_killed_build_of_the_image_leaves_no_process_and_no_image(before: set[str], tmp_path: Path) -> None:

@@ -46,6 +46,51 @@ def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTe
     assert (converged_lab.lab.folder / "secrets" / "cluster_key").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(converged_lab: LabUnderTest) -> None:
+    """The lab's host is in the nodes' network, and no node."""
+    stolen = converged_lab.lab.folder / "secrets" / "cluster_key"
+    known_hosts = f"UserKnownHostsFile={converged_lab.lab.known_hosts}"
+    words = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", known_hosts, "-o", "IdentitiesOnly=yes"]
+
+    refused = subprocess.run(
+        [*words, "-i", str(stolen), f"root@{converged_lab.address('te2')}", "true"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+    assert refused.returncode == 255
+    assert "Permission denied (publickey)" in refused.stderr
+    assert converged_lab.out("te1", f"{SSH} te2 hostname") == "te2"
+    forward = f"{SSH} -o ExitOnForwardFailure=yes -R 0:127.0.0.1:22 te2 true"
+    assert converged_lab.run("te1", forward, check=False).returncode != 0
+    assert "forwardagent no" in converged_lab.out("te1", "ssh -G te2")
+
+
+def test_an_older_line_without_limits_goes_and_those_of_others_stay(
+    mirror: None, spare_lab: LabUnderTest
+) -> None:
+    """As the version before this one left it, with a person's lines around it."""
+    spare_lab.reset()
+    converge(spare_lab)
+    path = "/root/.ssh/authorized_keys"
+    key = (spare_lab.lab.folder / "secrets" / "cluster_key.pub").read_text().strip()
+    own = spare_lab.out("te2", f"head -n 1 {path}")
+    spare_lab.run("te2", f"printf '%s\\n%s\\r\\n%s\\n' '{own}' 'ssh-rsa AAAA a person' '{key}' > {path}")
+
+    first = converge(spare_lab)
+    again = converge(spare_lab)
+
+    addresses = ",".join(map(spare_lab.address, spare_lab.nodes))
+    assert changed(first)["te2"] == 1
+    assert not any(changed(again).values())
+    ours = f'from="{addresses}",restrict,pty {key}'
+    shown = spare_lab.out("te2", f"cat --show-all {path}").splitlines()
+    assert shown == [f"{own}$", "ssh-rsa AAAA a person^M$", f"{ours}$"]
+
+
 def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
     answers = converged_lab.out("te1", "pdsh -S -w te[1-4] hostname")
 

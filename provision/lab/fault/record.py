@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from provision.errors import BadInput
 from provision.lab.layout import LabNode
@@ -21,10 +20,6 @@ class Active:
     value: str
 
 
-def path_of(node: LabNode) -> Path:
-    return node.folder / "faults.json"
-
-
 def load(node: LabNode) -> tuple[Active, ...]:
     """The node's faults, oldest first.
 
@@ -32,12 +27,12 @@ def load(node: LabNode) -> tuple[Active, ...]:
         BadInput: the record is damaged.
     """
     try:
-        return tuple(Active(**entry) for entry in json.loads(path_of(node).read_text()))
+        return tuple(Active(**entry) for entry in json.loads(node.faults.read_text()))
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError) as e:
         raise BadInput(
-            f"read {path_of(node)}",
+            f"read {node.faults}",
             found=f"it is damaged: {e!r}",
             fix=f"Give the node its first state: provision lab reset {node.name}",
         ) from e
@@ -46,6 +41,6 @@ def load(node: LabNode) -> tuple[Active, ...]:
 def save(node: LabNode, faults: Sequence[Active]) -> None:
     """Replaces the node's record; without faults there is none."""
     if faults:
-        write_file(path_of(node), json.dumps([asdict(active) for active in faults], indent=2) + "\n")
+        write_file(node.faults, json.dumps([asdict(active) for active in faults], indent=2) + "\n")
     else:
-        path_of(node).unlink(missing_ok=True)
+        node.faults.unlink(missing_ok=True)

@@ -84,6 +84,23 @@ def clear(lab: Lab, node: LabNode, faults: Sequence[Active] | None = None) -> tu
     return doomed
 
 
+def mend_before_striking(lab: Lab) -> None:
+    """Takes the rest of faults back from nodes that lost theirs with their power; the records stay."""
+    for node in lab.nodes:
+        if node.unstruck.exists():
+            for active in reversed(record.load(node)):
+                _run(CATALOGUE[active.fault].clear(_aim(lab, node, active)))
+
+
+def strike_again(lab: Lab) -> None:
+    """Injects what the records of such nodes name."""
+    for node in lab.nodes:
+        if node.unstruck.exists():
+            for active in record.load(node):
+                _run(CATALOGUE[active.fault].inject(_aim(lab, node, active)))
+            node.unstruck.unlink()
+
+
 def _run(commands: Iterable[Argv]) -> None:
     for words in commands:
         process.run(words, timeout_seconds=_PATIENCE_SECONDS)

@@ -240,3 +240,49 @@ def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(tmp_p
     assert target.read_text() == SECRET
     assert modes
     assert {f"{mode:04o}" for mode in modes if mode & 0o077} == set()
+
+
+# CRLF, a form feed and a separator that str.splitlines would take for ends, and no end at the end.
+OF_OTHERS = (
+    b"ssh-rsa AAAA a person\r\n\n# ours was: old key\n"
+    b'command="a\x0cb" ssh-rsa BBBB\nkey of \xe2\x80\xa8caf\xe9'
+)
+
+
+def test_a_line_of_ours_is_replaced_and_those_of_others_stay_byte_for_byte(tmp_path: Path) -> None:
+    """By the record alone: the new line says nothing of how the old one began."""
+    keys, journal = tmp_path / "keys", str(tmp_path / "journal.json")
+    keys.write_bytes(OF_OTHERS)
+
+    for line in ('from="1.2.3.4" key', 'from="1.2.3.4,1.2.3.5" key', 'from="1.2.3.5" other'):
+        files = [{"path": str(keys), "lines": [line], "without": ["key"], "supersede": True}]
+        first = run_module("write_files", {"files": files, "journal": journal})
+        again = run_module("write_files", {"files": files, "journal": journal})
+
+        assert [first["changed"], again["changed"]] == [True, False]
+        assert keys.read_bytes() == OF_OTHERS + f"\n{line}\n".encode()
+
+    keys.write_bytes(keys.read_bytes() + b"one more\n")
+    run_module("restore_files", {"journal": journal})
+    assert keys.read_bytes() == OF_OTHERS + b"\none more\n"
+
+
+def test_a_line_that_was_there_before_us_stays_when_we_want_another(tmp_path: Path) -> None:
+    keys, journal = tmp_path / "keys", str(tmp_path / "journal.json")
+    keys.write_text("key\n")
+
+    for line in ("key", "other"):
+        files = [{"path": str(keys), "lines": [line, "third"], "supersede": True}]
+        run_module("write_files", {"files": files, "journal": journal})
+
+    assert keys.read_text() == "key\nthird\nother\n"
+
+
+def test_lines_that_are_collected_over_runs_stay(tmp_path: Path) -> None:
+    """As role base_packages does, which writes what was missing."""
+    path, journal = tmp_path / "packages", str(tmp_path / "journal.json")
+
+    for line in ("nftables", "pdsh"):
+        run_module("write_files", {"files": [{"path": str(path), "lines": [line]}], "journal": journal})
+
+    assert path.read_text() == "nftables\npdsh\n"

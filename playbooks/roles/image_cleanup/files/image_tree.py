@@ -139,7 +139,7 @@ RULES = [
     ("cluster", r"etc/clusterwright/(certificate|smoke|cluster)\.json", exists, REMOVE),
     (
         "cluster",
-        r"etc/clusterwright/(hostfile|job\.env)|etc/ssh/ssh_config\.d/10-clusterwright\.conf",
+        r"etc/clusterwright/(hostfile|signers|job\.env)|etc/ssh/ssh_config\.d/10-clusterwright\.conf",
         exists,
         REMOVE,
     ),

@@ -21,7 +21,11 @@ CHUNK = 1 << 20
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    path = tmp_path / "cluster_key"
+    return new_key(tmp_path, "controller_key")
+
+
+def new_key(folder: Path, name: str) -> Path:
+    path = folder / name
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
     return path
 
@@ -58,6 +62,27 @@ def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path) -> None:
     path.write_text(path.read_text().replace("te1-1", "te1-2"))
 
     with pytest.raises(BadInput, match="altered since"):
+        read_manifest(tmp_path / "image", key=key)
+
+
+@pytest.mark.parametrize("retired", [False, True])
+def test_an_image_that_the_clusters_key_signed_is_refused_by_name(
+    tmp_path: Path, key: Path, retired: bool
+) -> None:
+    """As every version before did, and as every node still could."""
+    of_cluster = new_key(tmp_path, "cluster_key")
+    baked(tmp_path / "image", of_cluster)
+    if retired:
+        of_cluster.with_name("cluster_key.pub").rename(tmp_path / "retired_keys.pub")
+
+    with pytest.raises(BadInput, match=r"with the cluster's key, which every node has.*Bake the image again"):
+        read_manifest(tmp_path / "image", key=key)
+
+
+def test_another_key_is_no_controllers(tmp_path: Path, key: Path) -> None:
+    baked(tmp_path / "image", new_key(tmp_path, "other"))
+
+    with pytest.raises(BadInput, match=f"it is not signed with {key}, or was altered since"):
         read_manifest(tmp_path / "image", key=key)
 
 

@@ -31,6 +31,31 @@ def test_under_systemd_a_keeper_runs_in_a_delegated_scope() -> None:
     )
 
 
+def test_a_keeper_lays_the_layers_of_a_snapshot_over_the_image() -> None:
+    layers = [Path("/s/1"), Path("/s/0")]
+    words = argv.keeper(LAB, NODE, python="/venv/python", systemd=False, cores=[0], layers=layers)
+
+    assert words[-5:] == ("--layer", "/s/1", "--layer", "/s/0", "--own-cgroup")
+
+
+def test_a_snapshot_is_copied_where_its_mounts_go_with_the_process() -> None:
+    assert argv.capture(LAB, python="/venv/python", target=Path("/s/.lab.partial"), file_system_bytes=9) == (
+        *("unshare", "--mount", "--", "/venv/python", "-m", "provision.lab.capture", "--folder", FOLDER),
+        *("--target", "/s/.lab.partial", "--file-system-bytes", "9"),
+    )
+
+
+def test_what_is_frozen_is_mounted_read_only_and_what_nodes_write_is_not() -> None:
+    assert argv.mount_snapshot(LAB, Path("/s/proven/files.xfs")) == [
+        (
+            *("mount", "-t", "xfs", "-o", "loop,discard,noatime"),
+            *("/s/proven/files.xfs", f"{FOLDER}/snapshot"),
+        ),
+        ("mount", "--bind", f"{FOLDER}/snapshot/live", f"{FOLDER}/nodes"),
+        ("mount", "-o", "remount,bind,ro", f"{FOLDER}/snapshot"),
+    ]
+
+
 def test_a_node_boots_with_its_disk_as_vdb_and_without_the_clock() -> None:
     words = argv.nspawn(root=Path("/run/lab/root"), machine="lab-te2", disks=["/dev/loop3"], serial="5e71a1")
 

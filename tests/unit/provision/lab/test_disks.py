@@ -54,3 +54,15 @@ def test_a_disk_made_from_an_image_is_never_smaller_than_it(tmp_path: Path) -> N
 
     assert (tmp_path / "small").read_bytes() == b"x" * 100
     assert (tmp_path / "large").read_bytes() == b"x" * 100 + bytes(100)
+
+
+def test_a_clone_has_the_same_content_and_holes_stay_holes(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    with source.open("wb") as file:
+        file.write(b"mine")
+        file.truncate(64 << 20)
+
+    disks.clone(source, target)
+
+    assert target.read_bytes() == source.read_bytes()
+    assert target.stat().st_blocks * 512 < 1 << 20

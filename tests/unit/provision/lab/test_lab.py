@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from provision.errors import BadInput
-from provision.lab.apply import forget_trust, make_files
-from provision.lab.lab import Asked, nodes_called, wanted_lab
+from provision.lab.apply import forget_trust, host_keys, make_files
+from provision.lab.lab import Asked, nodes_called, restored_lab, wanted_lab
 from provision.lab.layout import DEFAULT_DISK_BYTES, Lab, lay_out
+from provision.lab.snapshot import Snapshot
 
 BASE = Path("/cache/new/root")
 
@@ -52,6 +55,53 @@ def test_an_existing_lab_never_changes_otherwise(existing: Lab, asked: Asked) ->
         wanted(asked, existing)
 
 
+@pytest.fixture
+def frozen(existing: Lab) -> Snapshot:
+    return Snapshot(name="proven", folder=existing.folder.parent / "snapshots", lab=existing, made="")
+
+
+def test_a_snapshot_gives_its_lab_back_perhaps_with_more_nodes(existing: Lab, frozen: Snapshot) -> None:
+    same = replace(existing, snapshot="proven")
+
+    assert restored_lab("lab", Asked(), existing=None, frozen=frozen) == same
+    assert restored_lab("lab", Asked(count=5), existing=same, frozen=frozen).count == 5
+    assert restored_lab("lab", Asked(), existing=replace(same, count=5), frozen=frozen).count == 5
+    assert wanted(Asked(), same) == same
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "said"),
+    [
+        ("lab2", Asked(), "it is of lab lab.*--from proven --name lab"),
+        ("lab", Asked(subnet="10.77.1.0/24"), "10.77.9.0/24"),
+        ("lab", Asked(count=2), "only nodes can be added"),
+        ("lab", Asked(disk_bytes=2 << 30), "disks of 1 GiB"),
+    ],
+)
+def test_a_snapshot_is_of_one_lab_and_its_addresses(
+    frozen: Snapshot, name: str, asked: Asked, said: str
+) -> None:
+    with pytest.raises(BadInput, match=said):
+        restored_lab(name, asked, existing=None, frozen=frozen)
+
+
+def test_a_lab_that_exists_is_not_turned_into_a_snapshots(existing: Lab, frozen: Snapshot) -> None:
+    with pytest.raises(BadInput, match="provision lab down --name lab"):
+        restored_lab("lab", Asked(), existing=existing, frozen=frozen)
+
+
+def test_host_keys_are_those_that_the_kernel_would_show_through_all_layers(tmp_path: Path) -> None:
+    young, old = tmp_path / "young/etc/ssh", tmp_path / "old/etc/ssh"
+    for folder, names in ((young, ["rsa"]), (old, ["ecdsa", "ed25519", "rsa"])):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / f"ssh_host_{name}_key.pub").write_text(name)
+    os.mkfifo(young / "ssh_host_ecdsa_key.pub")  # no file: for the kernel a device 0/0 is one that is deleted
+    layers = [tmp_path / "young", tmp_path / "none", tmp_path / "old"]
+
+    assert host_keys(layers) == [old / "ssh_host_ed25519_key.pub", young / "ssh_host_rsa_key.pub"]
+
+
 def test_no_nodes_at_all_is_refused() -> None:
     with pytest.raises(BadInput, match="1 to 64 nodes"):
         wanted(Asked(count=0), None)
@@ -67,12 +117,16 @@ def test_no_names_mean_all_nodes_and_an_unknown_name_is_refused(existing: Lab) -
 def test_new_nodes_forget_the_trust_in_the_old_ones_and_keep_what_they_join_with(existing: Lab) -> None:
     secrets = existing.folder / "secrets"
     secrets.mkdir(parents=True)
-    for name in ("cluster_key", "host_keys.yml", "join_key", "join_tokens.json"):
+    for name in ("cluster_key", "host_keys.yml", "join_key", "join_tokens.json", "controller_key"):
         (secrets / name).write_text("x")
 
     forget_trust(existing)
 
-    assert sorted(path.name for path in secrets.iterdir()) == ["join_key", "join_tokens.json"]
+    assert sorted(path.name for path in secrets.iterdir()) == [
+        "controller_key",
+        "join_key",
+        "join_tokens.json",
+    ]
     for path in secrets.iterdir():
         path.unlink()
     forget_trust(existing)

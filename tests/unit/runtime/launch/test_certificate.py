@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from runtime.launch.certificate import (
+    CONTROLLER,
     Certificate,
+    Trust,
     new_certificate,
     offer,
     parse,
     payload,
+    proven_by,
     read,
     refusals,
     sealed,
@@ -28,13 +31,17 @@ THREE = job(hosts=tuple(Host(name=name, slots=slots) for name, slots in NODES.it
 DIGEST = "e" * 64
 
 
-def is_signed(signed: bytes, signature: str) -> bool:
-    """Stands for the cluster's key: a signature is what was signed, backwards."""
-    return signature == signed[::-1].decode()
+def is_signed(signed: bytes, signature: str, signer: str) -> bool:
+    """Stands for everybody's keys: a signature is the signer's name, and what was signed, backwards."""
+    return signature == f"{signer} {signed[::-1].decode()}"
+
+
+TRUST = Trust(nodes=frozenset([*NODES, "te4"]), is_signed=is_signed)
 
 
 def issued(nodes: dict[str, int] | None = None, **changes: Any) -> Certificate:
     made = new_certificate(
+        signer=CONTROLLER,
         nodes=NODES if nodes is None else nodes,
         facts=facts(environment=DIGEST),
         figures={"busbw_gb_s": 0.118},
@@ -44,8 +51,16 @@ def issued(nodes: dict[str, int] | None = None, **changes: Any) -> Certificate:
     return replace(made, **changes)
 
 
-def text(certificate: Certificate) -> str:
-    return sealed(certificate, payload(certificate)[::-1].decode())
+def text(certificate: Certificate, signer: str = "") -> str:
+    """Signed by whom it names, or by another."""
+    return sealed(certificate, f"{signer or certificate.signer} {payload(certificate)[::-1].decode()}")
+
+
+def as_before() -> str:
+    """What the version before this one wrote: the same, but for a signer."""
+    values = json.loads(text(issued()))
+    del values["certificate"]["signer"]
+    return json.dumps(values)
 
 
 def known(*texts: str, now: datetime = NOW, **held: Any) -> dict[str, Certificate | str]:
@@ -54,7 +69,7 @@ def known(*texts: str, now: datetime = NOW, **held: Any) -> dict[str, Certificat
         name: read(
             facts(certificate=own, **({"environment": DIGEST} | (held if name == "te2" else {}))),
             now=now,
-            is_signed=is_signed,
+            trust=TRUST,
         )
         for name, own in zip(NODES, texts, strict=True)
     }
@@ -90,7 +105,12 @@ def altered(change: dict[str, Any]) -> str:
         (altered({"nodes": {}}), {}, "cannot be read: it names no node"),
         (altered({"expires": "2099-01-01T00:00:00+00:00"}), {}, "was altered"),
         (altered({"environment": "f" * 64}), {}, "was altered"),
-        (sealed(issued(), "another key's"), {}, "not signed with this cluster's key"),
+        (sealed(issued(), "another key's"), {}, "not signed by the controller"),
+        (as_before(), {}, "an earlier version signed it, with the cluster's key, which every node has"),
+        (text(issued(signer="te1"), signer="te3"), {}, "not signed by te1, or was altered since"),
+        (text(issued(), signer="te3"), {}, "not signed by the controller, or was altered since"),
+        (text(issued(signer="te9")), {}, "is of a test with te9, no node of this cluster (any more)"),
+        (text(issued({**NODES, "te5": 2})), {}, "is of a test with te5, no node of this cluster (any more)"),
         (text(issued(expires="2026-11-21T11:59:59+00:00")), {}, "expired on 2026-11-21T11:59:59+00:00"),
         (text(issued({"te1": 2, "te2": 2})), {}, "is for te1, te2, tested without te3"),
         (text(issued({"te1": 2, "te2": 1, "te3": 2})), {}, "fewer slots of te2 (1)"),
@@ -136,4 +156,14 @@ def test_only_nodes_of_one_and_the_same_test_are_offered_together() -> None:
 
 
 def test_a_certificate_comes_back_from_its_text() -> None:
-    assert parse(text(issued())) == (issued(), payload(issued())[::-1].decode())
+    signature = f"{CONTROLLER} {payload(issued())[::-1].decode()}"
+
+    assert parse(text(issued())) == (issued(), signature)
+
+
+def test_who_proved_the_nodes_is_said() -> None:
+    by_node = text(issued(signer="te1"))
+
+    assert proven_by(known(*[text(issued())] * 3).values()) == "by the controller"
+    assert proven_by(known(*[by_node] * 3).values()) == "by te1"
+    assert refusals(THREE, known(*[by_node] * 3)) == ()

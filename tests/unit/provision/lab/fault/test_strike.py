@@ -29,13 +29,13 @@ def test_the_record_keeps_order_and_vanishes_with_the_last_fault(node: LabNode) 
 
     assert record.load(node) == (SLOW, peer)
     record.save(node, [])
-    assert not record.path_of(node).exists()
+    assert not node.faults.exists()
     assert record.load(node) == ()
 
 
 def test_a_damaged_record_is_named(node: LabNode) -> None:
     record.save(node, [SLOW])
-    record.path_of(node).write_text('[{"fault": "slow-send"}]')
+    node.faults.write_text('[{"fault": "slow-send"}]')
 
     with pytest.raises(BadInput, match="it is damaged"):
         record.load(node)

@@ -1,0 +1,184 @@
+"""What on a node is not as we put it there and not as the inventory says: from its own answer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provision.core.authorised_keys import key_in
+
+# Programs of Debian's that listen on a machine without anybody's doing.
+_USUAL = frozenset(
+    {"sshd", "chronyd", "systemd", "systemd-resolve", "systemd-network", "systemd-timesyn", "dhclient"}
+)
+_SHOWN = 40
+
+Answer = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing on a node: what, why that is a finding, and how to mend it."""
+
+    node: str
+    what: str
+    why: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.what}: {self.why}. Mend: {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What may be on a node.
+
+    Args:
+        user: the cluster's, in whose authorized_keys `line` stands.
+        cluster_key: type and key; `retired` are those that the cluster gave up.
+        people: keys of the controller and of `cluster_known_keys`, type and key each.
+        listeners: of `cluster_known_listeners`: a program, or tcp/9100.
+        prefix: the environment of jobs, whose ranks may listen.
+    """
+
+    user: str
+    line: str
+    cluster_key: str
+    retired: frozenset[str]
+    people: frozenset[str]
+    listeners: frozenset[str]
+    prefix: str
+
+
+def judge(node: str, answer: Answer, expected: Expected, holders: Mapping[str, str]) -> list[Finding]:
+    """All that one node shows and should not.
+
+    Args:
+        holders: whose key one is, `te3 (/root/.ssh/id_rsa.pub)`, of those that lie on nodes.
+    """
+    found = [*_ways_in(answer), *_keys(answer, expected, holders)]
+    if "listeners" in answer:
+        found += [
+            *_listeners(answer["listeners"], expected),
+            *_modes(answer["modes"]),
+            *_setuid(answer["setuid"]),
+            *_ours(answer["ours"]),
+            *_packages(answer["changed"], answer["ours"]),
+        ]
+    return [Finding(node=node, what=what, why=why, fix=fix) for what, why, fix in found]
+
+
+def unheard(node: str, why: str) -> Finding:
+    """A node that could not be looked at."""
+    return Finding(
+        node=node, what="the node", why=f"it was not audited: {why}", fix="Audit again once it answers."
+    )
+
+
+Said = tuple[str, str, str]
+
+
+def _ways_in(answer: Answer) -> Iterator[Said]:
+    for name in ("authorizedkeyscommand", "trustedusercakeys"):
+        value = answer["sshd"][name]
+        if value != "none":
+            yield (
+                f"sshd's {name} {value}",
+                "it lets in keys that stand in no authorized_keys",
+                "If the site set it, look there yourself; else take it out of sshd_config, restart sshd.",
+            )
+
+
+def _keys(answer: Answer, expected: Expected, holders: Mapping[str, str]) -> Iterator[Said]:
+    for entry in answer["keys"]:
+        where = f"{entry['path']}:{entry['number']}"
+        if not entry["number"]:
+            yield f"{entry['path']}", "it, or its folder, is a link", "Put a file of its own there."
+            continue
+        key = key_in(entry["line"])
+        why = _why_no_key(key, entry, expected, holders)
+        if why:
+            what = f"{where} lets {_short(key) or entry['line'][:_SHOWN]} in as {entry['user']}"
+            yield what, why, _KEY_FIX if key not in (expected.cluster_key, *expected.retired) else _OUR_FIX
+
+
+_KEY_FIX = "If it is a person's whom you know, add it to cluster_known_keys; else take that line out."
+_OUR_FIX = "Log in with a key of your own, take that line out, then site.yml --tags ssh_trust."
+
+
+def _why_no_key(key: str, entry: Answer, expected: Expected, holders: Mapping[str, str]) -> str:
+    if not key:
+        return "what sshd may read in it, this audit cannot"
+    if key in expected.people:
+        return ""
+    if key in expected.retired:
+        return "the cluster gave that key up"
+    if key == expected.cluster_key:
+        right = entry["line"] == expected.line and entry["user"] == expected.user
+        return (
+            ""
+            if right
+            else "it is the cluster's key, without the limits that site.yml sets (from=, restrict)"
+        )
+    held = f"; its other half seems to be on {holders[key]}" if key in holders else ""
+    return f"neither the inventory nor this controller knows that key{held}"
+
+
+def _short(key: str) -> str:
+    kind, _, blob = key.partition(" ")
+    return f"{kind} ...{blob[-12:]}" if key else ""
+
+
+def _listeners(listeners: Sequence[Answer], expected: Expected) -> Iterator[Said]:
+    for one in listeners:
+        name = f"{one['protocol']}/{one['port']}"
+        if one["address"].strip("[]").split("%")[0].startswith(("127.", "::1", "::ffff:127.")):
+            continue
+        if {name, one["program"]} & expected.listeners or one["exe"].startswith(f"{expected.prefix}/"):
+            continue
+        if one["program"] in _USUAL and one["packaged"]:
+            continue
+        program = one["exe"] or one["program"] or "the kernel"
+        yield (
+            f"{program} listens on {name} at {one['address']}",
+            "site.yml put no such service there",
+            f"If it is the site's, add {name} or its program to cluster_known_listeners; else end it.",
+        )
+
+
+def _modes(modes: Sequence[Answer]) -> Iterator[Said]:
+    for one in modes:
+        if one["mode"] & 0o077:
+            yield (
+                f"{one['path']} has mode {one['mode']:04o}",
+                "others read a secret",
+                f"chmod 600 {one['path']}",
+            )
+
+
+def _setuid(paths: Sequence[str]) -> Iterator[Said]:
+    for path in paths:
+        fix = f"If you do not know it, look who made it, then chmod u-s,g-s {path}"
+        yield path, "it runs with the rights of its owner or group, and is of no package", fix
+
+
+def _ours(ours: Mapping[str, Answer]) -> Iterator[Said]:
+    for path, one in ours.items():
+        if not one["there"]:
+            yield path, "site.yml wrote it, and it is not there", "site.yml writes it again."
+        elif one["whole"] and not one["same"]:
+            yield path, "it was changed since site.yml wrote it", "Compare, then site.yml writes it again."
+        elif one["lacks"]:
+            yield (
+                path,
+                f"what site.yml wrote in it is gone: {one['lacks'][0][:_SHOWN]}",
+                "site.yml writes it again.",
+            )
+
+
+def _packages(changed: Sequence[str], ours: Mapping[str, Answer]) -> Iterator[Said]:
+    for path in changed:
+        if path not in ours:
+            fix = f"Look what changed; apt-get install --reinstall of `dpkg -S {path}` brings a program back."
+            yield path, "its content is not that of its package", fix

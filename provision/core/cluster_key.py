@@ -1,0 +1,15 @@
+"""The line that lets the cluster's key in: from the cluster's addresses, for what jobs need. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def authorised_line(public_key: str, sources: Sequence[str]) -> str:
+    """A line of authorized_keys, by sshd(8): commands and a terminal, and nothing that is forwarded.
+
+    Args:
+        sources: addresses, or patterns of sshd's, from which the key opens; empty for any.
+    """
+    options = [f'from="{",".join(dict.fromkeys(sources))}"'] if sources else []
+    return f"{','.join([*options, 'restrict', 'pty'])} {public_key}" if public_key else ""

@@ -1,0 +1,109 @@
+"""What of a node's answer is a finding, and what not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.core.audit import Expected, judge
+from provision.core.cluster_key import authorised_line
+
+CLUSTER, RETIRED, PERSON, PLANTED = (
+    f"ssh-ed25519 AAAA{name}" for name in ("cluster", "old", "person", "evil")
+)
+LINE = authorised_line(f"{CLUSTER} clusterwright lab", ["10.0.0.1", "10.0.0.2"])
+EXPECTED = Expected(
+    user="root",
+    line=LINE,
+    cluster_key=CLUSTER,
+    retired=frozenset({RETIRED}),
+    people=frozenset({PERSON}),
+    listeners=frozenset({"tcp/9100", "sensord"}),
+    prefix="/data/miniconda3/envs/llm",
+)
+KEYS = "/root/.ssh/authorized_keys"
+
+
+def key(line: str, number: int = 1, user: str = "root") -> dict[str, Any]:
+    return {"user": user, "path": KEYS, "number": number, "line": line}
+
+
+def listener(
+    program: str = "nc", address: str = "0.0.0.0", port: str = "4444", **more: Any
+) -> dict[str, Any]:
+    seen = {"protocol": "tcp", "address": address, "port": port, "program": program}
+    return {**seen, "exe": f"/usr/bin/{program}", "packaged": True, **more}
+
+
+def ours(**more: Any) -> dict[str, Any]:
+    return {"/etc/x": {"whole": True, "there": True, "same": True, "lacks": [], **more}}
+
+
+def answer(**more: Any) -> dict[str, Any]:
+    nothing = {"authorizedkeyscommand": "none", "trustedusercakeys": "none"}
+    empty: dict[str, Any] = {name: [] for name in ("listeners", "modes", "setuid", "changed")}
+    return {"sshd": nothing, "keys": [], "own_keys": {}, "ours": {}, **empty, **more}
+
+
+def test_a_node_as_it_should_be_has_no_finding() -> None:
+    good = answer(
+        keys=[key(LINE), key(f"{PERSON} ann@home", 2), key(f'command="x" {PERSON}', 3)],
+        listeners=[
+            listener("sshd", port="22"),
+            listener("nc", "127.0.0.1"),
+            listener("x", "[::1]"),
+            listener("node_exporter", port="9100"),
+            listener("sensord"),
+            listener("python3.11", exe="/data/miniconda3/envs/llm/bin/python3.11", packaged=False),
+        ],
+        modes=[{"path": "/etc/ssh/ssh_host_rsa_key", "mode": 0o600, "owner": "root"}],
+        ours=ours(),
+        changed=["/etc/x"],
+    )
+
+    assert judge("te1", good, EXPECTED, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            {"keys": [key(PLANTED)]},
+            f"{KEYS}:1 lets ssh-ed25519 ...AAAAevil in as root: neither the inventory",
+        ),
+        ({"keys": [key(PLANTED)]}, "its other half seems to be on te3 (/root/.ssh/id_ed25519.pub)"),
+        ({"keys": [key(f'command="{PERSON}" {PLANTED}')]}, "neither the inventory nor this controller"),
+        ({"keys": [key(f"{CLUSTER} clusterwright lab")]}, "the cluster's key, without the limits"),
+        ({"keys": [key(LINE, user="ann")]}, "the cluster's key, without the limits"),
+        ({"keys": [key(f"{RETIRED} clusterwright lab")]}, "the cluster gave that key up"),
+        ({"keys": [key("@@@ what")]}, "what sshd may read in it, this audit cannot"),
+        ({"keys": [key("", 0)]}, f"{KEYS}: it, or its folder, is a link"),
+        ({"sshd": {"authorizedkeyscommand": "/x", "trustedusercakeys": "none"}}, "authorizedkeyscommand /x"),
+        ({"listeners": [listener()]}, "/usr/bin/nc listens on tcp/4444 at 0.0.0.0"),
+        ({"listeners": [listener("sshd", exe="/tmp/sshd", packaged=False)]}, "/tmp/sshd listens on tcp/4444"),
+        ({"listeners": [listener("x", "*", exe="")]}, "x listens on tcp/4444 at *"),
+        (
+            {"modes": [{"path": "/k", "mode": 0o644, "owner": "root"}]},
+            "/k has mode 0644: others read a secret",
+        ),
+        ({"setuid": ["/usr/local/bin/sh2"]}, "/usr/local/bin/sh2: it runs with the rights of its owner"),
+        ({"ours": ours(same=False)}, "/etc/x: it was changed since site.yml wrote it"),
+        ({"ours": ours(there=False)}, "/etc/x: site.yml wrote it, and it is not there"),
+        (
+            {"ours": ours(whole=False, same=False, lacks=["# BEGIN"])},
+            "what site.yml wrote in it is gone: # BEGIN",
+        ),
+        ({"changed": ["/usr/bin/ls"]}, "/usr/bin/ls: its content is not that of its package"),
+    ],
+)
+def test_each_thing_is_named_with_why_and_how_to_mend(found: dict[str, Any], words: str) -> None:
+    (finding,) = judge("te2", answer(**found), EXPECTED, {PLANTED: "te3 (/root/.ssh/id_ed25519.pub)"})
+
+    assert words in str(finding)
+    assert str(finding).startswith("te2: ")
+    assert finding.fix
+
+
+def test_a_file_of_which_a_part_is_ours_may_change_around_it() -> None:
+    assert judge("te2", answer(ours=ours(whole=False, same=False)), EXPECTED, {}) == []
