@@ -41,7 +41,7 @@ def rank(
     (folder / "order.json").write_text(json.dumps(spec.to_json(order)))
     Path(order.rank_log(0)).write_text("")
     if not can_record:
-        Path(order.rank_exit(0)).with_suffix(".partial").mkdir()
+        Path(f"{order.rank_exit(0)}.partial").mkdir()
     environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0"}
     finished = subprocess.run(
         [sys.executable, *python, folder / "order.json", "0"], env=environment, check=False, timeout=60
