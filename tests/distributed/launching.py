@@ -35,13 +35,15 @@ def free_port() -> int:
 class Launcher:
     """A running launcher whose job carries a mark in its environment, by which every process is found."""
 
-    def __init__(self, folder: Path, *words: str, module: str = "runtime.launch.cli") -> None:
+    def __init__(
+        self, folder: Path, *words: str, module: str = "runtime.launch.cli", gated: bool = False
+    ) -> None:
         # A name that the launcher hands on to every rank.
         self.mark = f"TORCH_CW_TEST={uuid.uuid4().hex}"
         self._started = time.monotonic()
         name, value = self.mark.split("=")
         # No smoke test has proven this machine's loopback; tests/lab/test_gate.py is about the gate.
-        gate = ["--no-gate"] if module == "runtime.launch.cli" else []
+        gate = ["--no-gate"] if module == "runtime.launch.cli" and not gated else []
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", *module.split(" "), *gate, *words],
             cwd=folder,
@@ -80,7 +82,7 @@ class Launcher:
         """Everything that carries the job's mark, the launcher left out."""
         return [pid for pid, words in _marked(self.mark) if pid != self.process.pid and containing in words]
 
-    def wait_for(self, containing: str, count: int, timeout_seconds: float = 40) -> list[int]:
+    def wait_for(self, containing: str, count: int, timeout_seconds: float = 90) -> list[int]:
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             found = self.processes(containing)

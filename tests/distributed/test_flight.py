@@ -100,9 +100,9 @@ def test_the_rank_that_made_another_call_is_named(launch: Launch, tmp_path: Path
 
 
 def test_ranks_that_wait_in_a_collective_say_so_when_the_job_is_ended(launch: Launch, tmp_path: Path) -> None:
-    launcher, job = start(launch, tmp_path, WAITING, "--timeout", "30"), tmp_path / "job"
+    launcher, job = start(launch, tmp_path, WAITING, "--timeout", "45"), tmp_path / "job"
 
-    ended = launcher.wait()
+    ended = launcher.wait(120)
 
     assert ended.returncode == 124
     assert {path.name for path in (job / "logs").glob("flight_rank?")} == {

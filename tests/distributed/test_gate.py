@@ -46,7 +46,7 @@ def smoke(launch: Launch, folder: Path, *words: str) -> Ended:
 
 def zerorun(launch: Launch, folder: Path) -> Ended:
     words = (*nodes(folder, 1, 1), *held(folder), "--log-dir", str(folder / "job"), "--no-python", "true")
-    finished: Ended = launch(folder, *words, module="runtime.launch.cli ").wait(200)
+    finished: Ended = launch(folder, *words, gated=True).wait(200)
     return finished
 
 
