@@ -26,7 +26,7 @@ def processes(lab: str) -> Iterator[str]:
             continue
         if not words:  # a kernel thread, or one that has ended and waits for process 1 to notice
             continue
-        if "clusterwright" in groups or "provision.lab." in words or f"/{lab}/" in words:
+        if "clusterwright" in groups or " -m provision.lab." in words or f"/{lab}/" in words:
             yield f"process {entry.name}: {words} {groups.replace(chr(10), ' ')}"
 
 
