@@ -10,7 +10,7 @@ INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-stra
 PYTEST := $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test idle nodes lint unit distributed lab long browser lock clean
+.PHONY: help demo demo-down controller development test idle nodes lint unit distributed lab long drill-security browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -55,6 +55,10 @@ lab: development ## Tests on real nodes (root; installs the lab's Debian package
 long: development ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
 	$(BIN)/provision lab requirements --install
 	REQUIRE_LAB=1 $(PYTEST) -m long tests/unit tests/lab
+
+drill-security: development ## Attacks on nodes, jobs, checkpoints, joining and images: each must be refused (root)
+	$(BIN)/provision lab requirements --install
+	REQUIRE_LAB=1 $(PYTEST) -m attack tests
 
 browser: development ## Tests of pages in headless Chromium (root; installs its Debian package)
 	command -v chromium-headless-shell >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

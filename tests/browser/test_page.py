@@ -128,6 +128,7 @@ addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
+@pytest.mark.attack("node")
 def test_a_page_that_a_node_made_is_shown_and_can_do_nothing(browser: str, tmp_path: Path) -> None:
     around = harmless(HOSTILE, title="Smoke test <of te1>").replace(
         "default-src 'none';", "default-src 'none'; script-src 'nonce-watch';"

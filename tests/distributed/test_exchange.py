@@ -76,6 +76,7 @@ def hear_a_stranger(topology: Topology, canary: str) -> str:
     return said
 
 
+@pytest.mark.attack("rank")
 def test_a_pickle_from_another_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
     said, _ = ranks(hear_a_stranger, 2, str(tmp_path / "ran"), timeout_seconds=300)
 
@@ -99,6 +100,7 @@ def hear_the_first(topology: Topology, canary: str) -> str:
     return said
 
 
+@pytest.mark.attack("rank")
 def test_a_pickle_from_the_first_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
     _, said = ranks(hear_the_first, 2, str(tmp_path / "ran"), timeout_seconds=300)
 

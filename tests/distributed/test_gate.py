@@ -74,6 +74,7 @@ def test_a_job_starts_on_what_the_node_proved_then_on_what_the_controller_did(
     assert "proven by the controller;" in by_controller.stderr
 
 
+@pytest.mark.attack("node")
 def test_a_certificate_that_a_node_signed_as_the_controller_is_handed_to_nobody(
     launch: Launch, folder: Path
 ) -> None:

@@ -29,17 +29,21 @@ def form_twice(topology: Topology) -> tuple[bool, bool]:
     second = initialize(topology, timeout_seconds=20)
     shutdown(second)
     still_there = dist.is_initialized()
+    dist.barrier()  # or who is done first leaves while others still connect
     shutdown(first)
     return still_there, dist.is_initialized()
 
 
 def ask_for_another_size(topology: Topology) -> str:
+    import torch.distributed as dist
+
     group = initialize(topology, timeout_seconds=20)
     try:
         initialize(Topology.single(), timeout_seconds=20)
     except BadInput as e:
         return e.found
     finally:
+        dist.barrier()
         shutdown(group)
     return "nothing was raised"
 

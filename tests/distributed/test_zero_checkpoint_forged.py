@@ -54,6 +54,7 @@ def run_by_an_item(folder: Path, canary: Path) -> None:
     sign(folder)
 
 
+@pytest.mark.attack("file")
 def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) -> None:
     model = {f"model.{name}": value.detach() for name, value in Model().named_parameters()}
     item = written(tmp_path / "item", tensors=model)
@@ -74,6 +75,7 @@ def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) 
         assert all(one.startswith("CheckpointFailed") for one in said)
 
 
+@pytest.mark.attack("file")
 def test_a_manifest_makes_no_rank_write_outside(ranks: Ranks, tmp_path: Path) -> None:
     """It lists a file above its folder; what a disk lacks of a checkpoint is brought to it."""
     folder = written(tmp_path / "disk0")

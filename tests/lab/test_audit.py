@@ -39,6 +39,7 @@ def audit(lab: LabUnderTest, *words: str) -> tuple[int, list[str]]:
     return done.returncode, [f"{one['node']}: {one['what']}: {one['why']}" for one in findings]
 
 
+@pytest.mark.attack("left behind")
 def test_what_was_planted_is_named_and_what_site_yml_put_there_is_not(audited: LabUnderTest) -> None:
     playbook(audited, *TRUST)
     clean = audit(audited)

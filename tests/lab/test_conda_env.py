@@ -67,6 +67,7 @@ def test_using_the_environment_does_not_change_its_digest(built: LabUnderTest) -
     assert report(built, "te1", "--verify", "--full")["differences"] == []
 
 
+@pytest.mark.attack("node")
 def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(built: LabUnderTest) -> None:
     before = report(built, "te2")
     built.run("te2", f"echo >{PREFIX}/lib/stray")
@@ -82,6 +83,7 @@ def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(bui
     built.run("te2", f"rm -r {PREFIX}.before-*")
 
 
+@pytest.mark.attack("node")
 def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest) -> None:
     folder = "lib/python3.11/site-packages/torch/__pycache__"
     version, other = (f"{PREFIX}/{folder}/{name}.cpython-311.pyc" for name in ("version", "torch_version"))

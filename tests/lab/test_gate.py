@@ -58,6 +58,7 @@ def test_every_node_holds_the_certificate_and_the_job_starts(proven: LabUnderTes
     assert status == 0, said
 
 
+@pytest.mark.attack("node")
 def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(proven: LabUnderTest) -> None:
     _, by_node = start(proven)
     provision("smoke", "-i", str(proven.inventory), "--max-bytes", "65536", timeout_seconds=300)

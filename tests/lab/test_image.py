@@ -77,6 +77,7 @@ SECRETS = {
 }
 
 
+@pytest.mark.attack("left behind")
 def test_secrets_with_which_machines_joined_are_taken_away_and_what_is_not_ours_stays(
     converged_lab: LabUnderTest,
 ) -> None:

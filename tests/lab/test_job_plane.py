@@ -93,6 +93,7 @@ def connects_as(lab: LabUnderTest, user: str, node: str, target: str, port: int)
     return lab.run(node, command, check=False).returncode == 0
 
 
+@pytest.mark.attack("network")
 def test_a_job_listens_on_the_cluster_s_address_alone(running_job: LabUnderTest) -> None:
     addresses = {address for node in ("te1", "te2") for address, _ in listened(running_job, node)}
 
@@ -109,6 +110,7 @@ def test_two_jobs_do_not_meet_on_one_port(running_job: LabUnderTest) -> None:
     assert finished.stdout.strip() != first
 
 
+@pytest.mark.attack("network")
 def test_a_machine_that_is_no_node_reaches_no_port_of_a_job(running_job: LabUnderTest) -> None:
     ports = {node: [port for _, port in listened(running_job, node)] for node in ("te1", "te2")}
 
@@ -124,6 +126,7 @@ def test_a_machine_that_is_no_node_reaches_no_port_of_a_job(running_job: LabUnde
     assert reached == []
 
 
+@pytest.mark.attack("user")
 def test_a_user_without_rights_reaches_no_port_of_a_job(running_job: LabUnderTest) -> None:
     address = running_job.address("te1")
     ports = [port for _, port in listened(running_job, "te1")]
@@ -134,6 +137,7 @@ def test_a_user_without_rights_reaches_no_port_of_a_job(running_job: LabUnderTes
     assert all(connects_as(running_job, "root", node, address, ports[0]) for node in ("te1", "te2", "te3"))
 
 
+@pytest.mark.attack("network")
 def test_nobody_joins_a_job_in_a_rank_s_place(waiting_job: LabUnderTest) -> None:
     address, port = waiting_job.address("te1"), waiting_job.out("te1", f"cat {FOLDER}/port")
     variables = "env GLOO_SOCKET_IFNAME=eth0 TORCHELASTIC_USE_AGENT_STORE=True"

@@ -103,6 +103,7 @@ def test_a_machine_joins_with_its_token_and_keeps_none(site: Site) -> None:
     )
 
 
+@pytest.mark.attack("network")
 def test_a_machine_with_anothers_token_gets_no_name_and_both_sides_say_why(site: Site) -> None:
     with waiting(site, key=site.key) as arrivals:
         joined = site.boots("te2", told="te1")
@@ -113,6 +114,7 @@ def test_a_machine_with_anothers_token_gets_no_name_and_both_sides_say_why(site:
     assert not arrivals.arrived
 
 
+@pytest.mark.attack("network")
 def test_a_machine_that_was_made_anew_with_the_same_user_data_is_refused(site: Site) -> None:
     with waiting(site, key=site.key):
         site.boots("te1", told="te1")
@@ -125,6 +127,7 @@ def test_a_machine_that_was_made_anew_with_the_same_user_data_is_refused(site: S
     assert "409 another machine called with the token of te1 before, differing in machine" in anew
 
 
+@pytest.mark.attack("image")
 def test_a_false_controller_that_has_the_image_is_not_believed(site: Site, tmp_path: Path) -> None:
     """It even has the token: only the key of the real one signs what the machine takes."""
     before = site.lab.out("te1", "cat /root/.ssh/authorized_keys")

@@ -26,6 +26,7 @@ def with_user(spare_lab: LabUnderTest) -> LabUnderTest:
     return spare_lab
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("way", PREPARED)
 def test_what_a_user_prepared_is_refused_by_name(way: str, mirror: None, with_user: LabUnderTest) -> None:
     with_user.run("te1", PREPARED[way])

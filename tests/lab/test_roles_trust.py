@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.lab.conftest import Finished, LabUnderTest, changed, playbook
 
 SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5"
@@ -46,6 +48,7 @@ def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTe
     assert (converged_lab.lab.folder / "secrets" / "cluster_key").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.attack("network")
 def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(converged_lab: LabUnderTest) -> None:
     """The lab's host is in the nodes' network, and no node."""
     stolen = converged_lab.lab.folder / "secrets" / "cluster_key"
@@ -97,6 +100,7 @@ def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
     assert sorted(answers.splitlines()) == [f"{node}: {node}" for node in converged_lab.nodes]
 
 
+@pytest.mark.attack("network")
 def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
     mirror: None, spare_lab: LabUnderTest
 ) -> None:

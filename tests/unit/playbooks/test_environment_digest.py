@@ -116,6 +116,7 @@ def test_bytecode_that_python_made_is_right_at_each_level_and_remembered(real: P
     assert digest(real, "--bytecode")["differences"] == ["changed bin/python"]
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("unchecked", [False, True])
 def test_planted_bytecode_that_python_would_run_is_found(real: Path, known: bool, unchecked: bool) -> None:
@@ -132,6 +133,7 @@ def test_planted_bytecode_that_python_would_run_is_found(real: Path, known: bool
     assert digest(real, "--bytecode")["bytecode"] == 1
 
 
+@pytest.mark.attack("node")
 def test_bytecode_that_marshal_cannot_read_is_found(real: Path) -> None:
     whole = (real / CACHED).read_bytes()
     (real / CACHED).write_bytes(whole[:16] + b"\xff" * 40)
@@ -148,6 +150,7 @@ def test_bytecode_of_an_older_source_is_not_run_and_not_found(real: Path) -> Non
     assert ask(real) == "42"
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("where", ["answer.pyc", "evil.pyc", "answer/__init__.pyc"])
 def test_bytecode_that_needs_no_source_counts_as_a_file(real: Path, where: str) -> None:
     (real / MODULE.parent / "answer").mkdir(exist_ok=True)
@@ -158,6 +161,7 @@ def test_bytecode_that_needs_no_source_counts_as_a_file(real: Path, where: str) 
     assert report["differences"] == [f"extra {MODULE.parent}/{where}"]
 
 
+@pytest.mark.attack("node")
 def test_a_folder_of_bytecode_that_is_a_link_counts_as_a_file(real: Path, tmp_path: Path) -> None:
     (real / CACHED).parent.rename(tmp_path / "elsewhere")
     (real / CACHED).parent.symlink_to(tmp_path / "elsewhere")
@@ -165,6 +169,7 @@ def test_a_folder_of_bytecode_that_is_a_link_counts_as_a_file(real: Path, tmp_pa
     assert digest(real, "--verify", status=1)["differences"] == [f"extra {CACHED.parent}"]
 
 
+@pytest.mark.attack("node")
 def test_of_an_environment_from_elsewhere_nothing_is_run(real: Path) -> None:
     plant(real)
 
@@ -180,6 +185,7 @@ def test_all_bytecode_can_be_taken_away(real: Path) -> None:
     assert ask(real) == "42"
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("distribution", ["torch-2.13.0+cpu", "clusterwright-0.1.0"])
 @pytest.mark.parametrize("planted", ["evil.pth", "runtime.py", "zerorun.pth", "runtimes/__init__.py"])
 def test_a_file_that_a_package_s_record_lists_counts(prefix: Path, distribution: str, planted: str) -> None:

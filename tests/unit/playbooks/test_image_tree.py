@@ -184,6 +184,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.attack("left behind")
 @pytest.mark.parametrize("name", SECRET_CASES)
 def test_a_secret_is_found_wherever_it_lies(name: str, found: list[dict[str, Any]]) -> None:
     case = SECRET_CASES[name]
@@ -217,6 +218,7 @@ def test_what_the_image_may_hold_by_name_is_left_alone(tmp_path: Path) -> None:
     assert [one["path"] for one in tree.run("scan")] == ["srv/ab"]
 
 
+@pytest.mark.attack("left behind")
 def test_a_secret_at_either_end_of_a_large_file_is_found(tmp_path: Path) -> None:
     tree = Tree(tmp_path, {"data/first.txt": "", "data/last.txt": ""})
     filling, token = b"word word\n" * (1 << 23), b"hf_abcdefghijklmnopqrstuvwxyzABCDEF\n"
@@ -226,6 +228,7 @@ def test_a_secret_at_either_end_of_a_large_file_is_found(tmp_path: Path) -> None
     assert [one["path"] for one in tree.run("scan")] == ["data/first.txt", "data/last.txt"]
 
 
+@pytest.mark.attack("image")
 def test_cleaning_follows_no_link_that_takes_a_files_place(tmp_path: Path) -> None:
     tree = Tree(tmp_path, {"etc/passwd": "root:x:0:0\n", "home/ann/.ssh/x": ""})
     tree.place("home/ann/.ssh/authorized_keys").symlink_to(tree.place("etc/passwd"))

@@ -122,6 +122,7 @@ def everything_below(folder: Path) -> dict[str, tuple[int, int, str]]:
     return found
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
 def test_nothing_is_written_through_what_a_user_prepared(trap: Any, home: Path) -> None:
     trap(home)
@@ -135,6 +136,7 @@ def test_nothing_is_written_through_what_a_user_prepared(trap: Any, home: Path) 
     assert SECRET.strip() not in json.dumps(refused)
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS[:-1], ids=lambda trap: trap.__name__)
 @pytest.mark.parametrize("asked", ["files", "secrets"])
 def test_nothing_is_read_through_what_a_user_prepared(asked: str, trap: Any, home: Path) -> None:
@@ -149,6 +151,7 @@ def test_nothing_is_read_through_what_a_user_prepared(asked: str, trap: Any, hom
     assert SECRET.strip() not in json.dumps(found)
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS[:-2], ids=lambda trap: trap.__name__)
 def test_nothing_is_put_back_through_what_a_user_prepared(trap: Any, home: Path) -> None:
     (home / ".ssh" / "authorized_keys").write_text("a key of theirs\n")
@@ -227,6 +230,7 @@ finally:
 """
 
 
+@pytest.mark.attack("user")
 def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(tmp_path: Path) -> None:
     target = tmp_path / "new" / "key"
     target.parent.mkdir()

@@ -52,6 +52,7 @@ def configuration(folder: Path, node: str, **site: Any) -> list[str]:
     return text.splitlines()
 
 
+@pytest.mark.attack("network")
 def test_the_clock_that_leads_answers_the_other_nodes_and_nobody_else(tmp_path: Path) -> None:
     lines = configuration(tmp_path, "te1")
 

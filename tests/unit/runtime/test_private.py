@@ -25,6 +25,7 @@ def open_umask() -> Iterator[None]:
     assert os.umask(before) == 0
 
 
+@pytest.mark.attack("user")
 def test_a_jobs_folders_are_closed_and_their_parents_as_usual(tmp_path: Path) -> None:
     private.make_job_folders(tmp_path / "jobs" / "j1")
 
@@ -40,6 +41,7 @@ def test_a_folder_that_somebody_chose_stays_open_and_the_logs_in_it_are_closed(t
     assert (mode(tmp_path / "mine"), mode(tmp_path / "mine" / "logs")) == ("0777", "0700")
 
 
+@pytest.mark.attack("user")
 def test_logs_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "logs").symlink_to("elsewhere")
@@ -57,6 +59,7 @@ def test_a_file_is_private_before_it_has_content(tmp_path: Path) -> None:
     os.close(descriptor)
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("planted", ["link", "open file"])
 def test_what_has_the_name_is_replaced_not_written_through(tmp_path: Path, planted: str) -> None:
     kept, path = tmp_path / "kept", tmp_path / "job.json"

@@ -15,6 +15,7 @@ CASES: dict[str, dict[str, str]] = yaml.safe_load(
 )
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("name", CASES)
 def test_a_terminal_obeys_nothing_that_another_node_says(name: str) -> None:
     assert printable(CASES[name]["said"]) == CASES[name]["shown"]
@@ -25,6 +26,7 @@ def test_a_jobs_output_keeps_colours_and_the_return_of_a_progress_bar(name: str)
     assert output(CASES[name]["said"]) == CASES[name].get("output", CASES[name]["shown"])
 
 
+@pytest.mark.attack("rank")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_jobs_output_cannot_write_over_what_others_said(
     rank: int, capsys: pytest.CaptureFixture[str]

@@ -17,6 +17,7 @@ CASES: dict[str, dict[str, str]] = yaml.safe_load(
 )
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("name", CASES)
 def test_a_terminal_obeys_nothing_that_another_machine_says(name: str) -> None:
     assert printable(CASES[name]["said"]) == CASES[name]["shown"]

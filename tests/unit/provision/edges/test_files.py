@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # Before each call that opens, renames or changes a mode: the modes of the files in a folder.
 WATCHED = """\
 import os, sys
@@ -22,6 +24,7 @@ print(*(f"{mode:04o}" for mode in modes))
 """
 
 
+@pytest.mark.attack("user")
 def test_a_secret_has_its_mode_from_the_beginning(tmp_path: Path) -> None:
     words = [sys.executable, "-c", WATCHED, tmp_path]
 
@@ -31,6 +34,7 @@ def test_a_secret_has_its_mode_from_the_beginning(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
+@pytest.mark.attack("user")
 def test_a_link_under_a_name_that_can_be_guessed_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("theirs")
     code = f"""

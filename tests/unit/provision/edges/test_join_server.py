@@ -59,6 +59,7 @@ def request(token: Token, body: bytes, *extra: bytes, length: object = None) -> 
     return b"\r\n".join([*lines, b"", b""]) + body
 
 
+@pytest.mark.attack("network")
 @pytest.mark.parametrize("length", ["-1", "+5", "5_0", "x", "", "99999", "0", "٣", "1" * 4000, "5, 5"])
 def test_a_length_that_is_none_is_refused_before_anything_is_read(
     site: Site, capfd: pytest.CaptureFixture[str], length: str
@@ -80,6 +81,7 @@ def test_a_body_without_one_length_is_refused(site: Site, extra: bytes) -> None:
     assert said(site, request(site.token(), call().encode(), extra))[9:12] == b"411"
 
 
+@pytest.mark.attack("network")
 def test_who_sends_slowly_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(join_server, "_SECONDS", 0.5)
     started = time.monotonic()
@@ -92,6 +94,7 @@ def test_who_sends_slowly_is_cut_off(site: Site, monkeypatch: pytest.MonkeyPatch
     assert time.monotonic() - started < 5.0
 
 
+@pytest.mark.attack("network")
 def test_others_cannot_take_the_places_of_machines_that_are_waited_for(site: Site) -> None:
     with ExitStack() as held:
         for number in range(300):
@@ -125,6 +128,7 @@ def fuzz(number: int, right: bytes) -> bytes:
     return right.replace(b"\r\n", b"\r\n" + chance.randbytes(chance.randrange(40)) + b"\r\n", 2) + right
 
 
+@pytest.mark.attack("network")
 def test_ten_thousand_hostile_requests_change_nothing(
     site: Site, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

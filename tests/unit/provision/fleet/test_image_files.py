@@ -56,6 +56,7 @@ def test_a_manifest_that_was_signed_is_read(tmp_path: Path, key: Path) -> None:
     assert read_manifest(tmp_path / "image", key=key) == image
 
 
+@pytest.mark.attack("image")
 def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path) -> None:
     baked(tmp_path / "image", key)
     path = tmp_path / "image" / MANIFEST
@@ -65,6 +66,7 @@ def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path) -> None:
         read_manifest(tmp_path / "image", key=key)
 
 
+@pytest.mark.attack("image")
 @pytest.mark.parametrize("retired", [False, True])
 def test_an_image_that_the_clusters_key_signed_is_refused_by_name(
     tmp_path: Path, key: Path, retired: bool
@@ -79,6 +81,7 @@ def test_an_image_that_the_clusters_key_signed_is_refused_by_name(
         read_manifest(tmp_path / "image", key=key)
 
 
+@pytest.mark.attack("image")
 def test_another_key_is_no_controllers(tmp_path: Path, key: Path) -> None:
     baked(tmp_path / "image", new_key(tmp_path, "other"))
 
@@ -86,6 +89,7 @@ def test_another_key_is_no_controllers(tmp_path: Path, key: Path) -> None:
         read_manifest(tmp_path / "image", key=key)
 
 
+@pytest.mark.attack("image")
 def test_an_altered_layer_is_refused(tmp_path: Path, key: Path) -> None:
     baked(tmp_path / "image", key)
     (tmp_path / "image" / "data.raw.zst").write_bytes(b"x")
@@ -140,6 +144,7 @@ def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], st
     assert arrived == disk
 
 
+@pytest.mark.attack("user")
 def test_a_layer_is_never_readable_by_others(tmp_path: Path) -> None:
     modes: list[int] = []
 

@@ -116,6 +116,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         Tokens(folder=tmp_path).read()
 
 
+@pytest.mark.attack("left behind")
 @pytest.mark.parametrize("action", [Action.remove, Action.replace])
 def test_a_node_that_goes_or_is_replaced_leaves_no_token_that_counts(action: Action, tmp_path: Path) -> None:
     """Before any playbook runs, which may be cut off."""

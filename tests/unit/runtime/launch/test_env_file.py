@@ -54,6 +54,7 @@ def test_a_line_that_is_no_text_is_named_by_its_number(file: Path) -> None:
     assert f"{file}, line 2: it is not UTF-8" in refusal(file)
 
 
+@pytest.mark.attack("user")
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o640, 0o620, 0o610, 0o644])
 def test_a_file_that_others_have_a_right_to_is_refused(file: Path, mode: int) -> None:
     file.write_text(f"A={SECRET}\n")
@@ -80,6 +81,7 @@ def test_whose_file_it_may_be(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "its mode is 0660" in refusal(file)
 
 
+@pytest.mark.attack("user")
 def test_what_is_no_file_is_refused_and_not_waited_for(file: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "link").symlink_to(file)

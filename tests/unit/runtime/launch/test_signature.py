@@ -63,6 +63,7 @@ def test_a_node_signs_with_its_own_key_and_the_gate_names_it(keys: Path) -> None
     assert proven_by([found]) == "by te2"
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("key", ["te1", "te9", "controller"])
 @pytest.mark.parametrize("signer", ["te2", CONTROLLER, "te9"])
 def test_no_node_signs_as_another_nor_as_the_controller(keys: Path, key: str, signer: str) -> None:
@@ -88,6 +89,7 @@ def test_the_controller_signs_what_the_node_wrote_and_the_gate_says_so(keys: Pat
     assert proven_by([found]) == "by the controller"
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize(
     "namespace", ["clusterwright-image", "clusterwright-smoke", "clusterwright-smoke-node"]
 )

@@ -53,6 +53,7 @@ def targets() -> Iterator[list[Target]]:
         target.close()
 
 
+@pytest.mark.attack("network")
 def test_two_targets_do_not_answer_each_other_s_answers(targets: list[Target]) -> None:
     """Packets that claim to come from the other target; the kernel counts what follows."""
     first, second = targets
@@ -73,6 +74,7 @@ def udp_packets_received() -> int:
     return int(dict(zip(*lines, strict=True))["InDatagrams"])
 
 
+@pytest.mark.attack("network")
 @pytest.mark.parametrize(
     "packet",
     [b"", bytes(64), b"?" + b"f" * 16 + bytes(40), b"?" + TOKEN[:-1].encode(), b"!" + TOKEN.encode()],
@@ -85,6 +87,7 @@ def test_a_packet_without_the_token_is_not_answered(targets: list[Target], packe
         assert received(stranger, 0.2) == 0
 
 
+@pytest.mark.attack("network")
 def test_a_packet_with_the_token_from_another_address_is_not_answered(targets: list[Target]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.3", 0))
@@ -93,6 +96,7 @@ def test_a_packet_with_the_token_from_another_address_is_not_answered(targets: l
         assert received(stranger, 0.2) == 0
 
 
+@pytest.mark.attack("network")
 @pytest.mark.parametrize(
     "said", [b"f" * 16, b'{"source": "te1", "target": "te2", "seconds": 1}\n', b"[" * 4096]
 )
@@ -119,6 +123,7 @@ EXIT = {"rank": 0, "status": 0, "age": 0.1, "tail": [], "calls": []}
 REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -177,6 +182,7 @@ def mutated(generator: random.Random) -> bytes:
     return bytes(line).replace(b"\n", b" ") + b"\n"
 
 
+@pytest.mark.attack("node")
 def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher() -> None:
     generator = random.Random(0)
     lines = [mutated(generator) for _ in range(10_000)]
@@ -214,6 +220,7 @@ while True:
 """
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize("script", [FLOOD, LONG], ids=["frames", "line"])
 def test_a_node_that_floods_does_not_fill_the_launcher(tmp_path: Path, script: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -224,6 +231,7 @@ def test_a_node_that_floods_does_not_fill_the_launcher(tmp_path: Path, script: s
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
 
 
+@pytest.mark.attack("node")
 @pytest.mark.parametrize(
     "said",
     [
@@ -253,6 +261,7 @@ class Quiet:
     def on_failure(self, outcome: object) -> None: ...
 
 
+@pytest.mark.attack("node")
 def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(tmp_path: Path) -> None:
     script = 'out.write(b\'\\x1e{"kind": "failing", "rank": 9}\\n\'); out.flush(); time.sleep(60)'
     session: Session

@@ -101,6 +101,7 @@ def check(found: dict[str, object], count: int) -> None:
     assert found["refused"] > count // 2
 
 
+@pytest.mark.attack("file")
 def test_five_thousand_forged_checkpoints_are_refused_or_read(tmp_path: Path) -> None:
     check(forge(tmp_path, 5000, seed=1), 5000)
 

@@ -175,6 +175,7 @@ def outcome(root: Path) -> str:
     return "; ".join(said)
 
 
+@pytest.mark.attack("file")
 @pytest.mark.parametrize("form", FORMS)
 def test_a_forged_checkpoint_is_refused_and_does_nothing(root: Path, form: str) -> None:
     forge, said = FORMS[form]
@@ -208,6 +209,7 @@ def test_the_untouched_checkpoint_is_exported(root: Path) -> None:
     assert (root.parent / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.attack("file")
 @pytest.mark.parametrize("named", ["../checkpoints/global_step1", "/etc", "a\nb", "x" * 5000, "\u00e9"])
 def test_latest_names_a_checkpoint_of_its_folder(root: Path, named: str) -> None:
     (root / "latest").write_text(named)
@@ -216,6 +218,7 @@ def test_latest_names_a_checkpoint_of_its_folder(root: Path, named: str) -> None
         read_latest(root)
 
 
+@pytest.mark.attack("file")
 def test_latest_is_no_link(root: Path) -> None:
     (root / "latest").unlink()
     (root / "latest").symlink_to(root.parent / "canary")
@@ -224,6 +227,7 @@ def test_latest_is_no_link(root: Path) -> None:
         read_latest(root)
 
 
+@pytest.mark.attack("file")
 def test_an_import_stays_in_the_folder_that_was_named(tmp_path: Path) -> None:
     shutil.copytree(DEEPSPEED, tmp_path / "outside")
     (tmp_path / "named").mkdir()
@@ -250,6 +254,7 @@ def test_a_link_among_checkpoints_is_neither_followed_nor_removed(root: Path) ->
     assert (other / "manifest.json").exists()
 
 
+@pytest.mark.attack("file")
 def test_nothing_is_written_through_a_link(root: Path) -> None:
     (root / f".latest.{os.getpid()}.tmp").symlink_to(root.parent / "canary")
     before = (root.parent / "canary").read_bytes()
@@ -268,6 +273,7 @@ def weights(folder: Path, header: object = None) -> Path:
     return folder
 
 
+@pytest.mark.attack("file")
 @pytest.mark.parametrize("name", ["../other/model.safetensors", "{}/other/model.safetensors", "a\0b", ".."])
 def test_an_index_names_files_of_its_folder(tmp_path: Path, name: str) -> None:
     weights(tmp_path / "other")
@@ -278,6 +284,7 @@ def test_an_index_names_files_of_its_folder(tmp_path: Path, name: str) -> None:
         open_weights(tmp_path / "named")
 
 
+@pytest.mark.attack("file")
 def test_a_link_out_of_a_folder_of_weights_is_not_followed_but_that_of_a_cache_is(tmp_path: Path) -> None:
     weights(tmp_path / "other")
     (tmp_path / "named").mkdir()
@@ -304,6 +311,7 @@ HEADERS: dict[str, object] = {
 }
 
 
+@pytest.mark.attack("file")
 @pytest.mark.parametrize("header", HEADERS)
 def test_a_forged_header_of_weights_is_refused(tmp_path: Path, header: str) -> None:
     with pytest.raises(BadInput, match="no whole safetensors file"):
