@@ -47,7 +47,8 @@ def at_home(module: str, homes: tuple[str, ...]) -> bool:
 
 DOORS = ("provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli")
 IMPORT_HOMES = {
-    "subprocess": ("provision.edges.process", "runtime.launch.supervisor"),
+    # audit_program runs alone on a node, where nothing of ours can be imported.
+    "subprocess": ("provision.edges.process", "provision.fleet.audit_program", "runtime.launch.supervisor"),
     "fabric": ("provision.edges.ssh",),
     "paramiko": ("provision.edges.ssh",),
     "rich.console": ("provision.edges.terminal", "runtime.terminal"),
