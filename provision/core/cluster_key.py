@@ -11,5 +11,7 @@ def authorised_line(public_key: str, sources: Sequence[str]) -> str:
     Args:
         sources: addresses, or patterns of sshd's, from which the key opens; empty for any.
     """
-    options = [f'from="{",".join(dict.fromkeys(sources))}"'] if sources else []
-    return f"{','.join([*options, 'restrict', 'pty'])} {public_key}" if public_key else ""
+    # Without a limit somebody logs in with it from elsewhere, and perhaps goes through one node to the next.
+    limit = [f'from="{",".join(dict.fromkeys(sources))}"'] if sources else []
+    options = [*limit, "restrict", "pty", *([] if sources else ["port-forwarding"])]
+    return f"{','.join(options)} {public_key}" if public_key else ""

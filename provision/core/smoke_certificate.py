@@ -55,7 +55,12 @@ def _problem(
         [] if tested else ["nobody"]
     ):
         return f"it is for {', '.join(strangers)}, and the nodes of the inventory are {', '.join(nodes)}"
-    return "" if times_fit else f"it is for {made['issued']} to {made['expires']}, and it is {now} now"
+    if times_fit:
+        return ""
+    return (
+        f"that node's clock is not this controller's: there the test was at {made['issued']}, good until "
+        f"{made['expires']}, and here it is {now.isoformat(timespec='seconds')}. Set the one that is wrong"
+    )
 
 
 def sealed(certificate: str, signature: str) -> str:

@@ -97,8 +97,7 @@ def look(site: Site, *, keys_only: bool) -> Seen:
 
     def ask(machine: Machine) -> None:
         try:
-            said = ssh.run(machine, words, timeout_seconds=seconds).stdout
-            seen.answers[machine.name] = json.loads(said)
+            seen.answers[machine.name] = answer_of(ssh.run(machine, words, timeout_seconds=seconds).stdout)
         except CommandFailed as e:
             seen.silent[machine.name] = e.found
         except ValueError:
@@ -107,6 +106,22 @@ def look(site: Site, *, keys_only: bool) -> Seen:
     with ThreadPoolExecutor(min(_AT_ONCE, len(site.machines))) as pool:
         list(pool.map(ask, site.machines))
     return seen
+
+
+def answer_of(said: str) -> Answer:
+    """What a node said of itself; its own keys are compared with what others said, the rest is judged alone.
+
+    Raises:
+        ValueError: it is no answer.
+    """
+    try:
+        answer: Answer = json.loads(said)
+        keys = [text for pair in answer["own_keys"].items() for text in pair]
+    except (KeyError, TypeError, AttributeError, RecursionError) as e:
+        raise ValueError(f"it is no answer ({e!r})") from e
+    if not all(isinstance(text, str) for text in keys):
+        raise ValueError("a path or a key is no text")
+    return answer
 
 
 def findings(site: Site, seen: Seen, before: Seen | None = None) -> list[Finding]:

@@ -172,7 +172,8 @@ def _changed() -> list[str]:
     for line in _run("dpkg", "--verify").splitlines():
         marks, _, path = line.partition(" ")
         if marks[2:3] == "5":
-            found.append(path.strip().removeprefix("c ").strip())
+            path = path.strip()
+            found.append(path[2:].strip() if path.startswith("c ") else path)  # a configuration file
     return found
 
 

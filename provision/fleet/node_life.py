@@ -15,6 +15,7 @@ from provision.edges import cluster_lock
 from provision.edges.files import write_file
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import audit, trust
+from provision.fleet.controller_key import controller_key
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.playbook import play
 from provision.fleet.site import key_files_of, read_members, secrets_of
@@ -148,7 +149,12 @@ def read(path: Path) -> str:
 
 
 def _refuse(change: Change, members: Members, secrets: Path, environment: Mapping[str, str]) -> None:
-    """A node that was removed half way is known by its host keys; any other name is a slip."""
+    """A node that was removed half way is known by its host keys; any other name is a slip.
+
+    A cluster of an earlier version gets new keys by site.yml, which proves that everybody still gets in.
+    """
+    if (secrets / "cluster_key").is_file():
+        controller_key(secrets, f"{change.action} node {change.node}")
     if change.action is not Action.remove:
         return
     trust.refuse_own_key(secrets, change.node, key_files_of(change.inventory, environment=environment))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
+from runtime.untrusted.conform import conform
 
 PROVE = "Run the smoke test (python -m runtime smoke, or site.yml), or start with --no-gate."
 # No host name begins so: no node can be called like the controller.
@@ -68,16 +69,19 @@ def parse(text: str) -> tuple[Certificate, str]:
     Raises:
         ValueError: it is none.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError as e:
+        raise ValueError("it is nested too deep") from e
     try:
         if "signer" not in values["certificate"]:
             raise ValueError("an earlier version signed it, with the cluster's key, which every node has")
-        certificate = Certificate(**values["certificate"])
-        nodes = {str(name): int(slots) for name, slots in certificate.nodes.items()}
-        if not nodes or datetime.fromisoformat(certificate.expires).tzinfo is None:
+        conform(Certificate, values["certificate"], "certificate")
+        certificate = Certificate(**values["certificate"])  # to the letter, as it was signed
+        if not certificate.nodes or datetime.fromisoformat(certificate.expires).tzinfo is None:
             raise ValueError("it names no node, or no time")
-        return certificate, str(values["signature"])
-    except (AttributeError, KeyError, TypeError) as e:
+        return certificate, conform(str, values["signature"], "signature")
+    except (KeyError, TypeError) as e:
         raise ValueError(f"it lacks parts of a certificate ({e})") from e
 
 
@@ -90,7 +94,8 @@ def read(facts: Facts, *, now: datetime, trust: Trust) -> Certificate | str:
     except ValueError as e:
         return f"its certificate cannot be read: {e}"
     if strangers := [name for name in _who(certificate) if name not in trust.nodes]:
-        return f"its certificate is of a test with {', '.join(strangers)}, no node of this cluster (any more)"
+        names = ", ".join(ascii(name)[1:81].rstrip("'") for name in strangers[:8])
+        return f"its certificate is of a test with {names}, no node of this cluster (any more)"
     if not trust.is_signed(payload(certificate), signature, certificate.signer):
         return f"its certificate is not signed by {signer_name(certificate)}, or was altered since"
     if certificate.expired(now):

@@ -221,19 +221,24 @@ def _launch(job: Job, ssh_config: str, signers: Path) -> int:
 
         def on_failure(known: Outcome) -> None:
             console.print(f"{first_cause(known)}; ending the job", markup=False, soft_wrap=True, style="red")
-            _keep_account(job, known, started=started, seconds=time.monotonic() - clock)
+            _keep_account(console, job, known, started=started, seconds=time.monotonic() - clock)
 
         outcome = run(session, ConsoleWatcher(job.hosts_by_rank(), on_failure))
-    _keep_account(job, outcome, started=started, seconds=time.monotonic() - clock)
+    _keep_account(console, job, outcome, started=started, seconds=time.monotonic() - clock)
     if not outcome.ok:
         for line in failure_lines(job, outcome):
             console.print(line, markup=False, soft_wrap=True, style="red")
     return exit_status(outcome)
 
 
-def _keep_account(job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
-    Path(job.job_path).mkdir(mode=0o700, parents=True, exist_ok=True)
-    private.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
+def _keep_account(console: Console, job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
+    """Writes job.json; a job's end is told, and its nodes are let go in order, on a full disk, too."""
+    try:
+        Path(job.job_path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
+    except OSError as e:
+        words = f"{job.job_file} was not written: {e.strerror}"
+        console.print(words, markup=False, soft_wrap=True, style="yellow")
 
 
 def main() -> None:

@@ -55,7 +55,11 @@ def trust_in(signers: Path) -> Trust:
             given = Path(folder, "signature")
             given.write_text(signature)
             words = ["-Y", "verify", "-f", str(signers), "-I", signer, "-n", namespace, "-s", str(given)]
-            return complete(["ssh-keygen", *words], given=payload).status == 0
+            done = complete(["ssh-keygen", *words], given=payload)
+        if done.status in (124, 127):
+            fix = "Install openssh-client on this node."
+            raise BadInput("check who signed a certificate", found=done.errors, fix=fix)
+        return done.status == 0
 
     return Trust(nodes=names, is_signed=is_signed)
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -22,8 +22,9 @@ from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
 from runtime.zero.fsdp import (
-    at_rest,
     end_backward,
+    follow_forwards,
+    in_backward,
     leave_forward,
     put_shards_back,
     reduce_waiting,
@@ -111,8 +112,9 @@ class Engine(Facts, Saving):
         try:
             return self.module(*inputs, **named)
         except BaseException:
-            leave_forward(self.module)
-            put_shards_back(self.module)
+            if not in_backward():  # activation checkpointing ends a recomputation there by an exception
+                leave_forward(self.module)
+                put_shards_back(self.module)
             raise
 
     forward = __call__
@@ -257,25 +259,11 @@ class Engine(Facts, Saving):
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        self._follow_forwards()  # last, so that its hooks come before those of what is gathered
+        follow_forwards(module)  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
         return gathered
-
-    def _follow_forwards(self) -> None:
-        """Before a forward ends what was cut off; after one without gradients puts the shards back."""
-
-        def before(_: nn.Module, __: object) -> None:
-            end_backward(self.module)
-
-        def after(unit: nn.Module, _: object, __: object) -> None:
-            if not torch.is_grad_enabled() and at_rest(unit):
-                put_shards_back(self.module)
-
-        for unit in units(self.module):
-            cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
-            cast(nn.Module, unit).register_forward_hook(after)
 
     def _prepare_units(self) -> None:
         """Tells FSDP2 what to do after the coming backward: reduce, or accumulate whole gradients.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -59,13 +60,44 @@ def reduce_waiting(model: nn.Module) -> None:
     _state(model)._root_post_backward_final_callback()
 
 
+def follow_forwards(model: nn.Module) -> None:
+    """Before a forward ends what was cut off; after one without gradients puts the shards back.
+
+    In evaluation mode they come back with the training: until then a forward needs no other rank, which may
+    make another number of them. The hooks keep the model alone alive, not its engine.
+    """
+
+    def before(_: nn.Module, __: object) -> None:
+        end_backward(model)
+
+    def after(unit: nn.Module, _: object, __: object) -> None:
+        if torch.is_grad_enabled() or in_backward() or not at_rest(unit):
+            return
+        forget_forwards(model)
+        if unit.training:
+            put_shards_back(model)
+
+    for unit in units(model):
+        cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
+        cast(nn.Module, unit).register_forward_hook(after)
+    # A partial is copied with its module, as a closure would not be.
+    model.train = partial(_train, model)  # type: ignore[method-assign]
+
+
+def _train(model: nn.Module, mode: bool = True) -> nn.Module:
+    type(model).train(model, mode)
+    if mode:
+        put_shards_back(model)
+    return model
+
+
 def end_backward(model: nn.Module) -> None:
     """Ends a backward that an exception cut off, as FSDP2 ends a whole one. Collective, if there is one.
 
     FSDP2 would take the next backward for a part of it, and reduce that one's gradients by halves.
     """
     root = _state(model)
-    if root._state_ctx.post_backward_final_callback_queued and not _in_backward():
+    if root._state_ctx.post_backward_final_callback_queued and not in_backward():
         root._root_post_backward_final_callback()
 
 
@@ -73,10 +105,22 @@ def leave_forward(model: nn.Module) -> None:
     """Makes units that an exception has left within a forward rest again."""
     context = _state(model)._state_ctx
     context.iter_forward_root = None
+    forget_forwards(model)
     for state in context.all_states:
         for one in (state, state._fsdp_param_group):
             if one is not None and one._training_state.name == "FORWARD":
                 one._training_state = type(one._training_state).IDLE
+
+
+def forget_forwards(model: nn.Module) -> None:
+    """Drops FSDP2's notes of forwards that no backward follows; it prefetches by them.
+
+    They would grow with each forward of an evaluation, and after one that was cut off name other units.
+    """
+    _state(model)._comm_ctx.post_forward_order.clear()
+    for state in _state(model)._state_ctx.all_states:
+        if state._fsdp_param_group is not None:
+            state._fsdp_param_group._post_forward_indices.clear()
 
 
 def put_shards_back(model: nn.Module) -> None:
@@ -110,7 +154,8 @@ def at_rest(module: nn.Module) -> bool:
     return not inside and state._training_state.name == "IDLE"
 
 
-def _in_backward() -> bool:
+def in_backward() -> bool:
+    """Whether this thread is within a backward."""
     return bool(torch._C._current_graph_task_id() != -1)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import runtime
 from runtime.comm.group import shutdown
@@ -171,6 +174,27 @@ def evaluation_of_a_part_then_clamp(engine: Any) -> None:
     micro_steps(engine, 3, 4)
 
 
+def recomputed_whole(engine: Any) -> None:
+    """The engine's call is recomputed within the backward, which ends it early by an exception."""
+    for number in range(4):
+        loss = checkpoint(engine, batch(engine, number), use_reentrant=False)
+        engine.backward(loss)
+        engine.step()
+
+
+def evaluations_of_different_length(engine: Any) -> None:
+    """Ranks have different numbers of batches: up to stage 2 no forward of one may wait for the other."""
+    micro_steps(engine, 0, 1)
+    alone = not isinstance(engine, Plain) and engine.zero_optimization_stage() < 3
+    engine.module.eval()
+    with torch.no_grad():
+        for _ in range(2 + (engine.group.topology.rank if alone else 0)):
+            engine(batch(engine, 2))
+    engine.module.train()
+    clamp(engine)
+    micro_steps(engine, 3, 4)
+
+
 SCRIPTS: list[Callable[[Any], None]] = [
     backward_then_zero,
     backward_at_the_boundary,
@@ -180,6 +204,8 @@ SCRIPTS: list[Callable[[Any], None]] = [
     forward_then_clamp,
     evaluation_then_clamp,
     evaluation_of_a_part_then_clamp,
+    recomputed_whole,
+    evaluations_of_different_length,
 ]
 
 
@@ -225,3 +251,24 @@ def differing(topology: Topology) -> list[str]:
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_training_goes_on_after_what_was_cut_off(ranks: Ranks, world_size: int) -> None:
     assert ranks(differing, world_size, timeout_seconds=240) == [[]] * world_size
+
+
+def what_a_model_keeps(_: Topology) -> tuple[bool, int]:
+    """Whether the optimizer lives on with the model, and how many forwards of an evaluation are noted."""
+    group = runtime.init_distributed()
+    engine = start(1)
+    micro_steps(engine, 0, 1)
+    engine.eval()
+    with torch.no_grad():
+        for _number in range(20):
+            engine(batch(engine, 2))
+    module, optimizer = engine.module, weakref.ref(engine.optimizer)
+    del engine
+    gc.collect()
+    state = next(unit for unit in module.modules() if hasattr(unit, "reshard"))._get_fsdp_state()  # type: ignore[operator]
+    shutdown(group)
+    return optimizer() is not None, len(state._comm_ctx.post_forward_order)
+
+
+def test_a_model_keeps_neither_its_optimizer_nor_notes_of_evaluations(ranks: Ranks) -> None:
+    assert ranks(what_a_model_keeps, 2) == [(False, 0)] * 2

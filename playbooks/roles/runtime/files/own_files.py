@@ -5,14 +5,18 @@ it of the wheel; nothing where it is not installed. No RECORD is read: whoever p
 there, too. Left out are bytecode, and what pip adds to a wheel.
 """
 
+import base64
+import csv
 import glob
 import hashlib
 import os
 import shutil
 import sys
+import time
 
 PACKAGES = ("provision", "runtime")
 PROGRAMS = ("provision", "zerorun")
+RECORDS = ".clusterwright"  # as environment_digest.py has it: it counts for no environment
 OF_PIP = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 
 
@@ -25,7 +29,7 @@ def main(prefix: str, *words: str) -> None:
     base = os.path.dirname(installed[0])
     folders = [*installed, *(os.path.join(base, name) for name in PACKAGES)]
     if words == ("clear",):
-        clear(folders, [os.path.join(prefix, "bin", name) for name in PROGRAMS])
+        clear(prefix, folders, [os.path.join(prefix, "bin", name) for name in PROGRAMS])
     else:
         sys.stdout.write(digest(base, folders) + "\n")
 
@@ -51,12 +55,43 @@ def content_of(path: str) -> str:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def clear(folders: list, programs: list) -> None:
+def clear(prefix: str, folders: list, programs: list) -> None:
+    """Takes away what pip listed. What a person put there or changed goes where no Python looks: printed."""
+    base = os.path.dirname(folders[0])
+    listed = record_of(folders[0])
+    now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    kept = os.path.join(prefix, RECORDS, f"replaced-{now}-{os.getpid()}")
+    theirs = [
+        path for path in files_in(folders) if listed.get(os.path.relpath(path, base)) != content_of(path)
+    ]
+    for path in theirs:
+        target = os.path.join(kept, os.path.relpath(path, base))
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        os.rename(path, target)
     for path in [*folders, *programs]:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         elif os.path.lexists(path):
             os.unlink(path)
+    if theirs:
+        sys.stdout.write(kept + "\n")
+
+
+def record_of(installed: str) -> dict:
+    """Path and sha256 of each file that pip wrote down."""
+    try:
+        with open(os.path.join(installed, "RECORD"), encoding="utf-8", newline="") as stream:
+            rows = [row for row in csv.reader(stream) if len(row) == 3 and row[1].startswith("sha256=")]
+    except (OSError, ValueError, csv.Error):
+        return {}
+    return {path: hex_of(digest.partition("=")[2]) for path, digest, _ in rows}
+
+
+def hex_of(text: str) -> str:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex()
+    except ValueError:
+        return ""
 
 
 if __name__ == "__main__":

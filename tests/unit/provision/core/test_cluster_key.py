@@ -15,7 +15,7 @@ KEY = "ssh-ed25519 AAAA clusterwright lab"
         (["10.0.0.1", "10.0.0.2"], f'from="10.0.0.1,10.0.0.2",restrict,pty {KEY}'),
         (["10.0.0.1", "10.0.0.1", "fd00::1"], f'from="10.0.0.1,fd00::1",restrict,pty {KEY}'),
         (["*"], f'from="*",restrict,pty {KEY}'),
-        ([], f"restrict,pty {KEY}"),
+        ([], f"restrict,pty,port-forwarding {KEY}"),
     ],
 )
 def test_the_key_opens_from_the_cluster_and_forwards_nothing(sources: list[str], line: str) -> None:

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from provision.fleet import audit_program
+from provision.fleet.audit import answer_of
 
 
 @pytest.fixture
@@ -74,3 +75,12 @@ def test_modes_are_those_on_the_disk(program: ModuleType, tmp_path: Path) -> Non
     (found,) = program._modes([str(tmp_path / "*"), str(tmp_path / "absent")])
 
     assert (found["path"], found["mode"]) == (str(tmp_path / "key"), 0o644)
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    "said", ["", "{}", "[]", "5", '{"own_keys": []}', '{"own_keys": {"a": []}}', "[" * 100_000]
+)
+def test_an_answer_that_is_none_is_refused(said: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        answer_of(said)

@@ -67,9 +67,17 @@ def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_o
     (packages / "runtime" / "cli.py").write_text("evil")
     assert own(prefix) != made.content
 
-    own(prefix, "clear")
+    (packages / "runtime" / "mine").mkdir()
+    (packages / "runtime" / "mine" / "notes.py").write_text("mine")
+
+    kept = Path(own(prefix, "clear"))
     assert own(prefix) == ""
-    assert [path for path in prefix.rglob("*") if path.is_file()] == []
+    assert kept.is_relative_to(prefix / ".clusterwright")
+    assert {str(path.relative_to(kept)): path.read_text() for path in kept.rglob("*") if path.is_file()} == {
+        "runtime/cli.py": "evil",
+        "runtime/mine/notes.py": "mine",
+    }
+    assert [path for path in prefix.rglob("*") if path.is_file() and kept not in path.parents] == []
 
 
 def own(prefix: Path, *words: str) -> str:
