@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from provision.edges import cluster_lock
 from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook, provision
 
@@ -25,6 +27,13 @@ server = socket.create_server(("", 22))
 while True:
     server.accept()[0].close()
 """
+
+
+@pytest.fixture(scope="module")
+def proven_lab(converged_lab: LabUnderTest) -> LabUnderTest:
+    """Proven by the controller: what a test on a node has proved since is none to site.yml."""
+    playbook(converged_lab, "--tags", "smoke_test")
+    return converged_lab
 
 
 def test_a_limited_run_is_refused_beside_one_that_works(converged_lab: LabUnderTest) -> None:
@@ -47,8 +56,8 @@ def test_a_limited_run_is_refused_beside_one_that_works(converged_lab: LabUnderT
     assert "te2" not in second.stdout
 
 
-def test_a_limited_run_leaves_the_others_and_the_cluster_as_they_were(converged_lab: LabUnderTest) -> None:
-    lab = converged_lab
+def test_a_limited_run_leaves_the_others_and_the_cluster_as_they_were(proven_lab: LabUnderTest) -> None:
+    lab = proven_lab
     before, ledger = lab.out_of_all(FILES), (lab.lab.folder / "secrets" / "host_keys.yml").read_text()
 
     limited = playbook(lab, "--limit", "te2")
