@@ -6,7 +6,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -136,6 +137,11 @@ def test_down_after_a_restore_leaves_nothing_but_the_snapshot(before: set[str]) 
     assert PROVEN in snapshot.names()
 
 
+def but_one_long(steps: Sequence[str], kept: str) -> list[Any]:
+    """The gate takes one step, `make long` the others: each is a lab that goes down and comes back."""
+    return [pytest.param(step, marks=() if step == kept else pytest.mark.long) for step in steps]
+
+
 RESTORE_STEPS = [
     "mount snapshot",
     "restore keys and secrets",
@@ -145,7 +151,7 @@ RESTORE_STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", RESTORE_STEPS)
+@pytest.mark.parametrize("step", but_one_long(RESTORE_STEPS, "restore keys and secrets"))
 def test_after_a_killed_restore_the_next_up_ends_it_and_down_leaves_nothing(
     frozen: dict[str, object], before: set[str], step: str
 ) -> None:
@@ -159,6 +165,7 @@ def test_after_a_killed_restore_the_next_up_ends_it_and_down_leaves_nothing(
     assert traces(NAME) - before == set()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", RESTORE_STEPS[:3:2])
 def test_down_after_a_killed_restore_leaves_nothing(before: set[str], step: str) -> None:
     killed(RESTORE, step)
@@ -176,7 +183,7 @@ FREEZE_STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", FREEZE_STEPS)
+@pytest.mark.parametrize("step", but_one_long(FREEZE_STEPS, "freeze: write to disk"))
 def test_after_a_killed_freeze_there_is_no_snapshot_or_a_whole_one_and_the_lab_comes_back(
     frozen: dict[str, object], before: set[str], step: str
 ) -> None:
