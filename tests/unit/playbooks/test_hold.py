@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -31,7 +30,7 @@ PLAY = f"""\
   gather_facts: false
   tasks:
     - name: Fail
-      ansible.builtin.command: sh -c 'echo the reason >&2; exit 3'
+      ansible.builtin.raw: echo the reason >&2; exit 3
 """
 
 
@@ -107,8 +106,7 @@ def test_a_run_leaves_the_last_failure_of_each_node_and_lets_the_cluster_go(site
     assert found["te1"].failure is not None
     assert (found["te1"].failure.said, found["te1"].failure.task) == ("the reason", "Fail")
     assert found["te2"].failure is not None
-    # ssh's own words, or Ansible's where it still writes to an ssh that has given up.
-    assert re.search(r"Connection refused|127\.0\.0\.9", found["te2"].failure.said)
+    assert "Connection refused" in found["te2"].failure.said
     assert cluster_lock.holder(site / "secrets") is None
 
 
