@@ -28,16 +28,18 @@ def _run(*words: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _read(path: str) -> str | None:
-    """A regular file's text; None where there is none. A user's link is not followed to what root reads."""
+def _read(path: str, most: int = _MOST_BYTES) -> bytes | None:
+    """A regular file's content; None where there is none. Of what root reads no user's link is followed."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
-        return stream.read(_MOST_BYTES).decode(errors="replace")
+        return stream.read(most) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
+def _text(path: str) -> str:
+    return (_read(path) or b"").decode(errors="replace")
 
 
 def _sshd() -> dict[str, str]:
@@ -64,7 +66,7 @@ def _keys(pattern: str) -> list[dict[str, object]]:
             seen.add(path)
             if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
                 found.append({"user": user.pw_name, "path": path, "number": 0, "line": ""})
-            for number, line in enumerate((_read(path) or "").split("\n"), start=1):
+            for number, line in enumerate(_text(path).split("\n"), start=1):
                 if line.strip() and not line.lstrip().startswith("#"):
                     found.append(
                         {"user": user.pw_name, "path": path, "number": number, "line": line.rstrip("\r")}
@@ -76,7 +78,7 @@ def _own_keys() -> dict[str, str]:
     """The public keys whose private halves this node seems to have, by path."""
     patterns = ["/etc/ssh/ssh_host_*_key.pub"]
     patterns += [os.path.join(user.pw_dir, ".ssh/*.pub") for user in pwd.getpwall()]
-    return {path: " ".join((_read(path) or "").split()[:2]) for one in patterns for path in glob.glob(one)}
+    return {path: " ".join(_text(path).split()[:2]) for one in patterns for path in glob.glob(one)}
 
 
 def _packaged() -> set[str]:
@@ -143,7 +145,7 @@ def _ours() -> dict[str, dict[str, object]]:
         return {}
     found = {}
     for path, entry in journal.items():
-        text = _bytes(path)
+        text = _read(path, most=-1)
         if text is None and not os.path.isdir(os.path.dirname(path)):
             continue  # of a build, whose folder goes with it
         lines = [] if text is None else text.decode(errors="surrogateescape").split("\n")
@@ -155,15 +157,6 @@ def _ours() -> dict[str, dict[str, object]]:
             "lacks": [line for line in [*marks, *entry.get("lines", [])[:1]] if line not in lines],
         }
     return found
-
-
-def _bytes(path: str) -> bytes | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with os.fdopen(descriptor, "rb") as stream:
-        return stream.read()
 
 
 def _changed() -> list[str]:
