@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import sys
-import tempfile
 from pathlib import Path
 
 import typer
@@ -50,7 +49,7 @@ def certify(
         words=(sys.executable,),
         cwd="/",
         python=sys.executable,
-        job_path=str(Path(tempfile.gettempdir()) / f"clusterwright-{identity}"),
+        job_path=str(certificate.parent / identity),  # never made; its folder is one that is on every node
         certificate_path=str(certificate),
     )
     with open_session(job, ssh_config=ssh_config) as session:
