@@ -16,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """A line an attack: from where, in how many forms, how many of them were refused, with which words."""
+    """A line an attack: from where, in how many forms, how many of them were refused."""
     if config.getoption("markexpr") != "attack":
         return
     attacks: dict[tuple[str, str], list[pytest.TestReport]] = defaultdict(list)
@@ -29,8 +29,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for (attacker, words), reports in sorted(attacks.items()):
         refused = sum(report.passed for report in reports)
         terminalreporter.write_line(f"{attacker:<12}{refused:>4} of {len(reports):<4}{words}")
-        for said in {dict(report.user_properties).get("refusal") for report in reports} - {None}:
-            terminalreporter.write_line(f"{'':<24}{said}")
     through = sum(report.failed for reports in attacks.values() for report in reports)
     terminalreporter.write_line(
         f"{len(attacks)} attacks, {through} of their forms not refused as they must be"
