@@ -26,21 +26,25 @@ def test_each_node_reaches_each_node_by_name_and_by_address(converged_lab: LabUn
         assert converged_lab.out(node, ask).split() == [*converged_lab.nodes, *converged_lab.nodes], node
 
 
-def test_a_password_is_not_even_asked_for(converged_lab: LabUnderTest) -> None:
-    words = ["ssh", "-o", "PubkeyAuthentication=no", "-o", "StrictHostKeyChecking=yes"]
-    known_hosts = f"UserKnownHostsFile={converged_lab.lab.known_hosts}"
-
+def said_from_outside(lab: LabUnderTest, *words: str) -> str:
+    """What ssh says where the lab's host, which is no node, is not let in at te2 with these words."""
+    known_hosts = ("-o", f"UserKnownHostsFile={lab.lab.known_hosts}")
     refused = subprocess.run(
-        [*words, "-o", known_hosts, f"root@{converged_lab.address('te2')}", "true"],
+        ["ssh", *words, *known_hosts, f"root@{lab.address('te2')}", "true"],
         capture_output=True,
         text=True,
         timeout=20,
         check=False,
         stdin=subprocess.DEVNULL,
     )
-
     assert refused.returncode == 255
-    assert "Permission denied (publickey)" in refused.stderr
+    return refused.stderr
+
+
+def test_a_password_is_not_even_asked_for(converged_lab: LabUnderTest) -> None:
+    words = ("-o", "PubkeyAuthentication=no", "-o", "StrictHostKeyChecking=yes")
+
+    assert "Permission denied (publickey)" in said_from_outside(converged_lab, *words)
 
 
 def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTest) -> None:
@@ -52,20 +56,9 @@ def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTe
 def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(converged_lab: LabUnderTest) -> None:
     """The lab's host is in the nodes' network, and no node."""
     stolen = converged_lab.lab.folder / "secrets" / "cluster_key"
-    known_hosts = f"UserKnownHostsFile={converged_lab.lab.known_hosts}"
-    words = ["ssh", "-F", "none", "-o", "BatchMode=yes", "-o", known_hosts, "-o", "IdentitiesOnly=yes"]
+    words = ("-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", str(stolen))
 
-    refused = subprocess.run(
-        [*words, "-i", str(stolen), f"root@{converged_lab.address('te2')}", "true"],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-
-    assert refused.returncode == 255
-    assert "Permission denied (publickey)" in refused.stderr
+    assert "Permission denied (publickey)" in said_from_outside(converged_lab, *words)
     assert converged_lab.out("te1", f"{SSH} te2 hostname") == "te2"
     forward = f"{SSH} -o ExitOnForwardFailure=yes -R 0:127.0.0.1:22 te2 true"
     assert converged_lab.run("te1", forward, check=False).returncode != 0
