@@ -52,6 +52,7 @@ class _Recorder:
 
         Where the main thread is in Python, a signal reaches it and the thread that waits for signals at once.
         One of them writes, since whoever is done first ends the process with the other's file half written.
+
         The dump's own stack traces cost an import of torch._inductor, 2.5 s. Where the main thread is says as
         much of the last call: `stack`, outermost first, or else what that thread is in now.
         """
