@@ -10,7 +10,8 @@ INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-stra
 PYTEST := $(BIN)/python -m pytest --durations=12
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test idle nodes lint unit distributed lab long drill-security browser lock clean
+.PHONY: help demo demo-down controller development test idle four-nodes others lint unit distributed lab lab-packages \
+  long drill-security browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -25,15 +26,20 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-# The unit tests take what the others leave: those wait for nodes and ranks half of the time.
-test: lint ## Everything that CI runs
-	$(MAKE) --jobs=2 --output-sync=target idle nodes
+# Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take what those leave.
+# A test that measures has the first two to itself (tests/conftest.py).
+test: lint lab-packages ## Everything that CI runs
+	$(MAKE) --jobs=3 --output-sync=target idle four-nodes others
 
 idle:
 	chrt --idle 0 $(MAKE) unit
 
-nodes:
-	$(MAKE) --jobs=1 distributed lab browser
+four-nodes:
+	$(LAB_TESTS) "not long and four_nodes" tests/lab
+
+others:
+	$(MAKE) --jobs=1 distributed browser
+	$(LAB_TESTS) "not long and not four_nodes" tests/lab
 
 lint: development ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
 	$(BIN)/ruff check .
@@ -48,17 +54,19 @@ unit: development ## Tests that need neither ranks nor nodes, the rules of style
 distributed: development ## Tests with two to four gloo ranks on this machine
 	$(PYTEST) tests/distributed
 
-lab: development ## Tests on real nodes (root; installs the lab's Debian packages)
-	$(BIN)/provision lab requirements --install
-	REQUIRE_LAB=1 $(PYTEST) -m "not long" tests/lab
+lab: lab-packages ## Tests on real nodes (root; installs the lab's Debian packages)
+	$(LAB_TESTS) "not long" tests/lab
 
-long: development ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
-	$(BIN)/provision lab requirements --install
-	REQUIRE_LAB=1 $(PYTEST) -m long tests/unit tests/lab
+long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
+	$(LAB_TESTS) long tests/unit tests/lab
 
-drill-security: development ## Attacks on nodes, jobs, checkpoints, joining and images: each must be refused (root)
+drill-security: lab-packages ## Attacks on nodes, jobs, checkpoints, joining and images: each must be refused (root)
+	$(LAB_TESTS) attack tests
+
+LAB_TESTS = REQUIRE_LAB=1 $(PYTEST) -m
+
+lab-packages: development
 	$(BIN)/provision lab requirements --install
-	REQUIRE_LAB=1 $(PYTEST) -m attack tests
 
 browser: development ## Tests of pages in headless Chromium (root; installs its Debian package)
 	command -v chromium-headless-shell >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

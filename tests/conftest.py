@@ -1,10 +1,18 @@
-"""What is true of all tests: a run of the attacks ends with a table of them."""
+"""What is true of all tests: lanes beside each other, seconds of each module, a table of the attacks."""
 
 from __future__ import annotations
 
+import fcntl
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
+
+# Lanes of `make test` that go side by side agree by locks on two files that are there anyway.
+_HERE = Path(__file__).parent
+_TURN, _MACHINE = _HERE.with_name("pyproject.toml"), _HERE / "conftest.py"
 
 
 @pytest.hookimpl(trylast=True)
@@ -15,10 +23,47 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.user_properties.append(("attacker", attack.args[0]))
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Has a test that measures wait until no other lane runs a test; unit tests, at idle priority, go on."""
+    if _HERE / "unit" in item.path.parents or _HERE / "architecture" in item.path.parents:
+        return (yield)
+    with _locked(alone=item.get_closest_marker("measures") is not None):
+        return (yield)
+
+
+@contextmanager
+def _locked(*, alone: bool) -> Iterator[None]:
+    """Holds the machine, alone or with other lanes; who waits for it alone has the next turn."""
+    with _TURN.open("rb") as turn, _MACHINE.open("rb") as machine:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    _write_modules(terminalreporter)
+    if config.getoption("markexpr") == "attack":
+        _write_attacks(terminalreporter)
+
+
+def _write_modules(terminalreporter: pytest.TerminalReporter) -> None:
+    """The seconds of each module that took more than five, its fixtures among them."""
+    seconds: dict[str, float] = defaultdict(float)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    slow = sorted(((took, module) for module, took in seconds.items() if took >= 5), reverse=True)
+    if slow:
+        terminalreporter.section("seconds of modules")
+        for took, module in slow:
+            terminalreporter.write_line(f"{took:8.1f} {module}")
+
+
+def _write_attacks(terminalreporter: pytest.TerminalReporter) -> None:
     """A line an attack: from where, in how many forms, how many of them were refused."""
-    if config.getoption("markexpr") != "attack":
-        return
     attacks: dict[tuple[str, str], list[pytest.TestReport]] = defaultdict(list)
     for category in ("passed", "failed"):
         for report in terminalreporter.stats.get(category, ()):

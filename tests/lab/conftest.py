@@ -135,10 +135,12 @@ class LabUnderTest:
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Marks every test below this folder, so that `-m 'not lab'` leaves it out."""
+    """Marks every test below this folder, and those on the converged nodes: a lane of `make test`."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.lab)
+            if isinstance(item, pytest.Function) and "site_lab" in item.fixturenames:
+                item.add_marker(pytest.mark.four_nodes)
 
 
 @pytest.fixture(scope="session")

@@ -211,7 +211,10 @@ EFFECTS: dict[str, Callable[[LabUnderTest], None]] = {
 }
 
 
-@pytest.mark.parametrize("words", EFFECTS)
+@pytest.mark.parametrize(
+    "words",
+    [pytest.param(words, marks=[pytest.mark.measures] * words.startswith("slow-")) for words in EFFECTS],
+)
 def test_a_fault_does_what_it_says_and_leaves_nothing_behind(broken_lab: LabUnderTest, words: str) -> None:
     before = traces(broken_lab)
 

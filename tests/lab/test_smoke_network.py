@@ -11,6 +11,8 @@ import pytest
 from tests.lab.conftest import LabUnderTest
 from tests.lab.jobs import firewall, smoke
 
+pytestmark = pytest.mark.measures
+
 MBIT_200 = 200e6 / 8
 # Ethernet, IP and TCP headers with time stamps take 66 + 12 of each 1514 bytes that a shaper counts.
 PAYLOAD_SHARE = 1448 / 1514
