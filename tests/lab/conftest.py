@@ -184,6 +184,12 @@ def fresh_lab(lab: LabUnderTest) -> LabUnderTest:
 
 
 ROOT = Path(__file__).parents[2]
+# Everything that a role could write, by name, mode and content; and the disk that it could format.
+STATE = (
+    "find /etc /usr /opt /root /data /var/lib/dpkg -xdev -path /root/.ansible -prune -o -type f "
+    "-printf '%p %m ' -exec sha256sum {} + | sha256sum; head -c 1M /dev/vdb | sha256sum; "
+    "sysctl net.core.somaxconn"
+)
 
 
 def playbook(lab: LabUnderTest, *words: str, timeout_seconds: float = 900, check: bool = True) -> Finished:
@@ -227,11 +233,23 @@ def mirror(lab_machine: None) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FirstRun:
-    """The first run of site.yml on fresh nodes, with its wall time."""
+class Run:
+    """A run of site.yml that ended well, with its wall time."""
 
     finished: Finished
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FourRuns:
+    """site.yml on blank nodes: twice in check mode, twice in earnest; the files around the first run."""
+
+    before: list[str]
+    after_check: list[str]
+    first_check: Run
+    first: Run
+    second_check: Run
+    second: Run
 
 
 @pytest.fixture(scope="session")
@@ -241,13 +259,26 @@ def site_lab(lab_machine: None) -> Iterator[LabUnderTest]:
 
 
 @pytest.fixture(scope="session")
-def first_run(mirror: None, site_lab: LabUnderTest) -> FirstRun:
-    started = time.monotonic()
-    finished = playbook(site_lab)
-    return FirstRun(finished=finished, seconds=time.monotonic() - started)
+def four_runs(mirror: None, site_lab: LabUnderTest) -> FourRuns:
+    def run(*words: str) -> Run:
+        started = time.monotonic()
+        finished = playbook(site_lab, *words)
+        return Run(finished=finished, seconds=time.monotonic() - started)
+
+    def state() -> list[str]:
+        return [str((site_lab.lab.folder / "secrets").exists()), *site_lab.out_of_all(STATE)]
+
+    return FourRuns(
+        before=state(),
+        first_check=run("--check", "--diff"),
+        after_check=state(),
+        first=run(),
+        second_check=run("--check", "--diff"),
+        second=run(),
+    )
 
 
 @pytest.fixture(scope="session")
-def converged_lab(site_lab: LabUnderTest, first_run: FirstRun) -> LabUnderTest:
+def converged_lab(site_lab: LabUnderTest, four_runs: FourRuns) -> LabUnderTest:
     """Four nodes after site.yml. A test that breaks a node mends it, or runs site.yml again."""
     return site_lab
