@@ -141,6 +141,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker(pytest.mark.lab)
             if isinstance(item, pytest.Function) and "site_lab" in item.fixturenames:
                 item.add_marker(pytest.mark.four_nodes)
+                item.add_marker(pytest.mark.timeout(1800))  # the first of them converges the nodes
 
 
 @pytest.fixture(scope="session")
