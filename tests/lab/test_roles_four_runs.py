@@ -19,7 +19,7 @@ LOOKS_ONLY = {"node_access", "nvidia_gpu"}
 CHECK = ("--check", "--diff")
 # Everything that a role could write, by name, mode and content; and the disk that it could format.
 STATE = (
-    "find /etc /usr /opt /root /data /var/lib/dpkg -xdev -path /root/.ansible -prune -o -type f "
+    "find /etc /usr /opt /root /home /data /var/lib/dpkg -xdev -path /root/.ansible -prune -o -type f "
     "-printf '%p %m ' -exec sha256sum {} + | sha256sum; head -c 1M /dev/vdb | sha256sum; "
     "sysctl net.core.somaxconn"
 )
