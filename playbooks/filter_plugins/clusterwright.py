@@ -13,6 +13,7 @@ from provision.core import (
     gpu_driver,
     host_keys,
     job_firewall,
+    job_user,
     signers,
     smoke_certificate,
     sshd_settings,
@@ -157,9 +158,11 @@ def firewall_rules(fence: Mapping[str, Any], members_path: str) -> str:
     return job_firewall.rules_text(job_firewall.Fence(**fence), members_path)
 
 
-def firewall_differences(commands: Mapping[str, Any], fence: Mapping[str, Any]) -> list[str]:
-    """What is not as wanted, live and for the next boot."""
+def firewall_differences(commands: Mapping[str, Any], fence: Mapping[str, Any], *, probed: bool) -> list[str]:
+    """What is not as wanted, live and for the next boot; `probed`: the user of jobs may ask root."""
     found = job_firewall.live_differences(commands["table"]["stdout"], job_firewall.Fence(**fence))
+    if probed and commands["probe"]["stdout"] != "active":
+        found.append(f"its probe is {commands['probe']['stdout'] or 'not there'}, not active")
     enabled = commands["enabled"]["stdout"]
     return found if enabled == "enabled" else [*found, f"its unit is {enabled or 'not there'}, not enabled"]
 
@@ -174,6 +177,14 @@ def firewall_refusals(
         is_ours=is_ours,
         may_lack=check_mode,
     )
+
+
+def job_user_plan(
+    commands: Mapping[str, Any], name: str, uid: int, made: Sequence[str], may_adopt: bool
+) -> dict[str, Any]:
+    """Whether the account is to be made, or `problem` why it cannot be had."""
+    found = job_user.problems(commands, name=name, uid=uid, made=made, may_adopt=may_adopt)
+    return {"problem": "; ".join(found), "is_made": job_user.is_made(commands)}
 
 
 def lacks_peer_access(files: Mapping[str, Mapping[str, str] | None]) -> bool:
@@ -219,6 +230,7 @@ class FilterModule:
             "host_keys_read": host_keys_read,
             "hosts_block": hosts_block_of,
             "hosts_file_with": hosts_file_with,
+            "job_user_plan": job_user_plan,
             "known_hosts_block": known_hosts_block,
             "known_hosts_with": known_hosts_with,
             "lacks_peer_access": lacks_peer_access,

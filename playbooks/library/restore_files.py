@@ -14,6 +14,7 @@ from ansible.module_utils.node_files import (
     state_in,
     with_lines,
     without_block,
+    write_journal,
 )
 from ansible.module_utils.node_place import Place, Refused
 
@@ -30,6 +31,13 @@ options:
     type: list
     elements: path
     default: []
+  only:
+    description:
+      - Put back these alone; the journal goes on without them. Empty for all.
+      - A file that is whole ours and was changed since stays.
+    type: list
+    elements: path
+    default: []
   journal:
     description: Where write_files keeps what files were before.
     type: path
@@ -40,6 +48,10 @@ author: Clusterwright
 RETURN = r"""
 paths:
   description: The paths that were, or in check mode would be, put back.
+  returned: always
+  type: list
+lines:
+  description: The lines of ours that were taken out of files, for M(write_files) to put there again.
   returned: always
   type: list
 edited:
@@ -93,35 +105,70 @@ def remove_folders(entries: dict) -> None:
             place.rmdir()
 
 
-def put_all_back(journal: str, keep: list[str], *, check_mode: bool) -> tuple[list[str], list[str]]:
-    """The paths that were put back, and those that somebody else had changed. All are looked at first."""
+def put_all_back(
+    journal: str, keep: list[str], only: list[str], *, check_mode: bool
+) -> tuple[dict[str, dict], list[str]]:
+    """What the journal says of the paths that were put back, and those that somebody else had changed.
+
+    All are looked at first.
+    """
     kept = tuple(f"{folder}/" for folder in keep)
-    ours = {path: entry for path, entry in read_journal(journal).items() if not path.startswith(kept)}
+    entries = read_journal(journal)
+    ours = {path: entry for path, entry in entries.items() if not path.startswith(kept)}
+    if only:
+        ours = {path: entry for path, entry in ours.items() if path in only}
     now = {path: text_now(path, entry) for path, entry in ours.items()}
     if not check_mode:
         for path, entry in ours.items():
-            restore(path, entry, now[path])
+            if not only or is_edited(entry, now[path]) or is_as_written(entry, now[path]):
+                restore(path, entry, now[path])
         remove_folders(ours)
-        with Place(journal) as place:
-            if not place.missing:
-                place.unlink()
-    return sorted(ours), [path for path, entry in ours.items() if is_edited(entry, now[path])]
+        if only:
+            write_journal(journal, {path: entry for path, entry in entries.items() if path not in only})
+        else:
+            forget(journal)
+    return ours, [path for path, entry in ours.items() if is_edited(entry, now[path])]
+
+
+def is_as_written(entry: dict, now: str | None) -> bool:
+    return now is not None and digest(now) == entry["written"]
+
+
+def forget(journal: str) -> None:
+    with Place(journal) as place:
+        if not place.missing:
+            place.unlink()
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "keep": {"type": "list", "elements": "path", "default": []},
+            "only": {"type": "list", "elements": "path", "default": []},
             "journal": {"type": "path", "default": JOURNAL},
         },
         supports_check_mode=True,
     )
     try:
-        wanted = (module.params["journal"], module.params["keep"])
-        paths, edited = put_all_back(*wanted, check_mode=module.check_mode)
+        wanted = (module.params[name] for name in ("journal", "keep", "only"))
+        ours, edited = put_all_back(*wanted, check_mode=module.check_mode)
     except (Refused, OSError, ValueError) as e:
         module.fail_json(msg=f"put files back to what they were: {e}")
-    module.exit_json(changed=bool(paths), paths=paths, edited=edited)
+    module.exit_json(changed=bool(ours), paths=sorted(ours), edited=edited, lines=lines_of(ours))
+
+
+def lines_of(entries: dict[str, dict]) -> list[dict[str, object]]:
+    """The lines that are ours, with the owner and mode of their file, as write_files takes them."""
+    return [
+        {"path": path, "lines": entry["lines"], **owned(entry["before"])}
+        for path, entry in entries.items()
+        if entry["lines"]
+    ]
+
+
+def owned(before: dict | None) -> dict[str, str]:
+    kept = before or {"mode": "0600", "owner": "root", "group": "root"}
+    return {name: kept[name] for name in ("mode", "owner", "group")}
 
 
 if __name__ == "__main__":

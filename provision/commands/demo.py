@@ -25,7 +25,8 @@ from provision.model import Machine
 
 _CHECKOUT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
-_JOB = PurePosixPath("/data/jobs/demo")
+_USER = "trainer"  # cluster_user, by default
+_JOB = PurePosixPath("/data/jobs") / _USER / "demo"
 _SITE = ("ansible-playbook", "playbooks/site.yml", "-i", "inventory/lab")
 _PYTHON = "/data/miniconda3/envs/llm/bin/python"
 
@@ -88,6 +89,8 @@ def _deliver(name: str, machines: Sequence[Machine]) -> Step:
 
     def act(on_line: Callable[[str], None]) -> None:
         for machine in machines:
+            made = ("install", "-d", "-o", _USER, "-g", _USER, str(_JOB))
+            ssh.run(machine, made, timeout_seconds=30)
             ssh.put(machine, files, _JOB)
             on_line(f"{machine.name}: {len(files)} files")
 
@@ -127,7 +130,10 @@ def steps_of(lab: Lab) -> list[Step]:
             timeout_seconds=300,
         ),
         _there(
-            "one process", first, _PYTHON, str(_JOB / "plain.py"), "--metrics", plain, timeout_seconds=300
+            "one process",
+            first,
+            *("runuser", "-u", _USER, "--", _PYTHON, str(_JOB / "plain.py"), "--metrics", plain),
+            timeout_seconds=300,
         ),
         _there("equal losses", first, _PYTHON, str(_JOB / "metrics.py"), sharded, plain, timeout_seconds=60),
     ]

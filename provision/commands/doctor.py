@@ -68,7 +68,7 @@ def _texts_in(folder: Path) -> list[Text]:
         raise BadInput(
             f"read the logs in {folder}",
             found=f"no {' and no '.join(_LOGS)} there" if folder.is_dir() else "there is no such folder",
-            fix="Name the folder logs/ of a job: /data/jobs/ID/logs.",
+            fix="Name the folder logs/ of a job: /data/jobs/USER/ID/logs.",
         )
     return [Text(name=str(path), text=path.read_text(errors="replace")) for path in paths]
 

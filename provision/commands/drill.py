@@ -12,7 +12,8 @@ from provision.commands.demo import machines_of
 from provision.core.smoke_result import PASSED, SmokeResult
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.fleet.smoke_run import Ended, run_smoke
+from provision.fleet.controller_key import controller_key
+from provision.fleet.smoke_run import Ended, Signing, run_smoke
 from provision.lab import lab as labs
 from provision.lab.fault import record
 from provision.lab.fault import strike as striking
@@ -82,7 +83,11 @@ def _test(lab: Lab, options: Sequence[str]) -> Ended:
         def on_line(line: str) -> None:
             status.update(line.strip().replace("[", r"\[")[:100])
 
-        return run_smoke(machines_of(lab)[0], options, limit_seconds=_LIMIT_SECONDS, on_line=on_line)
+        signing = Signing(
+            key=controller_key(lab.folder / "secrets", "drill a lab"), nodes=[node.name for node in lab.nodes]
+        )
+        first = machines_of(lab)[0]
+        return run_smoke(first, options, limit_seconds=_LIMIT_SECONDS, on_line=on_line, signing=signing)
 
 
 def _require_health(lab: Lab, options: Sequence[str]) -> None:

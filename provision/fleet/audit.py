@@ -72,7 +72,7 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
         secrets=secrets,
         data_path=data_path,
         expected=Expected(
-            user=str(first.get("cluster_user", "root")),
+            user=str(first.get("cluster_user", "trainer")),
             line=authorised_line(public[0] if public else "", sources),
             cluster_key=key_in(public[0]) if public else "",
             retired=frozenset(map(key_in, _lines(secrets / "retired_keys.pub"))),

@@ -54,7 +54,7 @@ def run_smoke(
     formats: Sequence[str] = (),
     signing: Signing | None = None,
 ) -> Ended:
-    """Runs the test from one node on all nodes of its hostfile.
+    """Runs the test from one node on all nodes of its hostfile; there root goes on as the user of jobs.
 
     Args:
         formats: junit, prometheus, html.
@@ -76,14 +76,13 @@ def run_smoke(
         timeout_seconds=limit_seconds + _SSH_SECONDS,
         on_line=on_line,
         check=False,
-        user=user,
     )
-    written = {name: _fetched(machine, f"{folder}/{name}") for name in ("json", *formats)}
+    written = {name: _fetched(machine, f"{folder}/{name}", user) for name in ("json", *formats)}
     ssh.run(machine, ("rm", "-rf", folder), timeout_seconds=_SSH_SECONDS, check=False)
     result = parse(written.pop("json"))
     status = exit_code(finished.returncode, result)
     if signing and result and status == PASSED:
-        _certify(machine, result, signing, python=python, user=user)
+        _certify(machine, result, signing, python=python)
     return Ended(
         exit_code=status,
         result=result,
@@ -93,7 +92,7 @@ def run_smoke(
     )
 
 
-def _certify(machine: Machine, result: SmokeResult, signing: Signing, *, python: str, user: str) -> None:
+def _certify(machine: Machine, result: SmokeResult, signing: Signing, *, python: str) -> None:
     """Signs what the nodes are to hold, and has them hold it."""
     now = datetime.now(UTC)
     payload = to_sign(result.document, nodes=signing.nodes, valid_days=_VALID_DAYS, now=now)
@@ -101,12 +100,14 @@ def _certify(machine: Machine, result: SmokeResult, signing: Signing, *, python:
         return
     signature = ssh_signature.sign(payload, key=signing.key, namespace=NAMESPACE)
     words = (python, "-P", "-m", "runtime", "certify", sealed(payload, signature))
-    ssh.run(machine, words, timeout_seconds=_CERTIFY_SECONDS, user=user)
+    ssh.run(machine, words, timeout_seconds=_CERTIFY_SECONDS)
 
 
-def _fetched(machine: Machine, path: str) -> str:
-    """A file of the node; empty where the test did not come to write it."""
-    return ssh.run(machine, ("cat", path), timeout_seconds=_SSH_SECONDS, check=False).stdout
+def _fetched(machine: Machine, path: str, user: str) -> str:
+    """A file of the user of jobs, read with its rights; empty where the test did not come to write it."""
+    return ssh.run(
+        machine, ("runuser", "-u", user, "--", "cat", path), timeout_seconds=_SSH_SECONDS, check=False
+    ).stdout
 
 
 def _python_and_user(machine: Machine) -> tuple[str, str]:

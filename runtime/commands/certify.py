@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from runtime.launch.preflight import preflight
 from runtime.launch.session import Interrupted, open_session
 from runtime.launch.signature import HOST_KEY, SIGNERS
 from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
+from runtime.launch.user import go_on_as_cluster_user
 
 
 def certify(
@@ -29,6 +31,7 @@ def certify(
 
     Exit status: 0 all nodes have it, or a valid one for more nodes; 1 not all, 2 bad input.
     """
+    go_on_as_cluster_user(os.environ, lambda words: typer.echo(f"certify: {words}", err=True))
     signing = signing_with(Path(HOST_KEY), signers, for_controller=True)
     if signing.trust is None:
         raise BadInput("check who signed", found=signing.refusal, fix="Run site.yml.")

@@ -26,6 +26,7 @@ from runtime.launch.selection import Chosen
 from runtime.launch.session import open_session
 from runtime.launch.signature import HOST_KEY, SIGNERS
 from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
+from runtime.launch.user import go_on_as_cluster_user
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
@@ -52,7 +53,9 @@ def smoke(
     interface: str = typer.Option("", help="Network interface of the collectives, on every node."),
     ssh_config: str = typer.Option("", help="Configuration file for ssh instead of its own."),
     certificate: Path = typer.Option(Path(CERTIFICATE), help="Where nodes that pass keep their certificate."),
-    key: Path = typer.Option(Path(HOST_KEY), help="This node's own private key, which signs it."),
+    key: Path = typer.Option(
+        Path(HOST_KEY), readable=False, help="This node's own private key, which signs it."
+    ),
     signers: Path = typer.Option(Path(SIGNERS), help="Who may sign certificates."),
     for_controller: bool = typer.Option(
         False,
@@ -83,6 +86,7 @@ def smoke(
 
     Exit status: 0 passed, 1 failed, 2 bad input, 4 inconclusive.
     """
+    go_on_as_cluster_user(os.environ, lambda words: typer.echo(f"smoke: {words}", err=True))
     refuse_unwritable(path for path in (json_file, junit_file, prometheus_file, html_file) if path)
     swept = _sizes(sizes, max_bytes)
     nodes = read_nodes(hostfile, include=include, exclude=exclude, nnodes=None, nproc_per_node=None)

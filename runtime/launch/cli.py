@@ -36,6 +36,7 @@ from runtime.launch.spec import (
     parse_shown,
     redacted,
 )
+from runtime.launch.user import go_on_as_cluster_user, jobs_folder
 from runtime.terminal import Console, output
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -74,9 +75,11 @@ def new_job_id(wanted: str) -> str:
 
 
 def job_folder(log_dir: Path | None, job_id: str) -> str:
-    """The folder of the job on every node: the given one, else on the data disk, else below this folder."""
+    """The folder of the job on every node: given, else of the user on the data disk, else below this one."""
     if log_dir is not None:
         return str(log_dir.absolute())
+    if (own := jobs_folder()) is not None:
+        return str(own / job_id)
     data = Path("/data")
     return str((data if data.is_dir() else Path.cwd()) / "jobs" / job_id)
 
@@ -147,7 +150,7 @@ def zerorun(
         help="Set the variables of a file's KEY=VALUE lines, which only you (or root) may read. --env wins.",
     ),
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
-    log_dir: Path = typer.Option(None, help="Folder of the job on every node. Default /data/jobs/JOB_ID."),
+    log_dir: Path = typer.Option(None, help="Folder of the job on nodes. Default /data/jobs/USER/JOB_ID."),
     tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
     timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),
     python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
@@ -160,6 +163,7 @@ def zerorun(
     dry_run: bool = typer.Option(False, "--dry-run", help="Print what would be run; start nothing."),
 ) -> None:
     """Parses the options into a job, then shows or runs it."""
+    go_on_as_cluster_user(os.environ, lambda words: typer.echo(f"zerorun: {words}", err=True))
     nodes = read_nodes(
         hostfile, include=include, exclude=exclude, nnodes=nnodes, nproc_per_node=nproc_per_node
     )

@@ -10,13 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from runtime.launch.user import jobs_folder
+
 _BLOCK_BYTES = 1 << 20
 _MOST_BYTES = 256 << 20
 
 
 def job_disk() -> Path:
-    """Where jobs write: /data, or /var/tmp on a node without one."""
-    return Path("/data") if Path("/data").is_dir() else Path("/var/tmp")
+    """Where jobs write: their user's folder on the data disk, /data, or /var/tmp on a node without one."""
+    return jobs_folder() or (Path("/data") if Path("/data").is_dir() else Path("/var/tmp"))
 
 
 def write_rate(folder: Path, seconds: float) -> float:

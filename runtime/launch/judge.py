@@ -10,6 +10,9 @@ from runtime.launch.argv import CONNECT_SECONDS
 from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
 
+# Scripts of root are not for the user of jobs.
+_PLACE = "Its user has /data/jobs/USER on the data disk, and a home on each node."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
@@ -67,9 +70,11 @@ def _alone(job: Job, host: str, facts: Facts) -> Iterator[tuple[str, str, str]]:
     if not facts.torch:
         yield "torch", f"{job.python} has no torch", "Run the role conda_env, or pass --python."
     if not facts.has_cwd:
-        yield "folder", f"there is no folder {job.cwd}", "Deliver the code to the same path on every node."
+        found = f"there is no folder {job.cwd} that the user of the job may enter"
+        yield "folder", found, f"Deliver the code to the same path on every node. {_PLACE}"
     elif not facts.has_program:
-        yield "program", f"there is no {job.words[0]} in {job.cwd}", "Deliver the code to every node."
+        found = f"there is no {job.words[0]} in {job.cwd} that the user of the job may read"
+        yield "program", found, f"Deliver the code to every node. {_PLACE}"
     if facts.job_path_problem:
         yield (
             "job folder",

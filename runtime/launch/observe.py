@@ -77,7 +77,7 @@ def observe(request: Request, *, master_port: int = 0) -> Facts:
         python=platform.python_version(),
         torch=torch_version(),
         clusterwright=clusterwright_version(),
-        has_cwd=Path(request.cwd).is_dir(),
+        has_cwd=os.path.isdir(request.cwd) and os.access(request.cwd, os.X_OK),
         has_program=program is not None,
         program_digest=_digest(program) if program else "",
         job_path_problem=_job_path_problem(Path(request.job_path)),
@@ -146,18 +146,18 @@ def _program_file(request: Request) -> Path | None:
     if request.kind == "program" and "/" not in request.program:
         found = shutil.which(request.program)
         return Path(found) if found else None
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) and os.access(path, os.R_OK) else None
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if os.path.isfile(path) else ""
 
 
 def _job_path_problem(path: Path) -> str:
     """Why the job's folder could not be made; empty when it could."""
     parent = path
-    while not parent.exists():
+    while not os.path.exists(parent):
         parent = parent.parent
-    if not parent.is_dir():
+    if not os.path.isdir(parent):
         return f"{parent} is not a folder"
     return "" if os.access(parent, os.W_OK | os.X_OK) else f"{parent} is not writable"

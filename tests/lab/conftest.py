@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from provision.lab.requirements import missing
 NAME = "test"
 SUBNET = "10.77.200.0/24"
 NODES = 4
+# Who runs jobs unless a site says otherwise (cluster_user), and where that user may write on nodes.
+JOB_USER, HOME, JOBS = "trainer", "/home/trainer", "/data/jobs/trainer"
 
 # Stands in ssh's place for Ansible: notes the machine of each call, then is ssh.
 COUNTING_SSH = """\
@@ -53,6 +56,12 @@ def provision(
     return finished
 
 
+def as_user(user: str, command: str) -> str:
+    """The shell command as another user, in its home; the process is that user's from the start."""
+    rights = f"setpriv --reuid {user} --regid {user} --init-groups"
+    return f"{rights} env HOME=/home/{user} USER={user} bash -c {shlex.quote(f'cd; {command}')}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabUnderTest:
     """A lab that is up, and what a test does to its nodes."""
@@ -74,9 +83,12 @@ class LabUnderTest:
     def address(self, node: str) -> str:
         return next(found.address for found in self.lab.nodes if found.name == node)
 
-    def run(self, node: str, command: str, *, timeout_seconds: float = 60, check: bool = True) -> Finished:
-        """Runs a shell command on a node as root over ssh."""
+    def run(
+        self, node: str, command: str, *, timeout_seconds: float = 60, check: bool = True, user: str = "root"
+    ) -> Finished:
+        """Runs a shell command on a node over ssh, as root or as another user in that user's home."""
         found = next(found for found in self.lab.nodes if found.name == node)
+        command = command if user == "root" else as_user(user, command)
         words = argv.ssh(self.lab, found, [command])
         finished = subprocess.run(
             [words[0], "-o", "BatchMode=yes", *words[1:]],
@@ -90,9 +102,9 @@ class LabUnderTest:
             assert finished.returncode == 0, f"{node}: {command}\n{finished.stdout}\n{finished.stderr}"
         return finished
 
-    def out(self, node: str, command: str) -> str:
+    def out(self, node: str, command: str, *, user: str = "root") -> str:
         """What a shell command prints on a node, without white space at the ends."""
-        return self.run(node, command).stdout.strip()
+        return self.run(node, command, user=user).stdout.strip()
 
     def out_of_all(self, command: str) -> list[str]:
         """What a shell command prints on each node, in the order of the nodes; all run at once."""
@@ -187,7 +199,7 @@ def fresh_lab(lab: LabUnderTest) -> LabUnderTest:
 ROOT = Path(__file__).parents[2]
 # Everything that a role could write, by name, mode and content; and the disk that it could format.
 STATE = (
-    "find /etc /usr /opt /root /data /var/lib/dpkg -xdev -path /root/.ansible -prune -o -type f "
+    "find /etc /usr /opt /root /home /data /var/lib/dpkg -xdev -path /root/.ansible -prune -o -type f "
     "-printf '%p %m ' -exec sha256sum {} + | sha256sum; head -c 1M /dev/vdb | sha256sum; "
     "sysctl net.core.somaxconn"
 )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import JOB_USER, LabUnderTest, as_user
 
 HOSTFILE = "/etc/clusterwright/hostfile"
 # Every process of a job or of a smoke test, but not the shell that looks for them.
@@ -39,8 +39,10 @@ class Smoke:
 
 
 def smoke(lab: LabUnderTest, *words: str, timeout_seconds: float = 120) -> Smoke:
-    """Runs the smoke test from te1."""
-    command = f"rm -f /tmp/smoke.json; {python(lab)} -P -m runtime smoke --json /tmp/smoke.json"
+    """Runs the smoke test from te1 as the user of jobs, who gets a copy of the node's key to sign with."""
+    key = f"install -m 600 -o {JOB_USER} /etc/ssh/ssh_host_ed25519_key /run/cw_key"
+    smoke = f"{python(lab)} -P -m runtime smoke --json /tmp/smoke.json --key /run/cw_key"
+    command = f"rm -f /tmp/smoke.json; {key}; {smoke}"
     started = time.monotonic()
     finished = lab.run("te1", f"{command} {shlex.join(words)}", timeout_seconds=timeout_seconds, check=False)
     seconds = time.monotonic() - started
@@ -58,9 +60,8 @@ def smoke(lab: LabUnderTest, *words: str, timeout_seconds: float = 120) -> Smoke
 
 
 def start(lab: LabUnderTest, command: str) -> int:
-    """Starts a command on te1, its output in /tmp/out; its process id."""
-    quoted = shlex.quote(f"cd /root; {command}")
-    return int(lab.out("te1", f"bash -c {quoted} >/tmp/out 2>&1 </dev/null & echo $!"))
+    """Starts a command on te1 as the user of jobs, its output in /tmp/out; its process id."""
+    return int(lab.out("te1", f"{as_user(JOB_USER, command)} >/tmp/out 2>&1 </dev/null & echo $!"))
 
 
 def wait_until(lab: LabUnderTest, node: str, test: str, timeout_seconds: float = 60) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import JOB_USER, LabUnderTest
 from tests.lab.jobs import nothing_left, smoke, start, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt"
-FOLDER = "/data/jobs/first"
+FOLDER = "/data/jobs/trainer/first"
 PYTHON = "/data/miniconda3/envs/llm/bin/python"
 
 
@@ -33,7 +33,9 @@ def ready(converged_lab: LabUnderTest) -> LabUnderTest:
     """The lab with the example on every node and the losses of plain PyTorch on the first."""
     for node in converged_lab.nodes:
         converged_lab.run(
-            node, f"rm -rf {FOLDER} && mkdir -p {FOLDER} && echo {packed()} | base64 -d | tar -xzC {FOLDER}"
+            node,
+            f"rm -rf {FOLDER} && mkdir -p {FOLDER} && echo {packed()} | base64 -d | tar -xzC {FOLDER} && "
+            f"chown -R {JOB_USER}: {FOLDER}",
         )
     first = converged_lab.nodes[0]
     proven = smoke(converged_lab, "--max-bytes", "65536")
@@ -69,7 +71,7 @@ IN_MEMORY = {
     for device in ("offload_optimizer", "offload_param")
 }
 ON_DISK = {
-    old: f'"{device}": {{"device": "nvme", "nvme_path": "/data/jobs/states"}}'
+    old: f'"{device}": {{"device": "nvme", "nvme_path": "/data/jobs/trainer/states"}}'
     for device, old in IN_MEMORY.items()
 }
 JOBS = {

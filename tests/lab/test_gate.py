@@ -13,6 +13,7 @@ from tests.lab.conftest import LabUnderTest, provision
 from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
 
 CERTIFICATE = "/etc/clusterwright/certificate.json"
+KNOWN = "/home/trainer/.ssh/known_hosts"
 SHORT = ("--max-bytes", "65536")
 
 
@@ -26,9 +27,9 @@ def proven(converged_lab: LabUnderTest) -> LabUnderTest:
 
 def start(lab: LabUnderTest, *words: str) -> tuple[int, str]:
     """Starts a job of four words; its status and what was said."""
-    command = f"cd /root && zerorun --log-dir /root/cw_gate {' '.join(words)} --no-python hostname"
+    command = f"cd /tmp && zerorun --log-dir /tmp/cw_gate {' '.join(words)} --no-python hostname"
     finished = lab.run("te1", command, check=False)
-    lab.out_of_all("rm -rf /root/cw_gate")
+    lab.out_of_all("rm -rf /tmp/cw_gate")
     return finished.returncode, finished.stdout + finished.stderr
 
 
@@ -40,7 +41,7 @@ def certificate(lab: LabUnderTest, node: str) -> dict[str, Any]:
 @contextmanager
 def instead(lab: LabUnderTest, node: str, command: str, path: str = CERTIFICATE) -> Iterator[None]:
     """After the command, on the node; the file is put back afterwards."""
-    lab.run(node, f"cp {path} /root/kept && {command}")
+    lab.run(node, f"cp -p {path} /root/kept && {command}")
     try:
         yield
     finally:
@@ -83,10 +84,10 @@ def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(prove
 
 def test_without_the_gate_the_log_says_so(proven: LabUnderTest) -> None:
     with instead(proven, "te2", f"rm {CERTIFICATE}"):
-        command = "cd /root && zerorun --no-gate --log-dir /root/cw_gate --no-python hostname"
+        command = "cd /tmp && zerorun --no-gate --log-dir /tmp/cw_gate --no-python hostname"
         finished = proven.run("te1", command)
-        account = json.loads(proven.out("te1", "cat /root/cw_gate/job.json"))
-        proven.out_of_all("rm -rf /root/cw_gate")
+        account = json.loads(proven.out("te1", "cat /tmp/cw_gate/job.json"))
+        proven.out_of_all("rm -rf /tmp/cw_gate")
 
     assert "--no-gate: whether these nodes work together was not asked" in finished.stderr
     assert account["certificate"] == "not asked for (--no-gate)"
@@ -131,10 +132,10 @@ def test_another_set_of_nodes_is_refused_and_a_part_of_the_proven_ones_may_start
 ) -> None:
     te3 = proven.address("te3")
     with instead(proven, "te1", f"echo '{te3} te9' >> /etc/hosts", "/etc/hosts"):
-        proven.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /root/hosts")
-        proven.run("te1", f"ssh-keyscan -t ed25519 {te3} | sed s/^{te3}/te9/ > /root/.ssh/known_hosts")
-        status, said = start(proven, "--hostfile", "/root/hosts")
-        proven.run("te1", "rm /root/.ssh/known_hosts /root/hosts")
+        proven.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /tmp/hosts")
+        proven.run("te1", f"ssh-keyscan -t ed25519 {te3} | sed s/^{te3}/te9/ > {KNOWN}")
+        status, said = start(proven, "--hostfile", "/tmp/hosts")
+        proven.run("te1", f"rm {KNOWN} /tmp/hosts")
 
     assert status == 1, said
     assert "its certificate is for te1, te2, te3, te4, tested without te9" in said
@@ -193,8 +194,8 @@ def test_collectives_are_left_out_only_while_every_node_holds_its_certificate(pr
 
 
 def test_a_key_that_cannot_sign_is_refused_before_the_test(proven: LabUnderTest) -> None:
-    proven.run("te1", "echo nonsense > /root/nokey; chmod 600 /root/nokey")
-    finished = proven.run("te1", f"{python(proven)} -P -m runtime smoke --key /root/nokey", check=False)
+    proven.run("te1", "echo nonsense > /tmp/nokey; chmod 600 /tmp/nokey; chown trainer /tmp/nokey")
+    finished = proven.run("te1", f"{python(proven)} -P -m runtime smoke --key /tmp/nokey", check=False)
 
     assert finished.returncode == 2
-    assert "cannot sign certificates with the key /root/nokey" in finished.stderr
+    assert "cannot sign certificates with the key /tmp/nokey" in finished.stderr

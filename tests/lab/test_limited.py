@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provision.edges import cluster_lock
-from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import JOB_USER, ROOT, LabUnderTest, changed, playbook, provision
 
 # What tells a node of the others, how it lets them in, and what proves it.
 FILES = (
@@ -67,7 +67,8 @@ def test_a_limited_run_leaves_the_others_and_the_cluster_as_they_were(proven_lab
     assert (lab.lab.folder / "secrets" / "host_keys.yml").read_text() == ledger
     started = lab.run("te1", "cd /root && zerorun --no-python hostname", timeout_seconds=300)
     assert started.stdout.splitlines()[0] == "te1"
-    assert [lab.out("te2", f"ssh -o BatchMode=yes {node} hostname") for node in lab.nodes] == lab.nodes
+    asked = [f"ssh -o BatchMode=yes {node} hostname" for node in lab.nodes]
+    assert [lab.out("te2", command, user=JOB_USER) for command in asked] == lab.nodes
 
 
 def test_a_limited_run_repairs_its_node_alone(converged_lab: LabUnderTest) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from provision.lab import record
-from tests.lab.conftest import COUNTING_SSH, Finished, LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import COUNTING_SSH, JOB_USER, Finished, LabUnderTest, changed, playbook, provision
 
 pytestmark = pytest.mark.long
 KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -112,7 +112,7 @@ def test_a_node_is_added_with_one_operation_on_each_old_node(site: Site) -> None
     assert operations["te5"] > 10
     assert done["pending"] == []
     assert site.lab.out("te2", f"cat {HOSTFILE}").split() == site.lab.out("te5", f"cat {HOSTFILE}").split()
-    assert site.lab.out("te3", "ssh -o BatchMode=yes te5 hostname") == "te5"
+    assert site.lab.out("te3", "ssh -o BatchMode=yes te5 hostname", user=JOB_USER) == "te5"
     # Pairs of the old nodes were not measured again, so what was known of them does not live longer.
     assert list(certified(site, "te2")["nodes"]) == [*OLD, "te5"]
     assert certified(site, "te2")["expires"] <= before["expires"]
@@ -139,7 +139,7 @@ def test_another_machine_takes_its_place_and_no_other_host_key_changes(site: Sit
     assert {line.split()[0] for line in after if line.startswith("te5,")} == {f"te5,{address}"}
     assert set(after).isdisjoint(line for line in before if line.startswith("te5,"))
     assert all(operations[node] <= 1 for node in OTHERS)
-    assert site.lab.out("te1", "ssh -o BatchMode=yes te5 hostname") == "te5"
+    assert site.lab.out("te1", "ssh -o BatchMode=yes te5 hostname", user=JOB_USER) == "te5"
     # Who is off is named, is not tested, and is told when it is met again.
     assert done["pending"] == ["te4"]
     assert list(certified(site, "te6")["nodes"]) == ["te1", "te2", "te3", "te5"]
@@ -181,19 +181,19 @@ def test_a_teardown_asks_first_leaves_what_the_readme_lists_and_can_be_undone(si
     assert stays == []
     assert site.lab.out("te6", "ls /data/miniconda3/envs") == "llm"
     playbook(site.lab, "-i", str(site.inventory), "--limit", "te5")
-    assert site.lab.out("te1", "ssh -o BatchMode=yes te5 zerorun --help").startswith("Usage")
+    assert site.lab.out("te1", "ssh -o BatchMode=yes te5 zerorun --help", user=JOB_USER).startswith("Usage")
 
 
 def test_a_node_that_is_removed_is_let_in_nowhere(site: Site) -> None:
     into = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5 te1 hostname"
-    assert site.lab.out("te6", into) == "te1"
+    assert site.lab.out("te6", into, user=JOB_USER) == "te1"
 
     done = as_json(site.node("remove", "te5"))
 
     print(f"node remove: {done['seconds']} s, ssh operations {dict(site.operations())}")
     assert site.hosts.read_text() == (site.lab.inventory / "hosts.yml").read_text()
-    assert "Permission denied" in site.lab.run("te6", into, check=False).stderr
-    assert site.lab.out("te2", into) == "te1"
+    assert "Permission denied" in site.lab.run("te6", into, check=False, user=JOB_USER).stderr
+    assert site.lab.out("te2", into, user=JOB_USER) == "te1"
     assert not any("te5" in line for line in site.known_hosts("te3"))
     assert "te5" not in site.lab.out("te3", "cat /etc/hosts")
     assert list(certified(site, "te4")["nodes"]) == list(OLD)

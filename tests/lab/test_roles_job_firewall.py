@@ -26,7 +26,7 @@ OFF = ("--extra-vars", '{"job_firewall_enabled": false}')
 
 
 def fenced(lab: LabUnderTest, *words: str, check: bool = True) -> Finished:
-    return playbook(lab, "--tags", "job_firewall", *words, check=check)
+    return playbook(lab, "--tags", "job_user,job_firewall", *words, check=check)
 
 
 def opened(*ports: str) -> tuple[str, str]:

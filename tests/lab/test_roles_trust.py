@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Finished, LabUnderTest, changed, playbook
+from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, playbook
 
 SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5"
 # A connection that is already open outlives its host key, so that the open ones are ended as well.
@@ -23,7 +23,8 @@ def test_each_node_reaches_each_node_by_name_and_by_address(converged_lab: LabUn
     ask = "; ".join(f"{SSH} {target} hostname" for target in targets)
 
     for node in converged_lab.nodes:
-        assert converged_lab.out(node, ask).split() == [*converged_lab.nodes, *converged_lab.nodes], node
+        told = converged_lab.out(node, ask, user=JOB_USER).split()
+        assert told == [*converged_lab.nodes, *converged_lab.nodes], node
 
 
 def said_from_outside(lab: LabUnderTest, *words: str) -> str:
@@ -48,7 +49,7 @@ def test_a_password_is_not_even_asked_for(converged_lab: LabUnderTest) -> None:
 
 
 def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTest) -> None:
-    assert converged_lab.out("te3", "stat -c '%a %U' /root/.ssh/clusterwright_ed25519") == "600 root"
+    assert converged_lab.out("te3", "stat -c '%a %U' ~trainer/.ssh/clusterwright_ed25519") == "600 trainer"
     assert (converged_lab.lab.folder / "secrets" / "cluster_key").stat().st_mode & 0o777 == 0o600
 
 
@@ -59,10 +60,10 @@ def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(converged_lab: LabUnd
     words = ("-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", str(stolen))
 
     assert "Permission denied (publickey)" in said_from_outside(converged_lab, *words)
-    assert converged_lab.out("te1", f"{SSH} te2 hostname") == "te2"
+    assert converged_lab.out("te1", f"{SSH} te2 hostname", user=JOB_USER) == "te2"
     forward = f"{SSH} -o ExitOnForwardFailure=yes -R 0:127.0.0.1:22 te2 true"
-    assert converged_lab.run("te1", forward, check=False).returncode != 0
-    assert "forwardagent no" in converged_lab.out("te1", "ssh -G te2")
+    assert converged_lab.run("te1", forward, check=False, user=JOB_USER).returncode != 0
+    assert "forwardagent no" in converged_lab.out("te1", "ssh -G te2", user=JOB_USER)
 
 
 def test_an_older_line_without_limits_goes_and_those_of_others_stay(
@@ -70,14 +71,15 @@ def test_an_older_line_without_limits_goes_and_those_of_others_stay(
 ) -> None:
     """As the version before this one left it, with a person's lines around it."""
     spare_lab.reset()
-    converge(spare_lab)
+    as_root = ("-e", "cluster_user=root")
+    converge(spare_lab, *as_root)
     path = "/root/.ssh/authorized_keys"
     key = (spare_lab.lab.folder / "secrets" / "cluster_key.pub").read_text().strip()
     own = spare_lab.out("te2", f"head -n 1 {path}")
     spare_lab.run("te2", f"printf '%s\\n%s\\r\\n%s\\n' '{own}' 'ssh-rsa AAAA a person' '{key}' > {path}")
 
-    first = converge(spare_lab)
-    again = converge(spare_lab)
+    first = converge(spare_lab, *as_root)
+    again = converge(spare_lab, *as_root)
 
     addresses = ",".join(map(spare_lab.address, spare_lab.nodes))
     assert changed(first)["te2"] == 1
@@ -88,7 +90,7 @@ def test_an_older_line_without_limits_goes_and_those_of_others_stay(
 
 
 def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
-    answers = converged_lab.out("te1", "pdsh -S -w te[1-4] hostname")
+    answers = converged_lab.out("te1", "pdsh -S -w te[1-4] hostname", user=JOB_USER)
 
     assert sorted(answers.splitlines()) == [f"{node}: {node}" for node in converged_lab.nodes]
 
@@ -101,7 +103,7 @@ def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
     converge(spare_lab)
     spare_lab.run("te2", SWAP_HOST_KEYS)
     time.sleep(2)
-    from_te1 = spare_lab.run("te1", f"{SSH} te2 hostname", check=False)
+    from_te1 = spare_lab.run("te1", f"{SSH} te2 hostname", check=False, user=JOB_USER)
     by_ssh = converge(spare_lab, check=False)
     accept(spare_lab, "te2")
     by_ledger = converge(spare_lab, check=False)
@@ -113,7 +115,7 @@ def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
     assert "Observe names" not in by_ssh.stdout
     assert "te2: its ssh-ed25519 host key is" in by_ledger.stdout + by_ledger.stderr
     assert not any(changed(by_ledger).values())
-    assert spare_lab.out("te1", f"{SSH} te2 hostname") == "te2"
+    assert spare_lab.out("te1", f"{SSH} te2 hostname", user=JOB_USER) == "te2"
 
 
 def converge(lab: LabUnderTest, *flags: str, check: bool = True) -> Finished:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Finished, LabUnderTest, changed, made, playbook, provision
+from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook, provision
 
 TRUST = ("--tags", "node_access,host_names,ssh_trust")
 TAKE_PASSWORDS = (
@@ -87,7 +87,7 @@ def test_a_site_may_keep_passwords(ways: LabUnderTest, tmp_path: Path) -> None:
     playbook(ways, *TRUST, *with_password(tmp_path), *given({"cluster_password_login": True}))
 
     assert "passwordauthentication yes" in ways.out("te1", "sshd -T")
-    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname") == "te2"
+    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
 
 
 def test_a_password_is_switched_off_where_a_key_was_proven(ways: LabUnderTest) -> None:
@@ -133,7 +133,7 @@ def test_root_is_not_let_in_where_the_site_forbids_it(ways: LabUnderTest, where:
 
     playbook(ways, *TRUST, *given(as_ubuntu))
     again = playbook(ways, *TRUST, *given(as_ubuntu))
-    for_root = playbook(ways, *TRUST, *given(AS_UBUNTU), check=False)
+    for_root = playbook(ways, *TRUST, *given({**AS_UBUNTU, "cluster_user": "root"}), check=False)
 
     assert not any(changed(again).values())
     assert for_root.returncode != 0
@@ -213,7 +213,7 @@ def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
         for command in (
             "runuser -u other -- ssh -G te2",
             "runuser -u other -- ssh -G localhost",
-            "ssh -G te2",
+            f"runuser -u {JOB_USER} -- ssh -G te2",
         )
     )
     assert "identityfile ~/.ssh/id_ed25519" in to_node
@@ -223,6 +223,6 @@ def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
     assert "identityfile ~/.ssh/id_ed25519" in by_cluster_user
     assert "identityfile ~/.ssh/clusterwright_ed25519" in by_cluster_user
     assert "stricthostkeychecking true" in by_cluster_user
-    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname") == "te2"
+    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
     assert ways.out("te1", "cat /etc/pdsh/rcmd_default") == "mrsh"
     assert "git.example ssh-ed25519 AAAA" in ways.out("te1", "cat /etc/ssh/ssh_known_hosts")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import JOB_USER, LabUnderTest
 from tests.lab.jobs import cut_off, nothing_left, start, wait_for_ssh, wait_until
 
 HOSTILE = ["a b", "it's", '"q"', "$(touch /gone)", "$$", "${local_rank}", "; reboot", "*"]
@@ -52,17 +52,18 @@ while True:
 def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     """The lab with a folder of scripts on every node."""
     writing = [
-        f"printf %s {shlex.quote(text)} > '/root/cw_test/{name}.py'"
+        f"printf %s {shlex.quote(text)} > '/tmp/cw_test/{name}.py'"
         for name, text in {"show": SHOW, "stubborn": STUBBORN, "boom": BOOM, "training": TRAINING}.items()
     ]
-    converged_lab.out_of_all(" && ".join(["mkdir -p /root/cw_test", *writing]))
+    own = f"chown -R {JOB_USER}: /tmp/cw_test"
+    converged_lab.out_of_all(" && ".join(["mkdir -p /tmp/cw_test", *writing, own]))
     yield converged_lab
     leftovers = "pkill -KILL -f '[r]untime.launch|[s]leep 314' || true"
-    converged_lab.out_of_all(f"{leftovers}; rm -rf /root/cw_test")
+    converged_lab.out_of_all(f"{leftovers}; rm -rf /tmp/cw_test")
 
 
 def zerorun(cluster: LabUnderTest, *words: str, timeout_seconds: float = 90) -> tuple[int, str, str]:
-    command = f"cd /root/cw_test && zerorun --no-gate --log-dir /root/cw_test/job {shlex.join(words)}"
+    command = f"cd /tmp/cw_test && zerorun --no-gate --log-dir /tmp/cw_test/job {shlex.join(words)}"
     finished = cluster.run("te1", command, timeout_seconds=timeout_seconds, check=False)
     return finished.returncode, finished.stdout, finished.stderr
 
@@ -72,7 +73,7 @@ def test_every_node_runs_its_rank_with_the_words_as_given(cluster: LabUnderTest)
 
     assert status == 0, err
     assert out.count("\n") == 1
-    logs = cluster.out_of_all("cat /root/cw_test/job/logs/rank*.log")
+    logs = cluster.out_of_all("cat /tmp/cw_test/job/logs/rank*.log")
     for rank, log in enumerate(logs):
         name, words, variables = json.loads(log)
         assert (name, words) == (f"te{rank + 1}", HOSTILE)
@@ -87,7 +88,7 @@ def test_every_node_runs_its_rank_with_the_words_as_given(cluster: LabUnderTest)
 
 
 def test_a_job_may_start_from_a_node_that_is_not_the_first(cluster: LabUnderTest) -> None:
-    command = "cd /root/cw_test && zerorun --no-gate --log-dir /root/cw_test/job --include te2@te1 show.py"
+    command = "cd /tmp/cw_test && zerorun --no-gate --log-dir /tmp/cw_test/job --include te2@te1 show.py"
 
     finished = cluster.run("te3", command, check=False)
 
@@ -100,13 +101,15 @@ def test_the_node_and_rank_that_failed_first_are_named(cluster: LabUnderTest) ->
 
     assert status == 1
     assert "rank 2 on te3 ended with status 1: ValueError: boom" in err
-    assert "/root/cw_test/job/logs/rank2.log on te3" in err
+    assert "/tmp/cw_test/job/logs/rank2.log on te3" in err
     assert nothing_left(cluster)
 
 
 @pytest.mark.parametrize("signals", ["INT INT", "KILL"])
 def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, signals: str) -> None:
-    launcher = start(cluster, "cd cw_test; exec zerorun --no-gate --log-dir /root/cw_test/job stubborn.py")
+    launcher = start(
+        cluster, "cd /tmp/cw_test; exec zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py"
+    )
     for node in cluster.nodes:
         wait_until(cluster, node, "pgrep -x -f 'sleep 314' >/dev/null")
 
@@ -118,7 +121,10 @@ def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, s
 
 
 def test_a_node_that_loses_its_power_ends_the_job(cluster: LabUnderTest) -> None:
-    start(cluster, "cd cw_test; zerorun --no-gate --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    start(
+        cluster,
+        "cd /tmp/cw_test; zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py; echo status $?",
+    )
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
 
     cluster.power_off("te3")
@@ -134,21 +140,21 @@ def test_a_node_that_loses_its_power_ends_the_job(cluster: LabUnderTest) -> None
 
 
 def test_what_differs_is_named_on_every_node_before_anything_starts(cluster: LabUnderTest) -> None:
-    cluster.run("te2", "echo '# edited' >> /root/cw_test/show.py")
-    cluster.run("te4", "rm /root/cw_test/show.py")
+    cluster.run("te2", "echo '# edited' >> /tmp/cw_test/show.py")
+    cluster.run("te4", "rm /tmp/cw_test/show.py")
 
     status, _, err = zerorun(cluster, "show.py")
 
     assert status == 1
     assert "te2 (rank 1): has another show.py" in err
-    assert "te4 (rank 3): there is no show.py in /root/cw_test" in err
-    assert cluster.run("te1", "ls /root/cw_test/job", check=False).returncode != 0
+    assert "te4 (rank 3): there is no show.py in /tmp/cw_test" in err
+    assert cluster.run("te1", "ls /tmp/cw_test/job", check=False).returncode != 0
 
 
 def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None:
     address = cluster.address("te4")
     cluster.run("te1", f"cp /etc/hosts /tmp/hosts.kept; echo '{address} te9' >> /etc/hosts")
-    cluster.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /root/cw_test/hosts")
+    cluster.run("te1", "(cat /etc/clusterwright/hostfile; echo te9 slots=1) > /tmp/cw_test/hosts")
     try:
         status, _, err = zerorun(cluster, "--hostfile", "hosts", "show.py")
     finally:
@@ -160,7 +166,10 @@ def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None
 
 def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnderTest) -> None:
     """Neither side is told: the launcher's ssh gives the node up, and the node its silent launcher."""
-    start(cluster, "cd cw_test; zerorun --no-gate --log-dir /root/cw_test/job stubborn.py; echo status $?")
+    start(
+        cluster,
+        "cd /tmp/cw_test; zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py; echo status $?",
+    )
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
     counting = "i=0; while pgrep -x -f 'sleep 314' >/dev/null; do sleep 1; i=$((i+1)); done; echo $i"
     cluster.run("te3", f"bash -c {shlex.quote(counting)} >/tmp/gone 2>&1 </dev/null &")
@@ -176,8 +185,8 @@ def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnder
 
 
 def test_a_stopped_rank_of_a_training_job_is_named_in_time(cluster: LabUnderTest) -> None:
-    job = "/root/cw_test/job"
-    start(cluster, f"cd /root/cw_test && zerorun --no-gate --log-dir {job} training.py")
+    job = "/tmp/cw_test/job"
+    start(cluster, f"cd /tmp/cw_test && zerorun --no-gate --log-dir {job} training.py")
     for number, node in enumerate(cluster.nodes):
         wait_until(cluster, node, f"grep -qs steady {job}/logs/rank{number}.log")
 

@@ -160,3 +160,33 @@ def test_a_file_that_somebody_else_changed_loses_our_part_only(folder: Path) -> 
     assert restored["edited"] == [str(part)]
     assert part.read_text() == "127.0.1.1 te1\n\n# of a person\n"
     assert not journal.exists()
+
+
+def test_some_files_alone_are_put_back_and_what_others_wrote_there_stays(folder: Path) -> None:
+    keys, private, changed_key, other, journal = (
+        folder / name for name in ("keys", "private", "changed", "other", "journal.json")
+    )
+    keys.write_text("a person's\n")
+    files = [
+        {"path": str(keys), "lines": ["ours"], "mode": "0600", **ME},
+        *({"path": str(path), "content": "ours\n", **ME} for path in (private, changed_key, other)),
+    ]
+    run_module("write_files", {"files": files, "journal": str(journal)})
+    keys.write_text("a person's\nours\nanother's\n")
+    changed_key.write_text("of a person\n")
+    only = {"only": [str(path) for path in (keys, private, changed_key)], "journal": str(journal)}
+
+    foreseen = run_module("restore_files", only, "--check")
+    assert private.exists()
+    taken = run_module("restore_files", only)
+    again = run_module("restore_files", only)
+    line = run_module("write_files", {"files": taken["lines"], "journal": str(journal)})
+
+    assert foreseen["paths"] == taken["paths"] == sorted(only["only"])
+    assert not again["changed"]
+    assert not private.exists()
+    assert changed_key.read_text() == "of a person\n"
+    assert other.read_text() == "ours\n"
+    assert line["paths"] == [str(keys)]
+    assert keys.read_text() == "a person's\nanother's\nours\n"
+    assert set(json.loads(journal.read_text())) == {str(keys), str(other)}
