@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    bare,
     digest,
+    lines_in,
     numbers,
     put,
     read_journal,
@@ -16,6 +19,7 @@ from ansible.module_utils.node_files import (
     without_block,
 )
 from ansible.module_utils.node_place import Place, Refused
+from ansible.module_utils.own_way import closed
 
 DOCUMENTATION = r"""
 module: restore_files
@@ -30,6 +34,12 @@ options:
     type: list
     elements: path
     default: []
+  own_way:
+    description:
+      - By path of an authorized_keys, as O(files[].own_way) of M(write_files).
+      - Nothing is put back where that would close the line by which the caller's own key opens the node.
+    type: dict
+    default: {}
   journal:
     description: Where write_files keeps what files were before.
     type: path
@@ -93,11 +103,23 @@ def remove_folders(entries: dict) -> None:
             place.rmdir()
 
 
-def put_all_back(journal: str, keep: list[str], *, check_mode: bool) -> tuple[list[str], list[str]]:
+def check_own_way(own_way: dict, ours: dict, now: dict) -> None:
+    for path, way in own_way.items():
+        place = os.path.expanduser(path)
+        texts = (now[place], target(ours[place], now[place])) if place in ours else ()
+        lines = [list(map(bare, lines_in(text or ""))) for text in texts]
+        if lines and (why := closed(*lines, way)):
+            raise ValueError(f"nothing was put back. {path}: {why}")
+
+
+def put_all_back(
+    journal: str, keep: list[str], own_way: dict, *, check_mode: bool
+) -> tuple[list[str], list[str]]:
     """The paths that were put back, and those that somebody else had changed. All are looked at first."""
     kept = tuple(f"{folder}/" for folder in keep)
     ours = {path: entry for path, entry in read_journal(journal).items() if not path.startswith(kept)}
     now = {path: text_now(path, entry) for path, entry in ours.items()}
+    check_own_way(own_way, ours, now)
     if not check_mode:
         for path, entry in ours.items():
             restore(path, entry, now[path])
@@ -112,12 +134,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "keep": {"type": "list", "elements": "path", "default": []},
+            "own_way": {"type": "dict", "default": {}},
             "journal": {"type": "path", "default": JOURNAL},
         },
         supports_check_mode=True,
     )
     try:
-        wanted = (module.params["journal"], module.params["keep"])
+        wanted = (module.params["journal"], module.params["keep"], module.params["own_way"])
         paths, edited = put_all_back(*wanted, check_mode=module.check_mode)
     except (Refused, OSError, ValueError) as e:
         module.fail_json(msg=f"put files back to what they were: {e}")
