@@ -18,8 +18,8 @@ _LINE = re.compile(
 def closed(before, after, way):
     """Why a change of lines is refused; "" where it is not.
 
-    way: `key` (SHA256:..., as ssh says it) that opened the node to the caller, and `address`, from where; or `unknown`,
-    why that cannot be told; empty where no key does. `fix`: how the caller goes on.
+    way: `key` (SHA256:..., as ssh says it) that opened the node to the caller, and `address`, from where;
+    or `unknown`, why that cannot be told; empty where no key does. `fix`: how the caller goes on.
     """
     lost = [line for line in before if line not in after]
     if "unknown" in way and lost:
