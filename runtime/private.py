@@ -5,6 +5,7 @@ The umask itself is left alone: the program inherits it, and a team may share th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -15,27 +16,28 @@ from runtime.errors import BadInput
 def make_job_folders(job_path: Path) -> None:
     """Makes the job's folder and its `logs`; the parents get the usual mode.
 
-    A job's folder that is there already keeps its mode, which somebody chose; `logs` is ours and is closed.
+    Folders that are there already keep their modes, which somebody chose.
 
     Raises:
-        BadInput: `logs` is a link, or open to others and not ours to close.
+        BadInput: `logs` is no folder, is another user's, or others can put files there.
     """
     job_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     logs = job_path / "logs"
-    logs.mkdir(mode=0o700, exist_ok=True)
-    try:
-        descriptor = os.open(logs, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077:
-                os.fchmod(descriptor, 0o700)
-        finally:
-            os.close(descriptor)
-    except OSError as e:
-        raise BadInput(
-            f"write logs into {logs}",
-            found=f"it is there already, as no folder of this user alone ({e.strerror})",
-            fix="Move it away, or name another folder with --log-dir.",
-        ) from e
+    with contextlib.suppress(FileExistsError):
+        logs.mkdir(mode=0o700)
+    status = logs.lstat()
+    found = ""
+    if not stat.S_ISDIR(status.st_mode):
+        found = "it is there already, and no folder"
+    elif status.st_uid != os.geteuid():
+        found = f"it is there already, and belongs to user {status.st_uid}, who can replace what is in it"
+    elif status.st_mode & 0o022:
+        found = (
+            f"it is there already, and its mode {stat.S_IMODE(status.st_mode):04o} lets others write there"
+        )
+    if found:
+        fix = f"Move it away, close it (chmod go-w {logs}), or name another folder with --log-dir."
+        raise BadInput(f"write logs into {logs}", found=found, fix=fix)
 
 
 def create(path: Path) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from provision.core.key_login import Way, copy_command, key_login
+from provision.core.key_login import Way, complaint, copy_command, key_login, opened_by
 from provision.edges import process
 from provision.errors import ProvisionError
 
@@ -15,7 +16,11 @@ WITHOUT_SSH = ("local",)
 
 
 class ActionModule(ActionBase):
-    """Returns `refused`, why the key opened nothing (empty where it did), and `fix`, what puts it there."""
+    """Tries it, and says which key it was.
+
+    Returns `refused`, why the key opened nothing, empty where it did; `fix`, what puts it, or then another
+    one, there; and `way` of `opened_by`, as the module write_files takes it.
+    """
 
     _requires_connection = False
     _supports_check_mode = True
@@ -23,9 +28,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         if self._connection.transport in WITHOUT_SSH:
-            return {**result, "changed": False, "refused": "", "fix": ""}
+            return {**result, "changed": False, "refused": "", "fix": "", "way": {}}
         way = self._way()
-        return {**result, "changed": False, "refused": _refused(way), "fix": copy_command(way)}
+        return {**result, "changed": False, **_tried(way)}
 
     def _way(self) -> Way:
         arguments = ("ssh_args", "ssh_common_args", "ssh_extra_args")
@@ -47,13 +52,19 @@ class ActionModule(ActionBase):
         return "" if value is None else str(value)
 
 
-def _refused(way: Way) -> str:
+def _tried(way: Way) -> dict[str, Any]:
     environment = {**os.environ, "SSH_ASKPASS_REQUIRE": "never"}
     try:
         finished = process.run(
             key_login(way), timeout_seconds=3 * way.timeout_seconds, env=environment, check=False
         )
     except ProvisionError as e:
-        return e.found
-    said = " ".join(finished.stderr.split())
-    return "" if finished.returncode == 0 else said or f"ssh ended with {finished.returncode}"
+        return _refused(way, complaint(e.found))
+    if finished.returncode != 0:
+        return _refused(way, complaint(finished.stderr) or f"ssh ended with {finished.returncode}")
+    another = copy_command(replace(way, key_file=""))
+    return {"refused": "", "fix": another, "way": opened_by(finished.stdout, finished.stderr)}
+
+
+def _refused(way: Way, said: str) -> dict[str, Any]:
+    return {"refused": said, "fix": copy_command(way), "way": {"unknown": said}}

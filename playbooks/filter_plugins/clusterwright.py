@@ -19,7 +19,7 @@ from provision.core import (
     sshd_settings,
 )
 from provision.core.clock import clock_problem
-from provision.core.cluster_key import authorised_line
+from provision.core.cluster_key import authorised_line, bad_source
 from provision.core.hosts_file import hosts_block, hosts_file
 from provision.core.live_values import live_problems
 from provision.core.network_interface import interface_carrying
@@ -33,6 +33,12 @@ Dicts = Sequence[Mapping[str, Any]]
 
 def cluster_nodes(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [asdict(node) for node in nodes_of(names, hostvars)]
+
+
+def bad_sources(sources: Sequence[str]) -> list[str]:
+    """What is wrong with the addresses from which the cluster's key opens."""
+    wrong = {source: bad_source(source) for source in map(str, sources)}
+    return [f"{source!r}: {bad.found}. {bad.fix}" for source, bad in wrong.items() if bad]
 
 
 def hosts_file_with(text: str, nodes: Dicts) -> str:
@@ -217,6 +223,7 @@ class FilterModule:
         return {
             "clock_problem": clock_problem_of,
             "authorised_line": authorised_line,
+            "bad_sources": bad_sources,
             "certificate_to_sign": certificate_to_sign,
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,

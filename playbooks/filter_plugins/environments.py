@@ -31,6 +31,11 @@ def environment_plan(
     return asdict(plan)
 
 
+def kept_unfinished(result: Mapping[str, Any]) -> str:
+    """What is said of an unfinished build that is kept, from the result of set_aside; "" where it is not."""
+    return environment_place.kept_unfinished(result["kept"], result["not_ours"]) if result["kept"] else ""
+
+
 def settlement(
     report: Mapping[str, Any], prefix: str, proven: bool, ledger: Mapping[str, str]
 ) -> dict[str, str]:
@@ -43,6 +48,7 @@ class FilterModule:
         return {
             "environment_plan": environment_plan,
             "explicit_lines": explicit_lines,
+            "kept_unfinished": kept_unfinished,
             "odd_environments": odd_nodes,
             "relayed": relayed,
             "settlement": settlement,

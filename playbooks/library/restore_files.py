@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    bare,
     digest,
+    lines_in,
     numbers,
     put,
     read_journal,
@@ -17,6 +20,7 @@ from ansible.module_utils.node_files import (
     write_journal,
 )
 from ansible.module_utils.node_place import Place, Refused
+from ansible.module_utils.own_way import closed
 
 DOCUMENTATION = r"""
 module: restore_files
@@ -38,6 +42,12 @@ options:
     type: list
     elements: path
     default: []
+  own_way:
+    description:
+      - By path of an authorized_keys, as O(files[].own_way) of M(write_files).
+      - Nothing is put back where that would close the line by which the caller's own key opens the node.
+    type: dict
+    default: {}
   journal:
     description: Where write_files keeps what files were before.
     type: path
@@ -48,10 +58,6 @@ author: Clusterwright
 RETURN = r"""
 paths:
   description: The paths that were, or in check mode would be, put back.
-  returned: always
-  type: list
-lines:
-  description: The lines of ours that were taken out of files, for M(write_files) to put there again.
   returned: always
   type: list
 edited:
@@ -105,19 +111,26 @@ def remove_folders(entries: dict) -> None:
             place.rmdir()
 
 
-def put_all_back(
-    journal: str, keep: list[str], only: list[str], *, check_mode: bool
-) -> tuple[dict[str, dict], list[str]]:
-    """What the journal says of the paths that were put back, and those that somebody else had changed.
+def check_own_way(own_way: dict, ours: dict, now: dict) -> None:
+    for path, way in own_way.items():
+        place = os.path.expanduser(path)
+        texts = (now[place], target(ours[place], now[place])) if place in ours else ()
+        lines = [list(map(bare, lines_in(text or ""))) for text in texts]
+        if lines and (why := closed(*lines, way)):
+            raise ValueError(f"nothing was put back. {path}: {why}")
 
-    All are looked at first.
-    """
+
+def put_all_back(
+    journal: str, keep: list[str], only: list[str], own_way: dict, *, check_mode: bool
+) -> tuple[list[str], list[str]]:
+    """The paths that were put back, and those that somebody else had changed. All are looked at first."""
     kept = tuple(f"{folder}/" for folder in keep)
     entries = read_journal(journal)
     ours = {path: entry for path, entry in entries.items() if not path.startswith(kept)}
     if only:
         ours = {path: entry for path, entry in ours.items() if path in only}
     now = {path: text_now(path, entry) for path, entry in ours.items()}
+    check_own_way(own_way, ours, now)
     if not check_mode:
         for path, entry in ours.items():
             if not only or is_edited(entry, now[path]) or is_as_written(entry, now[path]):
@@ -127,7 +140,7 @@ def put_all_back(
             write_journal(journal, {path: entry for path, entry in entries.items() if path not in only})
         else:
             forget(journal)
-    return ours, [path for path, entry in ours.items() if is_edited(entry, now[path])]
+    return sorted(ours), [path for path, entry in ours.items() if is_edited(entry, now[path])]
 
 
 def is_as_written(entry: dict, now: str | None) -> bool:
@@ -145,30 +158,17 @@ def main() -> None:
         argument_spec={
             "keep": {"type": "list", "elements": "path", "default": []},
             "only": {"type": "list", "elements": "path", "default": []},
+            "own_way": {"type": "dict", "default": {}},
             "journal": {"type": "path", "default": JOURNAL},
         },
         supports_check_mode=True,
     )
     try:
-        wanted = (module.params[name] for name in ("journal", "keep", "only"))
-        ours, edited = put_all_back(*wanted, check_mode=module.check_mode)
+        wanted = (module.params[name] for name in ("journal", "keep", "only", "own_way"))
+        paths, edited = put_all_back(*wanted, check_mode=module.check_mode)
     except (Refused, OSError, ValueError) as e:
         module.fail_json(msg=f"put files back to what they were: {e}")
-    module.exit_json(changed=bool(ours), paths=sorted(ours), edited=edited, lines=lines_of(ours))
-
-
-def lines_of(entries: dict[str, dict]) -> list[dict[str, object]]:
-    """The lines that are ours, with the owner and mode of their file, as write_files takes them."""
-    return [
-        {"path": path, "lines": entry["lines"], **owned(entry["before"])}
-        for path, entry in entries.items()
-        if entry["lines"]
-    ]
-
-
-def owned(before: dict | None) -> dict[str, str]:
-    kept = before or {"mode": "0600", "owner": "root", "group": "root"}
-    return {name: kept[name] for name in ("mode", "owner", "group")}
+    module.exit_json(changed=bool(paths), paths=paths, edited=edited)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,17 @@ import time
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import put, text_in
 from ansible.module_utils.node_place import Place, Refused
+from ansible.module_utils.running import refusal, running_in
+from ansible.module_utils.unfinished import files_below, not_ours
 
 DOCUMENTATION = r"""
 module: set_aside
 short_description: Keep what a folder held while another one is built in its place
 description:
   - An environment cannot be moved once it is built, so what was there before goes aside under a hidden name.
-  - Nothing is deleted but what says itself that a build of ours began it, or with C(removed).
+  - Nothing is deleted but with C(removed), or what a build of ours left unfinished, file for file.
+  - Where that holds anything else, it gets a name of its own, as with C(kept).
+  - Nothing from which a process runs is moved or deleted.
 options:
   path:
     description: The folder that is built.
@@ -25,10 +29,19 @@ options:
     description: The file below O(path) that says, from before the build on, that it is ours and unfinished.
     type: str
     required: true
+  locks:
+    description: Files that list the packages of the build; what none of these brought is not the build's own.
+    type: list
+    elements: path
+    default: []
+  at_once:
+    description: Whether the build has failed just now; it may have left a package half unpacked.
+    type: bool
+    default: false
   state:
     description:
-      - C(begun) removes what an unfinished build of ours left, sets all else aside, claims the new folder.
-      - C(back) removes what an unfinished build of ours left, and puts back what was set aside.
+      - C(begun) clears what an unfinished build of ours left, sets all else aside, claims the new folder.
+      - C(back) clears what an unfinished build of ours left, and puts back what was set aside.
       - C(kept) gives what was set aside a name of its own, O(path) with C(.before-) and the time.
       - C(removed) deletes what was set aside.
     type: str
@@ -42,12 +55,21 @@ aside:
   description: Where what was there lies now; empty where nothing was there or it was removed.
   returned: always
   type: str
+kept:
+  description: Where an unfinished build lies that holds something else; empty where there is none.
+  returned: always
+  type: str
+not_ours:
+  description: The first of the files in it that are not the build's, or cannot be told.
+  returned: always
+  type: list
 put_back:
   description: Whether what was there is in its old place again.
   returned: always
   type: bool
 """
 
+NAMED = 5
 UNFINISHED = '{"unfinished": true}\n'
 
 
@@ -76,8 +98,6 @@ def holds_something(path: str) -> bool:
 
 def begin(path: str, claim: str) -> str:
     """Returns where what was there lies now."""
-    if is_unfinished(path, claim):
-        shutil.rmtree(path)
     aside = beside(path, "previous")
     if holds_something(path):
         if os.path.lexists(aside):
@@ -87,18 +107,31 @@ def begin(path: str, claim: str) -> str:
     return aside if os.path.lexists(aside) else ""
 
 
+def clear(path: str, claim: str, locks: list[str], at_once: bool) -> dict[str, object]:
+    """Removes an unfinished build of ours, or gives it a name of its own where not all of it is ours."""
+    if not is_unfinished(path, claim):
+        return {"kept": "", "not_ours": []}
+    if found := not_ours(path, claim, locks, at_once):
+        return {"kept": renamed(path, path), "not_ours": found[:NAMED]}
+    shutil.rmtree(path)
+    return {"kept": "", "not_ours": []}
+
+
 def claimed(path: str, claim: str) -> None:
     """Makes the folder with its claim in it, in one step."""
     new = beside(path, "begun")
+    names = [name for name in files_below(new) if name != claim]
+    if strange := [name for name in names if not os.path.basename(name).startswith(".clusterwright-")]:
+        raise FileExistsError(
+            f"{new} holds {strange[0]}, which is not ours: move it to another name yourself"
+        )
     shutil.rmtree(new, ignore_errors=True)
     with Place(os.path.join(new, claim)) as place:
         put(place, {"text": UNFINISHED, "mode": "0644", "owner": None, "group": None})
     os.rename(new, path)
 
 
-def put_back(path: str, claim: str) -> bool:
-    if is_unfinished(path, claim):
-        shutil.rmtree(path)
+def put_back(path: str) -> bool:
     aside = beside(path, "previous")
     if holds_something(path) or not os.path.lexists(aside):
         return False
@@ -108,9 +141,10 @@ def put_back(path: str, claim: str) -> bool:
     return True
 
 
-def keep(path: str) -> str:
+def renamed(path: str, place: str) -> str:
+    """Gives what lies there a name of its own, beside the path."""
     kept = free_name(f"{path}.before-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
-    os.rename(beside(path, "previous"), kept)
+    os.rename(place, kept)
     return kept
 
 
@@ -123,20 +157,26 @@ def free_name(path: str) -> str:
 
 def changes(path: str, claim: str, state: str) -> bool:
     """Whether a run that is not in check mode would change something."""
-    return state == "begun" or os.path.lexists(beside(path, "previous")) or is_unfinished(path, claim)
+    unfinished = state == "back" and is_unfinished(path, claim)
+    return state == "begun" or unfinished or os.path.lexists(beside(path, "previous"))
 
 
-def apply(path: str, claim: str, state: str) -> dict[str, object]:
-    aside, is_back = "", False
+def moves(path: str, claim: str, state: str) -> bool:
+    """Whether what lies at the path itself goes elsewhere."""
+    return (state == "begun" and holds_something(path)) or (state == "back" and is_unfinished(path, claim))
+
+
+def apply(path: str, claim: str, state: str, locks: list[str], at_once: bool) -> dict[str, object]:
+    previous = beside(path, "previous")
+    if state == "kept" or (state == "removed" and running_in(previous)):
+        return {"aside": renamed(path, previous)}
+    if state == "removed":
+        shutil.rmtree(previous)
+        return {}
+    cleared = clear(path, claim, locks, at_once)
     if state == "begun":
-        aside = begin(path, claim)
-    elif state == "back":
-        is_back = put_back(path, claim)
-    elif state == "kept":
-        aside = keep(path)
-    else:
-        shutil.rmtree(beside(path, "previous"))
-    return {"aside": aside, "put_back": is_back}
+        return {**cleared, "aside": begin(path, claim)}
+    return {**cleared, "put_back": put_back(path)}
 
 
 def main() -> None:
@@ -144,17 +184,22 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "claim": {"type": "str", "required": True},
+            "locks": {"type": "list", "elements": "path", "default": []},
+            "at_once": {"type": "bool", "default": False},
             "state": {"type": "str", "required": True, "choices": ["begun", "back", "kept", "removed"]},
         },
         supports_check_mode=True,
     )
-    words = (module.params["path"].rstrip("/"), module.params["claim"], module.params["state"])
-    changed, done = changes(*words), {"aside": "", "put_back": False}
+    path, claim, state = module.params["path"].rstrip("/"), module.params["claim"], module.params["state"]
+    done = {"aside": "", "put_back": False, "kept": "", "not_ours": []}
+    changed = changes(path, claim, state)
+    if changed and moves(path, claim, state) and (why := refusal(path)):
+        module.fail_json(msg=f"{path} is not {state}: {why}")
     if changed and not module.check_mode:
         try:
-            done = apply(*words)
+            done.update(apply(path, claim, state, module.params["locks"], module.params["at_once"]))
         except (OSError, Refused) as e:
-            module.fail_json(msg=f"{words[0]} is not {words[2]}: {e}")
+            module.fail_json(msg=f"{path} is not {state}: {e}")
     module.exit_json(changed=changed, **done)
 
 

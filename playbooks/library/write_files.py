@@ -21,6 +21,7 @@ from ansible.module_utils.node_files import (
     write_journal,
 )
 from ansible.module_utils.node_place import Place, Refused
+from ansible.module_utils.own_way import closed
 
 DOCUMENTATION = r"""
 module: write_files
@@ -51,6 +52,11 @@ options:
         type: bool
         default: false
       without: {description: Lines that must not be there., type: list, elements: str}
+      own_way:
+        description:
+          - C(way) of M(prove_key), with how to go on as C(fix), where the file is an authorized_keys.
+          - Nothing is written where that would close the line by which the caller's own key opens the node.
+        type: dict
       mode: {description: Permissions., type: str, default: "0644"}
       owner: {description: "Owner; who runs this where it is left out, which is root on a node.", type: str}
       group: {description: "Group; left out, as O(files[].owner).", type: str}
@@ -81,6 +87,7 @@ FILE_OPTIONS = {
     "lines": {"type": "list", "elements": "str", "default": []},
     "supersede": {"type": "bool", "default": False},
     "without": {"type": "list", "elements": "str", "default": []},
+    "own_way": {"type": "dict"},
     "mode": {"type": "str", "default": "0644"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
@@ -151,10 +158,12 @@ def states(wanted: dict, path: str, entry: dict) -> tuple[dict | None, dict]:
     with Place(path) as place:
         place.check_owners(uid)
         before = state_in(place, reader=uid)
-    return before, {
-        "text": wanted_text(wanted, before["text"] if before else "", entry),
-        **attributes(wanted),
-    }
+    text = before["text"] if before else ""
+    after = wanted_text(wanted, text, entry)
+    lines = [list(map(bare, lines_in(one))) for one in (text, after)]
+    if wanted["own_way"] is not None and (why := closed(*lines, wanted["own_way"])):
+        raise ValueError(f"nothing was written. {wanted['path']}: {why}")
+    return before, {"text": after, **attributes(wanted)}
 
 
 def main() -> None:

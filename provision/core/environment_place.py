@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,6 +101,14 @@ def settle(previous: Report, *, prefix: str, proven: bool, digest: str) -> Settl
         "envs/README.md). Once nobody needs it: rm -r KEPT"
     )
     return Settlement(state="kept", said=said)
+
+
+def kept_unfinished(place: str, not_ours: Sequence[str]) -> str:
+    """What is said of an interrupted build of ours that is kept, since it holds more than its own files."""
+    return (
+        f"what an interrupted build of ours left is kept as {place}, since not all of it is known as that "
+        f"build's: {', '.join(not_ours)}. Once nobody needs it: rm -r {place}"
+    )
 
 
 def is_exactly_ours(report: Report, digest: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+from provision.core.cluster_key import bad_source
 from provision.core.inventory_variables import Option, variable_faults
 from provision.core.yaml_keys import duplicate_keys
 
@@ -59,7 +60,7 @@ def problems(site: Site) -> list[Problem]:
         {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
-    return [*found, *_logins(site), *_replaced(site)]
+    return [*found, *_logins(site), *_replaced(site), *_key_sources(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -188,6 +189,21 @@ def _replaced(site: Site) -> Iterable[Problem]:
             where=_where(site, "ssh_trust_replaced_nodes", []),
             fix=f"Did you mean {close[0]}?" if close else f"Machines: {', '.join(names)}",
         )
+
+
+def _key_sources(site: Site) -> Iterable[Problem]:
+    hosts: defaultdict[str, list[str]] = defaultdict(list)
+    for host in site.hosts:
+        stated = host.values.get("ssh_trust_key_from", ())
+        for source in stated if isinstance(stated, list | tuple) else ():
+            hosts[str(source)].append(host.name)
+    for source, names in hosts.items():
+        if (wrong := bad_source(source)) is not None:
+            yield Problem(
+                what=f"ssh_trust_key_from lists {source!r}: {wrong.found}",
+                where=_where(site, "ssh_trust_key_from", names),
+                fix=wrong.fix,
+            )
 
 
 def _where(site: Site, word: str, hosts: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -14,7 +16,14 @@ _KEY_ALONE = (
     "StrictHostKeyChecking=yes",
     "ControlMaster=no",
     "ControlPath=none",
+    "FingerprintHash=sha256",
 )
+# What ssh(1) says with -v. A jump host speaks first, so that the last of each is the node's.
+_ACCEPTED = re.compile(r"^debug1: Server accepts key: .* (SHA256:[A-Za-z0-9+/]+)", re.MULTILINE)
+_METHOD = re.compile(r'^Authenticated to .* using "([\w-]+)"', re.MULTILINE)
+_CHATTER = re.compile(r"(debug\d: |OpenSSH_|Authenticated to |Transferred: |Bytes per second: )")
+# Which user it is there, and from where the node sees the caller come; csh and fish understand it, too.
+_WHO = "id -un; echo $SSH_CONNECTION"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +50,31 @@ def key_login(way: Way) -> list[str]:
     ]
     port = ["-o", f"Port={way.port}"] if way.port else []
     key = ["-o", f'IdentityFile="{way.key_file}"'] if way.key_file else []
-    return [way.program, "-T", *options, *port, *key, *shlex.split(way.arguments), way.target, "true"]
+    return [way.program, "-v", "-T", *options, *port, *key, *shlex.split(way.arguments), way.target, _WHO]
+
+
+def complaint(stderr: str) -> str:
+    """What ssh said but for what -v adds."""
+    return " ".join(word for line in stderr.splitlines() if not _CHATTER.match(line) for word in line.split())
+
+
+def opened_by(stdout: str, stderr: str) -> dict[str, str]:
+    """By what a login of `key_login` got in: `key`, `address` and `user`; or `unknown`, why that is not told.
+
+    Nothing where it was by no key, as where a VPN's daemon lets its own network in.
+    """
+    methods, accepted = _METHOD.findall(stderr), _ACCEPTED.findall(stderr)
+    if methods and methods[-1] != "publickey":
+        return {}
+    if not methods or not accepted:
+        return {"unknown": "ssh -v does not name the key that opened it (is there a -q among its arguments?)"}
+    *_, user, connection = ["", "", *stdout.splitlines()]
+    address = connection.partition(" ")[0]
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return {"unknown": f"the node does not say from where you come, but {connection[:80]!r}"}
+    return {"key": accepted[-1], "address": address, "user": user}
 
 
 def copy_command(way: Way) -> str:

@@ -54,7 +54,11 @@ class Step:
     spares: bool = False
 
 
-_TELL = Step(words=(_MEMBERS,), reason="one call to every node tells it of the change", spares=True)
+_TELL = Step(
+    words=(_MEMBERS,),
+    reason="one login and one call to every node: what it is told does not lock you out",
+    spares=True,
+)
 _CLOCKS = Step(
     words=(_SITE, "--tags", "time_sync"),
     reason="the others followed the clock of another machine",
@@ -99,6 +103,12 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
     if leads and action is Action.remove:
         found.append(_admission(leads))
     return found
+
+
+def own_way_step(leaves: str) -> Step:
+    """What the others refuse of a new cluster key; it changes nothing."""
+    words = (_MEMBERS, "--check", "--limit", f"all:!{leaves}", *_variables({"ssh_trust_gives_up": True}))
+    return Step(words=words, reason="your own way in must not be by the key that is given up", spares=True)
 
 
 def are_all(names: Collection[str], members: Members) -> bool:
@@ -162,6 +172,6 @@ def _smoke(first: str, new: list[str], members: Members, pending: Collection[str
     return Step(words=words, reason=reason)
 
 
-def _variables(values: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+def _variables(values: Mapping[str, Sequence[str] | bool]) -> tuple[str, ...]:
     given = {name: value for name, value in values.items() if value}
     return ("--extra-vars", json.dumps(given)) if given else ()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provision.core import node_record
 from provision.core.audit import Finding
-from provision.core.node_life import Action, Members, Step, smoke_step, steps
+from provision.core.node_life import Action, Members, Step, own_way_step, smoke_step, steps
 from provision.edges import cluster_lock
 from provision.edges.files import write_file
 from provision.errors import BadInput, ProvisionError
@@ -18,7 +18,7 @@ from provision.fleet import audit, trust
 from provision.fleet.controller_key import controller_key
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.playbook import play
-from provision.fleet.site import key_files_of, read_members, secrets_of
+from provision.fleet.site import read_members, secrets_of
 
 RECORD = "nodes.json"
 
@@ -82,7 +82,8 @@ def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, l
     _refuse(change, before, secrets_of(change.inventory, environment=environment), environment)
     after = before.after(change.action, change.node)
     last = smoke_step(change.action, change.node, after, ())
-    planned = steps(change.action, change.node, before=before, after=after)
+    first = [own_way_step(change.node)] if change.action is Action.remove and after.names else []
+    planned = [*first, *steps(change.action, change.node, before=before, after=after)]
     return old, new, [*planned, *([last] if last else [])]
 
 
@@ -100,6 +101,8 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         _refuse(change, before, secrets, environment)
         after = before.after(change.action, change.node)
         removes = change.action is Action.remove
+        if removes:
+            _prove_own_way(change, after, environment, reporter)
         seen = _who_gets_in(change.inventory, environment) if removes else None
         edited = _edit(change, environment, reporter)
         if removes or change.action is Action.replace:
@@ -124,6 +127,18 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         seconds=round(time.monotonic() - started, 1),
         audit=found,
     )
+
+
+def _prove_own_way(
+    change: Change, after: Members, environment: Mapping[str, str], reporter: Reporter
+) -> None:
+    """Before the cluster's key is given up: the others refuse that where the controller logs in with it.
+
+    Raises:
+        CommandFailed: one did, by name.
+    """
+    if after.names:
+        run_all(change.inventory, [own_way_step(change.node)], environment, reporter)
 
 
 def _who_gets_in(inventory: Path, environment: Mapping[str, str]) -> audit.Seen:
@@ -157,7 +172,6 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
         controller_key(secrets, f"{change.action} node {change.node}")
     if change.action is not Action.remove:
         return
-    trust.refuse_own_key(secrets, change.node, key_files_of(change.inventory, environment=environment))
     known = change.node in members.names or change.node in trust.nodes_in_ledger(secrets)
     if not known:
         raise BadInput(

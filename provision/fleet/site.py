@@ -38,18 +38,6 @@ def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     return Path(found) if found else folder.resolve() / "secrets"
 
 
-def key_files_of(inventory: Path, *, environment: Mapping[str, str]) -> list[Path]:
-    """The private keys with which the inventory has the controller log in.
-
-    Raises:
-        BadInput: there is no such inventory, or Ansible cannot read it.
-    """
-    folder = inventory if inventory.is_dir() else inventory.parent
-    variables = _listed(inventory, environment).get("_meta", {}).get("hostvars", {})
-    stated = {str(found.get("ansible_ssh_private_key_file", "")) for found in variables.values()} - {""}
-    return [Path(one.replace("{{ inventory_dir }}", str(folder))).expanduser() for one in sorted(stated)]
-
-
 def variables_of(inventory: Path, *, environment: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
     """What the inventory says of each node, in its order, templates as they are written.
 

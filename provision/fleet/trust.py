@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from provision.edges.files import write_file
-from provision.errors import BadInput
-
-
-def refuse_own_key(secrets: Path, node: str, key_files: Sequence[Path]) -> None:
-    """Refuses to retire the cluster's key where the controller itself logs in with it.
-
-    Raises:
-        BadInput: it would reach no node afterwards.
-    """
-    key = secrets / "cluster_key"
-    if not key.is_file():
-        return
-    same = [path for path in key_files if path.is_file() and path.read_bytes() == key.read_bytes()]
-    if same:
-        raise BadInput(
-            f"remove node {node}, with which the cluster's key is given up",
-            found=f"you log in with that key: ansible_ssh_private_key_file is {same[0]}",
-            fix="Give every node a key of your own (ssh-copy-id), and name that one in the inventory.",
-        )
 
 
 def give_up_key(secrets: Path) -> None:

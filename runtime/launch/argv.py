@@ -42,7 +42,7 @@ def agent_argv(order: Order, *, python: str, listener: int | None = None) -> tup
     `listener` is the descriptor of the socket on which node 0 has the ranks meet.
 
     torchrun reads `$` in arguments as a macro (torch/distributed/elastic/utils/api.py), so the user's words
-    stay in the order's file, and the path of that file is escaped.
+    go by the environment (`spec.to_variables`).
     """
     settings = [f"timeout={max(1, round(order.rendezvous_seconds))}", f"rank={order.node_rank}"]
     if listener is not None:
@@ -65,7 +65,6 @@ def agent_argv(order: Order, *, python: str, listener: int | None = None) -> tup
         "-P",
         "-m",
         "runtime.launch.rank",
-        order.path(f"order{order.node_rank}.json").replace("$", "$$"),
         "${local_rank}",
     )
 

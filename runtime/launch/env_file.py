@@ -1,4 +1,4 @@
-"""--env-file: variables that are secrets, which stand in a file of one user and in no command line."""
+"""Files of variables: --env-file, which holds one user's secrets, and the node's own job.env."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ def read_env_file(path: Path) -> dict[str, str]:
             found="it has more than 1 MiB",
             fix="Name a file with lines KEY=VALUE.",
         )
+    return parse_job_environment(_text(path, content), source=str(path))
+
+
+def read_job_environment(path: Path) -> dict[str, str]:
+    """The variables of the node's job.env; none where there is no such file.
+
+    Raises:
+        BadInput: it cannot be read, or a line is not KEY=VALUE.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise BadInput(
+            f"read {path}",
+            found=e.strerror or type(e).__name__,
+            fix="Every user must be able to read it: site.yml --tags collective_network writes it anew.",
+        ) from e
     return parse_job_environment(_text(path, content), source=str(path))
 
 

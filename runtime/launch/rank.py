@@ -1,6 +1,7 @@
 """One rank on a node: runs the user's program, keeps its output in one file, records how and when it ended.
 
-`python -m runtime.launch.rank ORDER_FILE LOCAL_RANK`, started by torchrun's agent. It imports no torch.
+`python -m runtime.launch.rank LOCAL_RANK`, started by torchrun's agent, which hands on the node's order in
+its environment: a file could be replaced by whoever owns the job's folder. It imports no torch.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 from runtime import private
 from runtime.launch.argv import program_argv
-from runtime.launch.spec import from_json
+from runtime.launch.spec import take_variables
 
 _PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TAKEN = (*_FORWARDED, signal.SIGCHLD)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Runs the program to its end; its status, or 128 + the signal that ended it."""
-    order = from_json(json.loads(Path(arguments[0]).read_text()))
-    local_rank = int(arguments[1])
+    order = take_variables(environ)
+    local_rank = int(arguments[0])
     _die_with_parent()
     _redirect(order.rank_log(local_rank))
     status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
@@ -89,4 +90,4 @@ def _record(path: Path, status: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:], os.environ))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -14,6 +14,9 @@ from runtime.launch.selection import Chosen
 HOSTFILE = "/etc/clusterwright/hostfile"
 CERTIFICATE = "/etc/clusterwright/certificate.json"
 JOB_ENVIRONMENT = "/etc/clusterwright/job.env"
+
+# A kernel takes no variable of more than 128 KiB (MAX_ARG_STRLEN, execve(2)).
+_VARIABLE, _PIECE_BYTES = "CLUSTERWRIGHT_ORDER_", 1 << 16
 
 # How the words of a program are run: a script of Python's, a module (-m), or any program (--no-python).
 KINDS = ("script", "module", "program")
@@ -173,6 +176,24 @@ def from_json(values: Mapping[str, Any]) -> Order:
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
     }
     return Order(**restored)
+
+
+def to_variables(order: Order) -> dict[str, str]:
+    """The order for the ranks of a node, as variables that their agent hands on: nobody else can change them.
+
+    Without the variables of the job, which may be secrets, and which the ranks inherit from the agent.
+    """
+    text = json.dumps(to_json(replace(order, forwarded={}, environment={})))
+    pieces = [text[start : start + _PIECE_BYTES] for start in range(0, len(text), _PIECE_BYTES)]
+    return {f"{_VARIABLE}{number}": piece for number, piece in enumerate(pieces)}
+
+
+def take_variables(environ: MutableMapping[str, str]) -> Order:
+    """The order from them; they are taken out, so that the program does not see them."""
+    pieces: list[str] = []
+    while (piece := environ.pop(f"{_VARIABLE}{len(pieces)}", None)) is not None:
+        pieces.append(piece)
+    return from_json(json.loads("".join(pieces)))
 
 
 def redacted(order: Order, *, hidden: Collection[str] = ()) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 
 from runtime.errors import BadInput
 from runtime.launch import addresses, fence, gpus
-from runtime.launch.environment import parse_job_environment
+from runtime.launch.env_file import read_job_environment
 from runtime.launch.fence import Fence
 from runtime.launch.gpus import Gpus
 from runtime.launch.mtu import interface_mtu
@@ -121,8 +121,8 @@ def _library(name: str) -> str:
 def _job_interface(path: Path) -> str:
     """The one that job.env names exactly, for Gloo or (with `=`) for NCCL; empty where it names none."""
     try:
-        variables = parse_job_environment(path.read_text(), source=str(path))
-    except (OSError, BadInput):
+        variables = read_job_environment(path)
+    except BadInput:
         return ""
     nccl = variables.get("NCCL_SOCKET_IFNAME", "")
     exact = nccl[1:] if nccl.startswith("=") else ""

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from runtime.errors import BadInput
 from runtime.flight.dump import read_dump
 from runtime.launch import frames, spec
 from runtime.launch.argv import agent_argv
-from runtime.launch.environment import parse_job_environment, rank_environment
+from runtime.launch.env_file import read_job_environment
+from runtime.launch.environment import rank_environment
 from runtime.launch.observe import torch_version
 from runtime.launch.spec import Order
 from runtime.launch.supervisor import Agent, descendants, kill_descendants, process_state
@@ -53,7 +54,7 @@ class Work:
         environment = rank_environment(
             order,
             session=session,
-            job=_job_environment(Path(order.job_environment_path)),
+            job=read_job_environment(Path(order.job_environment_path)),
             python=python,
             torch=torch_version(),
             interface=interface,
@@ -61,6 +62,7 @@ class Work:
         )
         log = Path(order.agent_log)
         descriptor = meeting.fileno() if meeting else None
+        environment |= spec.to_variables(order)
         argv = agent_argv(order, python=python, listener=descriptor)
         handed_on = () if descriptor is None else (descriptor,)
         self._agent = Agent(argv, env=environment, cwd=order.cwd, log=log, handed_on=handed_on)
@@ -173,21 +175,18 @@ def _lines_frame(rank: int, pieces: list[str]) -> bytes:
 
 
 def _prepare(order: Order) -> None:
-    """Makes the job's folder, with an empty log for each rank and the order that the ranks read."""
+    """Makes the job's folder, with an empty log for each rank."""
     private.make_job_folders(Path(order.job_path))
     for local in range(order.nproc):
         os.close(private.create(Path(order.rank_log(local))))
         Path(order.rank_exit(local)).unlink(missing_ok=True)
         Path(f"{order.flight}{order.first_rank + local}").unlink(missing_ok=True)
-    # Variables may be secrets, and the ranks inherit them from the agent.
-    plain = json.dumps(spec.to_json(replace(order, forwarded={}, environment={})))
-    private.write(Path(order.path(f"order{order.node_rank}.json")), plain)
 
 
 def _remove(order: Order) -> None:
     """What `_prepare` and the job made on this node; folders that others still use stay."""
     local_ranks = range(order.nproc)
-    made = [order.agent_log, order.path(f"order{order.node_rank}.json")]
+    made = [order.agent_log]
     for local in local_ranks:
         made += [order.rank_log(local), order.rank_exit(local), order.rank_pid(local)]
     for path in made:
@@ -195,7 +194,3 @@ def _remove(order: Order) -> None:
     with contextlib.suppress(OSError):
         Path(order.path("logs")).rmdir()
         Path(order.job_path).rmdir()
-
-
-def _job_environment(path: Path) -> dict[str, str]:
-    return parse_job_environment(path.read_text(), source=str(path)) if path.exists() else {}

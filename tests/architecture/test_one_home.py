@@ -19,6 +19,7 @@ CLIS = (
     "runtime.api",  # the door of `import runtime`: a launcher tells a script its rank through the environment
     "runtime.launch.cli",
     "runtime.launch.node",
+    "runtime.launch.rank",
     "runtime.__main__",
 )
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,11 +85,34 @@ def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(
             "CW_X": "$HOME `id`",
         }
     assert not (hostile_path / "gone").exists()
-    kept = "".join(path.read_text() for path in (hostile_path / "job $x").glob("order*.json"))
-    assert "$HOME" not in kept
     account = json.loads((hostile_path / "job $x" / "job.json").read_text())
     assert (account["status"], account["words"][1:]) == (0, HOSTILE)
     assert launcher.leaves_nothing()
+
+
+@pytest.mark.attack("user")
+def test_who_owns_the_jobs_folder_does_not_decide_what_runs(launch: Launch, tmp_path: Path) -> None:
+    """Whatever appears in the folder is replaced by the same with other words, as its owner can."""
+    job, ended = tmp_path / "job", threading.Event()
+    job.mkdir()
+
+    def replace() -> None:
+        while not ended.wait(0.01):
+            for path in job.glob("*.json"):
+                with contextlib.suppress(OSError):
+                    new = path.with_suffix(".new")
+                    new.write_text(path.read_text().replace("'mine'", "'theirs'"))
+                    new.replace(path)
+
+    owner = threading.Thread(target=replace)
+    owner.start()
+    words = ("--no-python", sys.executable, "-c", "print('mine')")
+    launcher = launch(tmp_path, *nodes(tmp_path, 1), "--log-dir", str(job), *words)
+    status = launcher.wait()
+    ended.set()
+    owner.join()
+
+    assert (status.returncode, status.stdout) == (0, "mine\n")
 
 
 def test_the_first_rank_to_fail_is_named_and_the_others_are_ended(launch: Launch, tmp_path: Path) -> None:

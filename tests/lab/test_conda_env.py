@@ -113,6 +113,40 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert report(built, "te2", "--verify")["digest"] == before
 
 
+def test_what_a_person_put_into_an_unfinished_build_is_kept(built: LabUnderTest) -> None:
+    """As a cut of power leaves te2, and somebody works there before site.yml runs again."""
+    built.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
+    built.run("te2", f"mkdir {PREFIX}/results && echo 42 >{PREFIX}/results/loss")
+
+    finished = playbook(built, *TAGS)
+
+    kept = built.out("te2", f"ls -d {PREFIX}.before-*/results").removesuffix("/results")
+    said = " ".join(finished.stdout.split())
+    assert f"te2: what an interrupted build of ours left is kept as {kept}, since not all of it" in said
+    assert built.out("te2", f"cat {kept}/results/loss; {kept}/bin/python -c 'print(1)'") == "42\n1"
+    assert report(built, "te2", "--verify")["exists"]
+    built.run("te2", f"rm -r {PREFIX}.before-*")
+
+
+def test_an_environment_is_not_taken_away_from_what_runs_in_it(built: LabUnderTest) -> None:
+    built.run("te2", f"echo >{PREFIX}/lib/stray")
+    start = f"systemd-run --quiet --unit=job {PREFIX}/bin/python -c 'import time; time.sleep(900)'"
+    built.run("te2", start)
+    before = built.out("te2", f"stat -c %i {PREFIX}")
+
+    refused = playbook(built, *TAGS, check=False)
+
+    said = " ".join(refused.stdout.split())
+    job = built.out("te2", "systemctl show --value --property=MainPID job")
+    assert refused.returncode != 0
+    assert f"fatal: [te2]: FAILED! => changed: false msg: '{PREFIX} is not begun: processes run from" in said
+    assert f"{job} ({PREFIX}/bin/python -c import time; time.sleep(900))" in said
+    assert built.out("te2", f"stat -c %i {PREFIX}; ls {PREFIX}/lib/stray").split()[0] == before
+    built.run("te2", "systemctl stop job")
+    playbook(built, *TAGS)
+    built.run("te2", f"rm -r {PREFIX}.before-*")
+
+
 def test_too_little_space_is_said_before_anything_is_begun(without_environment: LabUnderTest) -> None:
     fill(without_environment, leave_mib=700)
 

@@ -177,6 +177,62 @@ def test_settings_that_slept_are_not_woken_and_larger_ones_not_lowered(ways: Lab
     assert not any(changed(again).values())
 
 
+KEYS = "/root/.ssh/authorized_keys"
+
+
+@pytest.fixture
+def owner(ways: LabUnderTest, tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """Who logs in with the cluster's key by an ssh config alone, on nodes that let it in from everywhere."""
+    playbook(ways, *TRUST)
+    secrets, config = ways.lab.folder / "secrets", tmp_path / "config"
+    key = (secrets / "cluster_key.pub").read_text().strip()
+    everywhere(ways, f"sed -i '/clusterwright/d' {KEYS}; echo '{key}' >> {KEYS}")
+    known = f"StrictHostKeyChecking yes\nUserKnownHostsFile {ways.lab.known_hosts}\n"
+    config.write_text(f"{known}IdentitiesOnly yes\nIdentityFile {secrets}/cluster_key\n")
+    variables = {"ansible_ssh_private_key_file": "", "ansible_ssh_common_args": f"-F {config}"}
+    of_owner = ways.inventory / "group_vars" / "all" / "owner.yml"
+    of_owner.write_text(json.dumps(variables))
+    yield "ssh", "-F", str(config), "-o", "BatchMode=yes", "-o", "ControlPath=none"
+    of_owner.unlink()
+
+
+def state(lab: LabUnderTest) -> list[str]:
+    """The text of authorized_keys on each node, and which file it is: written anew, it is another."""
+    return lab.out_of_all(f"cat {KEYS}; stat -c '%i %z' {KEYS}")
+
+
+def gets_in(lab: LabUnderTest, ssh: tuple[str, ...]) -> list[bool]:
+    """Whether the owner still opens each node, in a connection of its own."""
+    return [
+        subprocess.run([*ssh, f"root@{lab.address(node)}", "true"], timeout=30, check=False).returncode == 0
+        for node in lab.nodes
+    ]
+
+
+def test_the_key_by_which_the_owner_logs_in_is_not_closed(ways: LabUnderTest, owner: tuple[str, ...]) -> None:
+    before, hosts = state(ways), (ways.inventory / "hosts.yml").read_text()
+    secrets = sorted(path.name for path in (ways.lab.folder / "secrets").iterdir())
+    controller = str(ways.lab.gateway)
+
+    by_site = playbook(ways, "--tags", "ssh_trust", check=False)
+    by_members = playbook(ways, "playbooks/members.yml", check=False)
+    removed = provision("node", "remove", "te2", "-i", str(ways.inventory), check=False)
+
+    for refused in (by_site, by_members, removed):
+        assert refused.returncode != 0
+        assert "~root/.ssh/authorized_keys: you log in with the key SHA256:" in said(refused)
+        assert f"from {controller}, by a line that would go" in said(refused)
+        assert f"ssh-copy-id root@{ways.address('te1')}" in said(refused)
+    assert f"add {controller} to ssh_trust_key_from" in said(by_site)
+    assert f"add {controller} to ssh_trust_key_from" not in said(removed)
+    assert state(ways) == before
+    assert (ways.inventory / "hosts.yml").read_text() == hosts
+    assert sorted(path.name for path in (ways.lab.folder / "secrets").iterdir()) == secrets
+    playbook(ways, "playbooks/members.yml", *given({"ssh_trust_key_from": [controller]}))
+    assert all(f'{controller}",restrict,pty' in text for text in state(ways))
+    assert gets_in(ways, owner) == [True, True]
+
+
 @pytest.mark.long
 @pytest.mark.usefixtures("mirror")
 def test_a_site_whose_sudo_asks_goes_from_start_to_end(ways: LabUnderTest) -> None:

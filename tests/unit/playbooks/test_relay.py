@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-TEXT = (Path(__file__).parents[3] / "playbooks" / "roles" / "conda_env" / "files" / "relay.py").read_text()
+PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
+PARTS = ("module_utils/running.py", "roles/conda_env/files/relay.py")
+TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
 # ssh NODE COMMAND: runs the command with the node's own folder in place of the caller's.
 SSH = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift 2; done
@@ -143,3 +146,15 @@ def test_who_can_be_reached_is_asked_at_once(site: Path) -> None:
     said = relay(site, "ask", "te2", "te3", "te4", broken="te3")
 
     assert {node: line["ok"] for node, line in said.items()} == {"te2": True, "te3": False, "te4": True}
+
+
+def test_an_environment_in_which_a_process_runs_is_not_moved(site: Path) -> None:
+    program = site / "te3" / "envs" / "llm" / "sleep"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen(["job", "60"], executable=program) as job:
+        said = relay(site, "send", f"{site}/te1/envs/llm", "te2", "te3", "te4")
+        job.kill()
+
+    assert [said[node]["ok"] for node in ("te2", "te3", "te4")] == [True, False, True]
+    assert f"{job.pid} (job 60)" in said["te3"]["error"]
+    assert program.exists()

@@ -1,19 +1,72 @@
-"""The module `set_aside`, run by Ansible itself on folders of this machine."""
+"""The module `set_aside` on folders of this machine."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.playbooks.test_modules import run_module
+from tests.unit.playbooks.test_node_files import run_module
 
 CLAIM = ".clusterwright/record.json"
 
 
-def set_aside(path: Path, state: str, *flags: str) -> dict[str, Any]:
-    return run_module("set_aside", {"path": str(path), "claim": CLAIM, "state": state}, *flags)
+# As conda and pip list what they are given.
+CONDA_LOCK = "@EXPLICIT\nhttp://mirror/linux-64/tool-1.0-h1_0.conda#sha256:00\n"
+WHEELS_LOCK = "torch==2.13.0+cpu \\\n    --hash=sha256:00\nNV.Lib==1.0 ; python_version > '3'\n"
+PACKAGES = "lib/python3.11/site-packages"
+
+
+def set_aside(path: Path, state: str, *, check_mode: bool = False, **options: object) -> dict[str, Any]:
+    arguments = {"path": str(path), "claim": CLAIM, "state": state, **options}
+    return run_module("set_aside", arguments, check_mode=check_mode)
+
+
+def write(path: Path, text: str) -> str:
+    """Writes a file; its sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def wheel(prefix: Path, name: str, module: str) -> None:
+    """As pip leaves a wheel of one module and one program."""
+    packages = prefix / PACKAGES
+    digests = {}
+    for path, text in ((module, "code"), ("../../../bin/run", "#!"), (f"{name}.dist-info/METADATA", "M")):
+        digest = bytes.fromhex(write(packages / path, text))
+        digests[path] = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    record = "".join(f"{path},sha256={digest},1\n" for path, digest in digests.items())
+    write(packages / f"{name}.dist-info" / "RECORD", f"{record}{name}.dist-info/RECORD,,\n")
+
+
+@pytest.fixture
+def cut_off(tmp_path: Path) -> Path:
+    """An environment of ours that lacks its last steps, and what it was built from beside it."""
+    prefix = tmp_path / "envs" / "llm"
+    prefix.parent.mkdir()
+    set_aside(prefix, "begun")
+    digest = write(prefix / "bin" / "tool", "tool")
+    (prefix / "bin" / "link").symlink_to("tool")
+    paths = [{"_path": "bin/tool", "sha256_in_prefix": digest}, {"_path": "bin/link", "sha256": "0" * 64}]
+    write(prefix / "conda-meta" / "tool-1.0-h1_0.json", json.dumps({"paths_data": {"paths": paths}}))
+    write(prefix / "conda-meta" / "history", "")
+    wheel(prefix, "torch-2.13.0+cpu", "torch/__init__.py")
+    wheel(prefix, "nv_lib-1.0", "nv/lib.py")
+    write(prefix / PACKAGES / "torch" / "__pycache__" / "x.pyc", "")
+    write(tmp_path / "conda.txt", CONDA_LOCK)
+    write(tmp_path / "wheels.txt", WHEELS_LOCK)
+    return prefix
+
+
+def locks(prefix: Path) -> list[str]:
+    return [str(prefix.parents[1] / name) for name in ("conda.txt", "wheels.txt")]
 
 
 @pytest.fixture
@@ -26,7 +79,7 @@ def theirs(tmp_path: Path) -> Path:
 
 
 def test_what_is_there_is_set_aside_and_kept_under_a_name_of_its_own(theirs: Path) -> None:
-    foreseen = set_aside(theirs, "begun", "--check")
+    foreseen = set_aside(theirs, "begun", check_mode=True)
     assert (theirs / "bin" / "python").exists()
     begun = set_aside(theirs, "begun")
     claims = [path.relative_to(theirs) for path in theirs.rglob("*") if path.is_file()]
@@ -42,11 +95,11 @@ def test_what_is_there_is_set_aside_and_kept_under_a_name_of_its_own(theirs: Pat
 
 def test_a_build_that_fails_leaves_what_was_there(theirs: Path) -> None:
     set_aside(theirs, "begun")
-    (theirs / "partial").write_text("ours")
+    write(theirs / PACKAGES / "torch" / "partial", "ours")
 
-    back = set_aside(theirs, "back")
+    back = set_aside(theirs, "back", at_once=True)
 
-    assert back["put_back"]
+    assert (back["put_back"], back["kept"]) == (True, "")
     assert [path.name for path in theirs.parent.iterdir()] == ["llm"]
     assert [path.name for path in theirs.iterdir()] == ["bin"]
     assert not set_aside(theirs, "back")["changed"]
@@ -54,12 +107,13 @@ def test_a_build_that_fails_leaves_what_was_there(theirs: Path) -> None:
 
 def test_an_unfinished_build_of_ours_is_begun_anew_and_nothing_is_set_aside_twice(theirs: Path) -> None:
     set_aside(theirs, "begun")
-    (theirs / "partial").write_text("ours")
+    (theirs / "conda-meta").mkdir()
+    (theirs / "conda-meta" / "history").touch()
 
     again = set_aside(theirs, "begun")
 
-    assert again["aside"] == f"{theirs.parent}/.llm.previous"
-    assert not (theirs / "partial").exists()
+    assert (again["aside"], again["kept"]) == (f"{theirs.parent}/.llm.previous", "")
+    assert not (theirs / "conda-meta").exists()
     (theirs / CLAIM).write_text("a person's")
     refused = set_aside(theirs, "begun")
     assert refused["failed"]
@@ -79,3 +133,92 @@ def test_a_link_and_a_file_are_set_aside_as_they_are(theirs: Path) -> None:
     assert link.readlink() == theirs
     assert (theirs / "bin" / "python").read_text() == "theirs"
     assert file.read_text() == "a file"
+
+
+def test_an_unfinished_build_goes_where_every_file_is_the_builds_own(cut_off: Path) -> None:
+    back = set_aside(cut_off, "back", locks=locks(cut_off))
+
+    assert (back["kept"], back["changed"]) == ("", True)
+    assert list(cut_off.parent.iterdir()) == []
+
+
+ADDED = {
+    "a file": "notes.txt",
+    "a file among ours": f"{PACKAGES}/torch/mine.py",
+    "an edited file of a wheel": f"{PACKAGES}/nv/lib.py",
+    "an edited file of conda": "bin/tool",
+    "settings": "conda-meta/state",
+    "a package": f"{PACKAGES}/flashy-2.1.dist-info/METADATA",
+    "another version": f"{PACKAGES}/torch-9.0.dist-info/METADATA",
+    "a conda package": "conda-meta/other-1-0.json",
+}
+
+
+@pytest.mark.parametrize("state", ["begun", "back"])
+@pytest.mark.parametrize("added", ADDED.values(), ids=ADDED.keys())
+def test_what_a_person_added_to_it_stays(cut_off: Path, added: str, state: str) -> None:
+    write(cut_off / added, "a person's")
+
+    done = set_aside(cut_off, state, locks=locks(cut_off))
+
+    assert done["kept"].startswith(f"{cut_off}.before-2")
+    assert done["not_ours"] == [added]
+    assert Path(done["kept"], added).read_text() == "a person's"
+    assert Path(done["kept"], "bin", "tool").exists()
+
+
+def test_without_the_locks_nothing_of_it_is_known(cut_off: Path) -> None:
+    kept = set_aside(cut_off, "back")["kept"]
+
+    assert Path(kept, "bin", "tool").read_text() == "tool"
+
+
+def test_a_wheel_that_is_half_unpacked_goes_when_the_build_has_failed_just_now(cut_off: Path) -> None:
+    (cut_off / PACKAGES / "nv_lib-1.0.dist-info" / "RECORD").unlink()
+
+    assert not set_aside(cut_off, "back", locks=locks(cut_off), at_once=True)["kept"]
+    assert not cut_off.exists()
+
+
+@pytest.mark.parametrize("added", ["notes.txt", ADDED["a package"], ADDED["a conda package"]])
+def test_but_not_what_somebody_added_meanwhile(cut_off: Path, added: str) -> None:
+    (cut_off / PACKAGES / "nv_lib-1.0.dist-info" / "RECORD").unlink()
+    write(cut_off / added, "a person's")
+
+    kept = set_aside(cut_off, "back", locks=locks(cut_off), at_once=True)["kept"]
+
+    assert Path(kept, added).read_text() == "a person's"
+
+
+def test_a_folder_of_somebody_else_under_our_hidden_name_is_refused(theirs: Path) -> None:
+    hidden = theirs.with_name(".llm.begun")
+    write(hidden / "theirs", "theirs")
+
+    refused = set_aside(theirs, "begun")
+
+    assert f"{hidden} holds theirs" in refused["msg"]
+    assert (hidden / "theirs").exists()
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_what_a_process_runs_from_is_not_moved(theirs: Path, check_mode: bool) -> None:
+    program = theirs / "bin" / "sleep"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen(["job", "60"], executable=program) as job:
+        refused = set_aside(theirs, "begun", check_mode=check_mode)
+        job.kill()
+
+    assert f"processes run from {theirs}" in refused["msg"]
+    assert f"{job.pid} (job 60)" in refused["msg"]
+    assert (theirs / "bin" / "python").read_text() == "theirs"
+
+
+def test_what_a_process_still_runs_from_is_kept_and_not_deleted(theirs: Path) -> None:
+    set_aside(theirs, "begun")
+    program = theirs.with_name(".llm.previous") / "bin" / "sleep"
+    shutil.copy(shutil.which("sleep") or "", program)
+    with subprocess.Popen(["job", "60"], executable=program) as job:
+        kept = set_aside(theirs, "removed")["aside"]
+        job.kill()
+
+    assert Path(kept, "bin", "python").read_text() == "theirs"

@@ -33,12 +33,35 @@ def test_a_jobs_folders_are_closed_and_their_parents_as_usual(tmp_path: Path) ->
     assert mode(tmp_path / "jobs") == "0777"
 
 
-def test_a_folder_that_somebody_chose_stays_open_and_the_logs_in_it_are_closed(tmp_path: Path) -> None:
+def test_folders_that_somebody_chose_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "mine" / "logs").mkdir(parents=True)
+    (tmp_path / "mine" / "logs").chmod(0o755)
 
     private.make_job_folders(tmp_path / "mine")
 
-    assert (mode(tmp_path / "mine"), mode(tmp_path / "mine" / "logs")) == ("0777", "0700")
+    assert (mode(tmp_path / "mine"), mode(tmp_path / "mine" / "logs")) == ("0777", "0755")
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize("open_to", [0o777, 0o775, 0o702])
+def test_logs_into_which_others_write_are_refused_and_not_changed(tmp_path: Path, open_to: int) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs").chmod(open_to)
+
+    with pytest.raises(BadInput, match=f"its mode {open_to:04o} lets others write there"):
+        private.make_job_folders(tmp_path)
+
+    assert mode(tmp_path / "logs") == f"{open_to:04o}"
+
+
+@pytest.mark.attack("user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_root_writes_no_logs_into_the_folder_of_a_user(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir(mode=0o700)
+    os.chown(tmp_path / "logs", 65534, 65534)
+
+    with pytest.raises(BadInput, match="belongs to user 65534"):
+        private.make_job_folders(tmp_path)
 
 
 @pytest.mark.attack("user")

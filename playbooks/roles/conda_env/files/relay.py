@@ -6,8 +6,9 @@
 What arrives is unpacked beside the folder and takes its place only when it came to its end; what was there
 is then `.NAME.previous`, which is never deleted here. That nothing was altered on the way is ssh's part, and
 equal digests of all nodes are compared afterwards. A node that fails hands it on all the same; one whose
-connection breaks ends the chain. Prints a line of JSON for each node: node, ok, error, bytes. Needs the
-standard library, ssh and tar.
+connection breaks ends the chain; one where processes run from the folder refuses it. Prints a line of JSON
+for each node: node, ok, error, bytes. Needs the standard library, ssh and tar, and module_utils/running.py
+before this text.
 """
 
 import contextlib
@@ -166,6 +167,8 @@ def put_in_place(new, folder):
     aside = os.path.join(parent, f".{name}.previous")
     occupied = os.path.lexists(folder) and (os.path.islink(folder) or os.listdir(folder))
     if occupied:
+        if why := refusal(folder):  # noqa: F821
+            raise OSError(why)
         if os.path.lexists(aside):
             raise FileExistsError(f"{aside} is there already")
         os.rename(folder, aside)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from provision.errors import BadInput
-from provision.fleet.trust import forget, give_up_key, nodes_in_ledger, refuse_own_key
+from provision.fleet.trust import forget, give_up_key, nodes_in_ledger
 
 
 def test_a_key_that_is_given_up_is_retired_and_a_second_time_is_nothing(tmp_path: Path) -> None:
@@ -31,13 +28,3 @@ def test_a_node_is_forgotten_and_the_others_are_not(tmp_path: Path) -> None:
 
     assert nodes_in_ledger(tmp_path) == ["te2"]
     assert nodes_in_ledger(tmp_path / "absent") == []
-
-
-def test_the_clusters_key_is_kept_where_the_controller_logs_in_with_it(tmp_path: Path) -> None:
-    key, other = tmp_path / "cluster_key", tmp_path / "id_ed25519"
-    key.write_text("secret")
-    other.write_text("another")
-
-    refuse_own_key(tmp_path, "te2", [other, tmp_path / "absent"])
-    with pytest.raises(BadInput, match="you log in with that key"):
-        refuse_own_key(tmp_path, "te2", [other, key])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadInput
-from runtime.launch.env_file import read_env_file
+from runtime.launch.env_file import read_env_file, read_job_environment
 
 SECRET = "hf_7Qv0s3cret"
 
@@ -52,6 +52,18 @@ def test_a_line_that_is_no_text_is_named_by_its_number(file: Path) -> None:
     file.write_bytes(f"A=1\nB={SECRET}\xff\n".encode("latin-1"))
 
     assert f"{file}, line 2: it is not UTF-8" in refusal(file)
+
+
+def test_a_nodes_own_file_is_read_where_there_is_one_and_refused_in_words(file: Path) -> None:
+    assert read_job_environment(file.with_name("absent")) == {}
+    file.write_bytes(f"A=1\nB={SECRET}\xff\n".encode("latin-1"))
+
+    with pytest.raises(BadInput, match=r"line 2: it is not UTF-8|line 2\n.*not UTF-8") as refused:
+        read_job_environment(file)
+    with pytest.raises(BadInput, match="Is a directory"):
+        read_job_environment(file.parent)
+
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.attack("user")

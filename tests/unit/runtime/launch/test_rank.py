@@ -26,7 +26,7 @@ def then_signal(*words):
         os.kill(os.getpid(), signal.SIGTERM)
     return ended
 os.waitpid = then_signal
-raise SystemExit(rank.main(sys.argv[1:]))
+raise SystemExit(rank.main(sys.argv[1:], os.environ))
 """
 FAILS = "raise RuntimeError('the user is to see this')"
 
@@ -38,14 +38,11 @@ def rank(
     (folder / "logs").mkdir(exist_ok=True)
     asked = job(kind="program", words=words, job_path=str(folder), cwd=str(folder))
     order = spec.orders(asked, master_addr="127.0.0.1", master_port=29500)[0]
-    (folder / "order.json").write_text(json.dumps(spec.to_json(order)))
     Path(order.rank_log(0)).write_text("")
     if not can_record:
         Path(f"{order.rank_exit(0)}.partial").mkdir()
-    environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0"}
-    finished = subprocess.run(
-        [sys.executable, *python, folder / "order.json", "0"], env=environment, check=False, timeout=60
-    )
+    environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0", **spec.to_variables(order)}
+    finished = subprocess.run([sys.executable, *python, "0"], env=environment, check=False, timeout=60)
     record = Path(order.rank_exit(0))
     recorded: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     return finished.returncode, recorded.get("status"), Path(order.rank_log(0)).read_text()
@@ -77,12 +74,18 @@ def test_a_signal_at_the_end_is_the_programs_or_nobodys(tmp_path: Path) -> None:
 
 def test_a_signal_reaches_the_program_where_its_parent_ignores_its_children(tmp_path: Path) -> None:
     traps = "trap 'echo asked; exit 7' TERM; kill -TERM $PPID; while :; do sleep 0.05; done"
-    ignoring = (
-        "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); from runtime.launch import rank; "
-    )
-    ignoring += "raise SystemExit(rank.main(sys.argv[1:]))"
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+    ignoring += "from runtime.launch import rank; raise SystemExit(rank.main(sys.argv[1:], os.environ))"
 
     assert rank(tmp_path, ["-c", ignoring], "sh", "-c", traps) == (7, 7, "asked\n")
+
+
+def test_words_of_any_length_arrive_and_the_program_sees_no_order(tmp_path: Path) -> None:
+    long, show = "ä" * 60_000, "import os, sys; print(len(sys.argv[1]), 'ORDER' in str(os.environ))"
+
+    status, _, log = rank(tmp_path, ["-m", "runtime.launch.rank"], sys.executable, "-c", show, long)
+
+    assert (status, log) == (0, "60000 False\n")
 
 
 def test_a_later_process_of_the_same_number_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
