@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 PARTS = ("module_utils/running.py", "roles/conda_env/files/relay.py")
 TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
+USER = pwd.getpwuid(os.geteuid()).pw_name
+KEY = "5e" * 32
 # ssh NODE COMMAND: runs the command with the node's own folder in place of the caller's.
 SSH = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift 2; done
@@ -41,23 +45,39 @@ def site(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def relay(site: Path, *words: str, broken: str = "") -> dict[str, dict[str, Any]]:
+def run(site: Path, *words: str, given: str = KEY, broken: str = "") -> str:
     ended = subprocess.run(
         ["python3", "-c", "import sys; exec(sys.argv[1])", TEXT, *words],
         env={**os.environ, "PATH": f"{site / 'bin'}:{os.environ['PATH']}", "BROKEN": broken},
+        input=given,
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    return ended.stdout
+
+
+def listen(site: Path, *nodes: str, given: str = KEY, broken: str = "") -> None:
+    run(site, "receive", USER, str(site / nodes[0] / "envs" / "llm"), *nodes, given=given, broken=broken)
+
+
+def said_in(text: str) -> dict[str, dict[str, Any]]:
+    said = [json.loads(line) for line in text.splitlines()]
     return {line["node"]: line for line in said}
+
+
+def relay(site: Path, *nodes: str, broken: str = "") -> dict[str, dict[str, Any]]:
+    """Sends te1's environment through other nodes, which wait for it."""
+    for number in range(len(nodes)):
+        listen(site, *nodes[number:], broken=broken)
+    return said_in(run(site, "send", USER, str(site / "te1" / "envs" / "llm"), *nodes, broken=broken))
 
 
 def held(site: Path, node: str) -> dict[str, Any]:
     """What a node has, by path."""
     folder = site / node / "envs"
-    paths = [path for path in folder.rglob("*") if ".llm.previous" not in path.parts]
+    paths = [path for path in folder.rglob("*") if ".llm.previous" not in path.parts and not path.is_socket()]
     return {
         str(path.relative_to(folder)): os.readlink(path)
         if path.is_symlink()
@@ -67,7 +87,7 @@ def held(site: Path, node: str) -> dict[str, Any]:
 
 
 def test_every_node_gets_the_same_in_one_pass(site: Path) -> None:
-    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3", "te4")
+    said = relay(site, "te2", "te3", "te4")
 
     assert [line["ok"] for line in said.values()] == [True, True, True]
     assert all(line["bytes"] > 3_500_000 for line in said.values())
@@ -80,7 +100,7 @@ def test_bytecode_does_not_travel(site: Path) -> None:
     cached.parent.mkdir()
     cached.write_bytes(b"evil")
 
-    relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2")
+    relay(site, "te2")
 
     assert sorted(path.name for path in (site / "te2" / "envs" / "llm" / "lib").iterdir()) == [
         "big",
@@ -92,27 +112,26 @@ def test_what_is_there_is_not_overwritten_where_something_was_set_aside_before(s
     (site / "te3" / "envs" / ".llm.previous").mkdir()
     before = held(site, "te3")
 
-    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te3")
+    said = relay(site, "te3")
 
     assert ".llm.previous is there already" in said["te3"]["error"]
     assert held(site, "te3") == before
 
 
 def test_a_node_that_cannot_unpack_hands_it_on(site: Path) -> None:
-    (site / "te2" / "envs").rmdir()
-    (site / "te2" / "envs").write_text("no folder")
+    (site / "te2" / "envs" / "llm").write_text("no folder")
 
-    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3")
+    said = relay(site, "te2", "te3")
 
     assert (said["te2"]["ok"], said["te3"]["ok"]) == (False, True)
-    assert "te2" in said["te2"]["error"] or "Not a directory" in said["te2"]["error"]
+    assert "Not a directory" in said["te2"]["error"]
     assert held(site, "te3") == held(site, "te1")
 
 
 def test_a_connection_that_breaks_leaves_those_behind_it_as_they_were(site: Path) -> None:
     before = held(site, "te3")
 
-    said = relay(site, "send", str(site / "te1" / "envs" / "llm"), "te2", "te3", broken="te3")
+    said = relay(site, "te2", "te3", broken="te3")
 
     assert (said["te2"]["ok"], said["te3"]["ok"]) == (True, False)
     assert "255" in said["te3"]["error"]
@@ -120,30 +139,66 @@ def test_a_connection_that_breaks_leaves_those_behind_it_as_they_were(site: Path
     assert held(site, "te2") == held(site, "te1")
 
 
-def test_a_stream_that_is_cut_off_or_no_archive_changes_nothing(site: Path) -> None:
+def answer(site: Path, node: str, stream: bytes) -> dict[str, Any]:
+    """What a node says that waits, to somebody who has found its socket."""
+    os.chdir(site / node / "envs")
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(".llm.relay.socket")
+        line.sendall(stream)
+        line.shutdown(socket.SHUT_WR)
+        with line.makefile() as back:
+            said: dict[str, Any] = json.loads(back.read())
+    return said
+
+
+UNSIGNED = bytes(32)
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize(
+    ("stream", "why"),
+    [
+        (b"", "cut off"),
+        (b"\0\0\0\x05ab", "cut off"),
+        (b"\0\0\0\x02" + UNSIGNED + b"ab", "not signed with the key of this run"),
+        (b"\0\0\0\0" + UNSIGNED, "not signed with the key of this run"),
+        (b"\xff\0\0\0" + UNSIGNED, "too large"),
+    ],
+)
+def test_a_stream_that_is_cut_off_or_of_somebody_else_changes_nothing(
+    site: Path, monkeypatch: pytest.MonkeyPatch, stream: bytes, why: str
+) -> None:
     before = held(site, "te3")
-    for stream in (b"", b"\0\0\0\x05ab", b"\0\0\0\x02ab", b"\0\0\0\x02ab\0\0\0\0"):
-        ended = subprocess.run(
-            [
-                "python3",
-                "-c",
-                "import sys; exec(sys.argv[1])",
-                TEXT,
-                "receive",
-                str(site / "te3/envs/llm"),
-                "te3",
-            ],
-            input=stream,
-            capture_output=True,
-            timeout=60,
-            check=True,
-        )
-        assert json.loads(ended.stdout)["ok"] is False
-        assert held(site, "te3") == before
+    monkeypatch.chdir(site)
+    listen(site, "te3")
+
+    said = answer(site, "te3", stream)
+
+    assert not said["ok"]
+    assert why in said["error"]
+    assert held(site, "te3") == before
+
+
+def test_who_has_another_key_is_not_unpacked(site: Path) -> None:
+    listen(site, "te2", given="00" * 32)
+
+    said = said_in(run(site, "send", USER, str(site / "te1" / "envs" / "llm"), "te2"))
+
+    assert "not signed with the key of this run" in said["te2"]["error"]
+    assert held(site, "te2") == {}
+
+
+@pytest.mark.attack("user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_gets_no_way_to_the_socket(site: Path) -> None:
+    listen(site, "te2")
+    waiting = site / "te2" / "envs" / ".llm.relay.socket"
+
+    assert (waiting.stat().st_mode & 0o777, waiting.stat().st_uid) == (0o600, os.geteuid())
 
 
 def test_who_can_be_reached_is_asked_at_once(site: Path) -> None:
-    said = relay(site, "ask", "te2", "te3", "te4", broken="te3")
+    said = said_in(run(site, "ask", USER, "te2", "te3", "te4", broken="te3"))
 
     assert {node: line["ok"] for node, line in said.items()} == {"te2": True, "te3": False, "te4": True}
 
@@ -152,7 +207,7 @@ def test_an_environment_in_which_a_process_runs_is_not_moved(site: Path) -> None
     program = site / "te3" / "envs" / "llm" / "sleep"
     shutil.copy(shutil.which("sleep") or "", program)
     with subprocess.Popen(["job", "60"], executable=program) as job:
-        said = relay(site, "send", f"{site}/te1/envs/llm", "te2", "te3", "te4")
+        said = relay(site, "te2", "te3", "te4")
         job.kill()
 
     assert [said[node]["ok"] for node in ("te2", "te3", "te4")] == [True, False, True]

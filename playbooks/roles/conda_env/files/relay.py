@@ -1,28 +1,40 @@
 """Sends a folder through a chain of nodes: each unpacks it and hands it on, so that the first sends it once.
 
-    python3 -c 'import sys; exec(sys.argv[1])' THIS_TEXT ask NODE...              which of them it reaches
-    python3 -c 'import sys; exec(sys.argv[1])' THIS_TEXT send FOLDER NODE...      on the node that has it
+    python3 -c 'import sys; exec(sys.argv[1])' THIS_TEXT WORDS, where WORDS are
+    ask USER NODE...              which of them this node reaches
+    receive USER FOLDER NODE...   on each of them: itself, and those behind it
+    send USER FOLDER NODE...      on the node that has it
+
+Root runs all three. USER is who reaches the other nodes by ssh, and has no other rights there: root of the
+next node waits at a socket of that user's beside the folder, in the background once `receive` has ended.
+What takes it out of that user's hands is a key, the same at both ends, in hexadecimal on standard input of
+`receive` and `send`: every piece of the stream is signed with it (BLAKE2, RFC 7693), in its order.
 
 What arrives is unpacked beside the folder and takes its place only when it came to its end; what was there
-is then `.NAME.previous`, which is never deleted here. That nothing was altered on the way is ssh's part, and
-equal digests of all nodes are compared afterwards. A node that fails hands it on all the same; one whose
-connection breaks ends the chain; one where processes run from the folder refuses it. Prints a line of JSON
-for each node: node, ok, error, bytes. Needs the standard library, ssh and tar, and module_utils/running.py
-before this text.
+is then `.NAME.previous`, which is never deleted here. Equal digests of all nodes are compared afterwards. A
+node that fails hands it on all the same; one whose connection breaks ends the chain; one where processes run
+from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok, error, bytes. Needs
+the standard library, ssh and tar, and module_utils/running.py before this text.
 """
 
 import contextlib
 import fcntl
+import hashlib
+import hmac
 import json
 import os
+import pwd
 import shlex
 import shutil
+import socket
 import struct
 import subprocess
 import sys
 
 CHUNK_BYTES = 1 << 20
-HEADER = struct.Struct("!I")
+HEADER = struct.Struct("!I32s")
+PEER = struct.Struct("3i")
+WAIT_SECONDS = 300
 F_SETPIPE_SZ = 1031  # fcntl(2); the module names it from Python 3.10 on
 TAR = ("tar", "--blocking-factor=2048")
 # Who receives it takes bytecode away, and Python makes it again: it differs, so no digest speaks for it.
@@ -31,12 +43,48 @@ SSH = (
     *("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=5"),
     *("-o", "Compression=no", "-o", "Ciphers=^aes128-gcm@openssh.com", "-o", "ServerAliveInterval=15"),
 )
-PROGRAM = sys.argv[1]
+# What the user runs on the next node: its input into the socket, and back what is said there.
+BRIDGE = """
+import contextlib, os, shutil, socket, sys
+os.chdir(sys.argv[1])
+line = socket.socket(socket.AF_UNIX)
+line.connect(sys.argv[2])
+with contextlib.suppress(BrokenPipeError), line.makefile("wb") as there:
+    shutil.copyfileobj(sys.stdin.buffer, there, 1 << 20)
+    there.flush()
+    line.shutdown(socket.SHUT_WR)
+with line.makefile("rb") as back:
+    shutil.copyfileobj(back, sys.stdout.buffer)
+"""
 
 
-def say(node, error, count):
-    sys.stdout.write(json.dumps({"node": node, "ok": not error, "error": error, "bytes": count}) + "\n")
-    sys.stdout.flush()
+def say(out, node, error, count):
+    out.write(json.dumps({"node": node, "ok": not error, "error": error, "bytes": count}) + "\n")
+    out.flush()
+
+
+def ssh_of(user):
+    """The words by which that user's ssh is called."""
+    return SSH if pwd.getpwnam(user).pw_uid == os.geteuid() else ("runuser", "-u", user, "--", *SSH)
+
+
+def place_of(folder):
+    """Where a folder lies, its name, and that of the socket there: whole paths can be too long, unix(7)."""
+    parent, name = os.path.split(folder)
+    return parent, name, f".{name}.relay.socket"
+
+
+class Signs:
+    """What each piece of a stream is signed with: its number and its bytes."""
+
+    def __init__(self, key):
+        self.key, self.count = key, 0
+
+    def next(self, data):
+        self.count += 1
+        signed = hashlib.blake2b(self.count.to_bytes(8, "big"), key=self.key, digest_size=32)
+        signed.update(data)
+        return signed.digest()
 
 
 def widen(pipe):
@@ -48,24 +96,25 @@ def widen(pipe):
 class Next:
     """The rest of the chain; nothing where there is none."""
 
-    def __init__(self, folder, nodes):
+    def __init__(self, user, folder, nodes):
         self.node, self.process = (nodes or [None])[0], None
         if nodes:
-            words = ["python3", "-c", "import sys; exec(sys.argv[1])", PROGRAM, "receive", folder, *nodes]
-            command = [*SSH, self.node, shlex.join(words)]
+            parent, _, name = place_of(folder)
+            words = ["python3", "-c", BRIDGE, parent, name]
+            command = [*ssh_of(user), self.node, shlex.join(words)]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             widen(self.process.stdin)
 
-    def send(self, data):
-        """One frame; a chain that has broken is left alone."""
+    def send(self, header, data):
+        """One piece; a chain that has broken is left alone."""
         if self.process and self.process.stdin:
             try:
-                self.process.stdin.write(HEADER.pack(len(data)))
+                self.process.stdin.write(header)
                 self.process.stdin.write(data)
             except OSError:
                 self.process.stdin = None
 
-    def end(self):
+    def end(self, out):
         """Hands on what the rest of the chain says."""
         if not self.process:
             return
@@ -74,66 +123,113 @@ class Next:
                 self.process.stdin.close()
         said = self.process.stdout.read().decode(errors="replace")
         status = self.process.wait()
-        sys.stdout.write(said)
+        out.write(said)
         if self.node not in said:
-            say(self.node, f"the connection to it ended with status {status}", 0)
+            say(out, self.node, f"the connection to it ended with status {status}", 0)
 
 
-def ask(*nodes):
+def ask(user, *nodes):
     """All at once; a node must let this one in, and have what a relay needs."""
-    command = "command -v python3 tar"
-    asked = {node: subprocess.Popen([*SSH, node, command], stdout=subprocess.DEVNULL) for node in nodes}
+    ssh, command = ssh_of(user), "command -v python3 tar"
+    asked = {node: subprocess.Popen([*ssh, node, command], stdout=subprocess.DEVNULL) for node in nodes}
     for node, process in asked.items():
         status = process.wait()
-        say(node, f"ssh ended with status {status}" if status else "", 0)
+        say(sys.stdout, node, f"ssh ended with status {status}" if status else "", 0)
 
 
-def send(folder, *nodes):
-    rest = Next(folder, nodes)
-    parent, name = os.path.split(folder)
+def send(user, folder, *nodes):
+    signs, rest = Signs(key_given()), Next(user, folder, nodes)
+    parent, name, _ = place_of(folder)
     tar = subprocess.Popen([*TAR, LEFT_OUT, "-C", parent, "-cf", "-", name], stdout=subprocess.PIPE)
     widen(tar.stdout)
     while True:
         data = tar.stdout.read(CHUNK_BYTES)
         if not data:
             break
-        rest.send(data)
-    # An empty frame ends the stream; without it, it was cut off.
+        rest.send(HEADER.pack(len(data), signs.next(data)), data)
+    # An empty piece ends the stream; without it, it was cut off.
     if tar.wait() == 0:
-        rest.send(b"")
-    rest.end()
+        rest.send(HEADER.pack(0, signs.next(b"")), b"")
+    rest.end(sys.stdout)
 
 
-def frame(stream):
+def key_given():
+    return bytes.fromhex(sys.stdin.readline())
+
+
+def piece(stream, signs):
+    """The next piece with its header; nothing of it is believed before its signature is right."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         raise OSError("the stream was cut off")
-    (length,) = HEADER.unpack(header)
+    length, signature = HEADER.unpack(header)
+    if length > CHUNK_BYTES:
+        raise OSError("a piece of the stream is too large")
     data = stream.read(length)
     if len(data) < length:
         raise OSError("the stream was cut off")
-    return data
+    if not hmac.compare_digest(signature, signs.next(data)):
+        raise OSError("the stream is not signed with the key of this run")
+    return header, data
 
 
-def receive(folder, *nodes):
-    own, rest = nodes[0], Next(folder, nodes[1:])
-    parent, name = os.path.split(folder)
+def receive(user, folder, *nodes):
+    """Waits for the stream in the background, once the socket is there."""
+    key, owner = key_given(), pwd.getpwnam(user)
+    parent, _, name = place_of(folder)
+    os.makedirs(parent, exist_ok=True)
+    os.chdir(parent)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name)
+    os.umask(0o177)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(name)
+    os.chown(name, owner.pw_uid, owner.pw_gid)
+    os.umask(0o022)
+    listener.listen()
+    if os.fork():
+        return
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in range(3):
+        os.dup2(nothing, number)
+    try:
+        line = accept(listener, (0, owner.pw_uid))
+    finally:
+        os.unlink(name)
+    with line, line.makefile("rb") as stream, line.makefile("w") as out:
+        unpack(stream, out, Signs(key), Next(user, folder, nodes[1:]), folder, nodes[0])
+
+
+def accept(listener, users):
+    """The first connection of one of these users; others' are hung up."""
+    listener.settimeout(WAIT_SECONDS)
+    while True:
+        line, _ = listener.accept()
+        _, peer, _ = PEER.unpack(line.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        if peer in users:
+            line.settimeout(WAIT_SECONDS)
+            return line
+        line.close()
+
+
+def unpack(stream, out, signs, rest, folder, own):
+    parent, name, _ = place_of(folder)
     arriving = os.path.join(parent, f".{name}.relay")
     shutil.rmtree(arriving, ignore_errors=True)
     count, error, tar = 0, "", None
     try:
-        os.makedirs(arriving)
+        os.makedirs(arriving, 0o700)
         tar = subprocess.Popen(
             [*TAR, "-C", arriving, "-xf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
         )
         widen(tar.stdin)
     except OSError as e:
         error = str(e)
-    widen(sys.stdin)
     try:
         while True:
-            data = frame(sys.stdin.buffer)
-            rest.send(data)
+            header, data = piece(stream, signs)
+            rest.send(header, data)
             if not data:
                 break
             count += len(data)
@@ -157,8 +253,8 @@ def receive(folder, *nodes):
         except OSError as e:
             error = str(e)
     shutil.rmtree(arriving, ignore_errors=True)
-    say(own, error, count)
-    rest.end()
+    say(out, own, error, count)
+    rest.end(out)
 
 
 def put_in_place(new, folder):
