@@ -20,9 +20,12 @@ def not_ours(prefix, claim, locks, at_once):
     names: such files pass where the wheels go, unless a package of somebody else is there, too.
     """
     names = names_in(locks)
-    claimed = {claim: "", os.path.join(os.path.dirname(claim), "bytecode.json"): "", "conda-meta/history": ""}
-    claimed.update(conda_files(prefix, names))
-    claimed.update(wheel_files(prefix, names))
+    own = [claim, os.path.join(os.path.dirname(claim), "bytecode.json"), "conda-meta/history"]
+    claimed = {path: {""} for path in own}
+    # Both list what a conda package brought as a wheel, and conda may have changed it since.
+    for files in (conda_files(prefix, names), wheel_files(prefix, names)):
+        for path, digest in files.items():
+            claimed.setdefault(path, set()).add(digest)
     found = sorted(
         path for path in files_below(prefix) if path not in claimed or differs(prefix, path, claimed[path])
     )
@@ -115,9 +118,9 @@ def hex_of(digest):
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex() if kind == "sha256" else ""
 
 
-def differs(prefix, path, digest):
+def differs(prefix, path, digests):
     place = os.path.join(prefix, path)
-    if not digest or os.path.islink(place):
+    if "" in digests or os.path.islink(place):
         return False
     if not os.path.isfile(place):
         return True  # a pipe would be read for ever
@@ -125,4 +128,4 @@ def differs(prefix, path, digest):
     with open(place, "rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             total.update(chunk)
-    return total.hexdigest() != digest
+    return total.hexdigest() not in digests

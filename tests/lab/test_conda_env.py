@@ -113,9 +113,16 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert report(built, "te2", "--verify")["digest"] == before
 
 
+# What a build leaves beside the environment when it is cut off.
+LISTED = f"""mkdir {PREFIX}/../.llm.build && cd {PREFIX}/../.llm.build
+for name in {PREFIX}/conda-meta/*.json; do echo "http://m/$(basename "$name" .json).conda"; done >conda.txt
+{PREFIX}/bin/python -m pip list --format=freeze >wheels.txt"""
+
+
 def test_what_a_person_put_into_an_unfinished_build_is_kept(built: LabUnderTest) -> None:
     """As a cut of power leaves te2, and somebody works there before site.yml runs again."""
     built.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
+    built.run("te2", LISTED)
     built.run("te2", f"mkdir {PREFIX}/results && echo 42 >{PREFIX}/results/loss")
 
     finished = playbook(built, *TAGS)
@@ -123,6 +130,7 @@ def test_what_a_person_put_into_an_unfinished_build_is_kept(built: LabUnderTest)
     kept = built.out("te2", f"ls -d {PREFIX}.before-*/results").removesuffix("/results")
     said = " ".join(finished.stdout.split())
     assert f"te2: what an interrupted build of ours left is kept as {kept}, since not all of it" in said
+    assert "known as that build's: results/loss. Once nobody" in said
     assert built.out("te2", f"cat {kept}/results/loss; {kept}/bin/python -c 'print(1)'") == "42\n1"
     assert report(built, "te2", "--verify")["exists"]
     built.run("te2", f"rm -r {PREFIX}.before-*")

@@ -54,11 +54,16 @@ def cut_off(tmp_path: Path) -> Path:
     set_aside(prefix, "begun")
     digest = write(prefix / "bin" / "tool", "tool")
     (prefix / "bin" / "link").symlink_to("tool")
-    paths = [{"_path": "bin/tool", "sha256_in_prefix": digest}, {"_path": "bin/link", "sha256": "0" * 64}]
-    write(prefix / "conda-meta" / "tool-1.0-h1_0.json", json.dumps({"paths_data": {"paths": paths}}))
-    write(prefix / "conda-meta" / "history", "")
     wheel(prefix, "torch-2.13.0+cpu", "torch/__init__.py")
     wheel(prefix, "nv_lib-1.0", "nv/lib.py")
+    of_conda = write(prefix / "bin" / "run", "a wheel's program as conda changed it")
+    paths = [
+        {"_path": "bin/tool", "sha256_in_prefix": digest},
+        {"_path": "bin/link", "sha256": "0" * 64},
+        {"_path": "bin/run", "sha256": "0" * 64, "sha256_in_prefix": of_conda},
+    ]
+    write(prefix / "conda-meta" / "tool-1.0-h1_0.json", json.dumps({"paths_data": {"paths": paths}}))
+    write(prefix / "conda-meta" / "history", "")
     write(prefix / PACKAGES / "torch" / "__pycache__" / "x.pyc", "")
     write(tmp_path / "conda.txt", CONDA_LOCK)
     write(tmp_path / "wheels.txt", WHEELS_LOCK)
