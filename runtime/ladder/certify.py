@@ -153,7 +153,7 @@ def _put(session: Session, hosts: Collection[str], text: str) -> tuple[Problem, 
             host=host,
             ranks=held[host],
             found=f"its certificate was not {'written' if text else 'removed'}: {problem}",
-            fix=f"The folder of {path} must belong to the user that runs the test (role smoke_test).",
+            fix=f"The user of the test must be able to write into the folder of {path} (role smoke_test).",
         )
         for host, problem in problems.items()
         if problem

@@ -26,7 +26,7 @@ NAME = "test"
 SUBNET = "10.77.200.0/24"
 NODES = 4
 # Who runs jobs unless a site says otherwise (cluster_user), and where that user may write on nodes.
-JOB_USER, HOME, JOBS = "trainer", "/home/trainer", "/data/jobs/trainer"
+JOB_USER, JOBS = "trainer", "/data/jobs/trainer"
 
 # Stands in ssh's place for Ansible: notes the machine of each call, then is ssh.
 COUNTING_SSH = """\
