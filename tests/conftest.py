@@ -1,18 +1,37 @@
-"""What is true of all tests: lanes beside each other, seconds of each module, a table of the attacks."""
+"""What is true of all tests: lanes beside each other, seconds of modules; an attack says how it was refused."""
 
 from __future__ import annotations
 
 import fcntl
-from collections import defaultdict
-from collections.abc import Iterator
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from provision.core.printable import printable
+
 # Lanes of `make test` that go side by side agree by locks on two files that are there anyway.
 _HERE = Path(__file__).parent
 _TURN, _MACHINE = _HERE.with_name("pyproject.toml"), _HERE / "conftest.py"
+
+RecordRefusal = Callable[[object], None]
+_TEST_FOLDER = re.compile(r"\S*/pytest-of-[^/\s]+/pytest-\d+/[^/\s]+")
+_WIDTH_OF_A_FILE = 200
+
+
+@pytest.fixture
+def record_refusal(record_property: Callable[[str, object], None]) -> RecordRefusal:
+    """Notes for the table what an attack was told or, where nothing is said, what the attacker saw."""
+
+    def record(words: object) -> None:
+        text = " ".join(printable(str(words)).split())
+        assert text, "a refusal without words: record what the attacker saw"
+        record_property("refusal", text)
+
+    return record
 
 
 @pytest.hookimpl(trylast=True)
@@ -21,6 +40,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (attack := item.get_closest_marker("attack")) is not None:
             item.user_properties.append(("attacker", attack.args[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """An attack that does not say how it was refused has not shown that it was."""
+    yield
+    properties = dict(item.user_properties)
+    if "attacker" in properties and "refusal" not in properties:
+        pytest.fail("it bears the mark `attack` and hands no words to record_refusal", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -45,7 +73,7 @@ def _locked(*, alone: bool) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     _write_modules(terminalreporter)
     if config.getoption("markexpr") == "attack":
-        _write_attacks(terminalreporter)
+        _write_attacks(terminalreporter, config)
 
 
 def _write_modules(terminalreporter: pytest.TerminalReporter) -> None:
@@ -62,24 +90,40 @@ def _write_modules(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{took:8.1f} {module}")
 
 
-def _write_attacks(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line an attack: from where, in how many forms, how many of them were refused."""
+def _write_attacks(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """An attack: from where, in how many forms, how many of them were refused, and with which words."""
     attacks: dict[tuple[str, str], list[pytest.TestReport]] = defaultdict(list)
     for category in ("passed", "failed"):
         for report in terminalreporter.stats.get(category, ()):
             properties = dict(report.user_properties)
             if report.when == "call" and "attacker" in properties:
                 attacks[str(properties["attacker"]), _words(report)].append(report)
+    terminal = config.get_terminal_writer()
+    width = terminal.fullwidth if terminalreporter.isatty else _WIDTH_OF_A_FILE
     terminalreporter.section("attacks")
     for (attacker, words), reports in sorted(attacks.items()):
         refused = sum(report.passed for report in reports)
         terminalreporter.write_line(f"{attacker:<12}{refused:>4} of {len(reports):<4}{words}")
+        for text, times in Counter(text for report in reports for text in _refusals(report)).items():
+            again = f" ({times} times)" if times > 1 else ""
+            terminalreporter.write_line(_cut(f"      {text}", width - len(again)) + again)
     through = sum(report.failed for reports in attacks.values() for report in reports)
+    forms = sum(map(len, attacks.values()))
     terminalreporter.write_line(
-        f"{len(attacks)} attacks, {through} of their forms not refused as they must be"
+        f"{len(attacks)} attacks in {forms} forms, {through} of which were not refused as they must be"
     )
 
 
 def _words(report: pytest.TestReport) -> str:
     name = report.nodeid.rpartition("::")[2].partition("[")[0]
     return name.removeprefix("test_").replace("_s_", "'s ").replace("_", " ")
+
+
+def _refusals(report: pytest.TestReport) -> list[str]:
+    """The words of a report in which the folder of its test, which tells nobody anything, is left out."""
+    said = [str(text) for name, text in report.user_properties if name == "refusal"]
+    return [_TEST_FOLDER.sub("...", text) for text in said] or ["no refusal was recorded"]
+
+
+def _cut(line: str, width: int) -> str:
+    return line if len(line) <= width else f"{line[: width - 3]}..."

@@ -16,6 +16,7 @@ import pytest
 
 from provision.core.foreign_page import harmless
 from runtime.smoke.formats.page import page
+from tests.conftest import RecordRefusal
 
 RESULT = Path(__file__).parents[1] / "cases/smoke/page.json"
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
@@ -129,7 +130,9 @@ addEventListener("load", () => setTimeout(() => {
 
 
 @pytest.mark.attack("node")
-def test_a_page_that_a_node_made_is_shown_and_can_do_nothing(browser: str, tmp_path: Path) -> None:
+def test_a_page_that_a_node_made_is_shown_and_can_do_nothing(
+    browser: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     around = harmless(HOSTILE, title="Smoke test <of te1>").replace(
         "default-src 'none';", "default-src 'none'; script-src 'nonce-watch';"
     )
@@ -140,6 +143,7 @@ def test_a_page_that_a_node_made_is_shown_and_can_do_nothing(browser: str, tmp_p
     found = re.search(r"<title>(.*?)</title>", dom)
     assert found is not None
     seen: dict[str, Any] = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">"))
+    record_refusal(f"the browser: loaded {seen['loaded']}, reached its parent: {seen['reached']}")
     assert seen["title"] == "Smoke test <of te1>"
     assert seen["loaded"] == []
     assert not seen["reached"]

@@ -17,6 +17,7 @@ from runtime.comm.group import shutdown
 from runtime.errors import GroupFailed
 from runtime.topology import Topology
 from runtime.zero.checkpoint.together import from_first, gather
+from tests.conftest import RecordRefusal
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed
@@ -77,9 +78,12 @@ def hear_a_stranger(topology: Topology, canary: str) -> str:
 
 
 @pytest.mark.attack("rank")
-def test_a_pickle_from_another_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
+def test_a_pickle_from_another_rank_is_not_run(
+    ranks: Ranks, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     said, _ = ranks(hear_a_stranger, 2, str(tmp_path / "ran"), timeout_seconds=300)
 
+    record_refusal(said)
     assert not (tmp_path / "ran").exists()
     assert said.startswith("GroupFailed: exchange values between ranks: what rank 1 sent is no JSON")
 
@@ -101,8 +105,11 @@ def hear_the_first(topology: Topology, canary: str) -> str:
 
 
 @pytest.mark.attack("rank")
-def test_a_pickle_from_the_first_rank_is_not_run(ranks: Ranks, tmp_path: Path) -> None:
+def test_a_pickle_from_the_first_rank_is_not_run(
+    ranks: Ranks, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     _, said = ranks(hear_the_first, 2, str(tmp_path / "ran"), timeout_seconds=300)
 
+    record_refusal(said)
     assert not (tmp_path / "ran").exists()
     assert said.startswith("GroupFailed: exchange values between ranks: what rank 0 sent is no JSON")

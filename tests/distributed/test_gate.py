@@ -13,6 +13,7 @@ import pytest
 from provision.core.signers import signers_text
 from provision.core.smoke_certificate import NAMESPACE, sealed, to_sign
 from provision.edges import ssh_signature
+from tests.conftest import RecordRefusal
 from tests.distributed.launching import Ended, Launcher, nodes
 
 Launch = Callable[..., Launcher]
@@ -76,7 +77,7 @@ def test_a_job_starts_on_what_the_node_proved_then_on_what_the_controller_did(
 
 @pytest.mark.attack("node")
 def test_a_certificate_that_a_node_signed_as_the_controller_is_handed_to_nobody(
-    launch: Launch, folder: Path
+    launch: Launch, folder: Path, record_refusal: RecordRefusal
 ) -> None:
     smoke(launch, folder, "--for-controller")
     text = to_sign(
@@ -90,6 +91,8 @@ def test_a_certificate_that_a_node_signed_as_the_controller_is_handed_to_nobody(
     (folder / "certificate.json").write_text(forged)
     started = zerorun(launch, folder)
 
+    record_refusal(given.stderr)
+    record_refusal(started.stderr)
     assert given.returncode == 2
     assert "the controller whose key this node knows did not sign it" in given.stderr
     assert started.returncode == 1

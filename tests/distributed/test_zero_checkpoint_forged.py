@@ -16,6 +16,7 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import RuntimeFault
 from runtime.topology import Topology
+from tests.conftest import RecordRefusal
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import Model, Samples, config_for
 from tests.unit.runtime.zero.checkpoint.forged import Attack, record, sign, written
@@ -55,7 +56,9 @@ def run_by_an_item(folder: Path, canary: Path) -> None:
 
 
 @pytest.mark.attack("file")
-def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) -> None:
+def test_forged_checkpoints_are_refused_by_a_load(
+    ranks: Ranks, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     model = {f"model.{name}": value.detach() for name, value in Model().named_parameters()}
     item = written(tmp_path / "item", tensors=model)
     run_by_an_item(item, tmp_path / "ran")
@@ -68,6 +71,8 @@ def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) 
     for said in ranks(
         load, 2, [str(tmp_path / name) for name in ("item", "direct", "up")], timeout_seconds=300
     ):
+        for one in said:
+            record_refusal(one)
         assert not (tmp_path / "ran").exists(), "it ran a program"
         assert "exp_avg is no tensor but a pickled object, which is not read" in said[0]
         assert "which a list of shards does not hold" in said[1]
@@ -76,7 +81,9 @@ def test_forged_checkpoints_are_refused_by_a_load(ranks: Ranks, tmp_path: Path) 
 
 
 @pytest.mark.attack("file")
-def test_a_manifest_makes_no_rank_write_outside(ranks: Ranks, tmp_path: Path) -> None:
+def test_a_manifest_makes_no_rank_write_outside(
+    ranks: Ranks, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     """It lists a file above its folder; what a disk lacks of a checkpoint is brought to it."""
     folder = written(tmp_path / "disk0")
     (tmp_path / "disk1").mkdir()
@@ -87,6 +94,7 @@ def test_a_manifest_makes_no_rank_write_outside(ranks: Ranks, tmp_path: Path) ->
     sign(folder, files={**files, "../victim": record(tmp_path / "disk0" / "victim")}, world_size=3)
 
     for said in ranks(load, 2, [str(tmp_path / "disk{}")], timeout_seconds=300):
+        record_refusal(said[0])
         assert victim.read_bytes() == b"theirs", "it was overwritten"
         assert said[0].startswith("CheckpointFailed")
         assert "its manifest is damaged" in said[0]

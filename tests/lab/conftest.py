@@ -223,6 +223,12 @@ def playbook(lab: LabUnderTest, *words: str, timeout_seconds: float = 900, check
     return finished
 
 
+def said_from(words: str, finished: Finished) -> str:
+    """What a run of a playbook said from these words on, up to its next task, as one line."""
+    said = " ".join(finished.stdout.split())
+    return said[said.index(words) :].partition(" TASK [")[0]
+
+
 RECAP = re.compile(r"^(?P<node>\S+) +: (?P<counts>(?:\w+=\d+ *)+)$", re.MULTILINE)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest, made, playbook, provision
 
 TRUST = ("--tags", "node_access,host_names,ssh_trust")
@@ -40,7 +41,9 @@ def audit(lab: LabUnderTest, *words: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.attack("left behind")
-def test_what_was_planted_is_named_and_what_site_yml_put_there_is_not(audited: LabUnderTest) -> None:
+def test_what_was_planted_is_named_and_what_site_yml_put_there_is_not(
+    audited: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     playbook(audited, *TRUST)
     clean = audit(audited)
     public = audited.out("te2", "ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; cat ~/.ssh/*25519.pub")
@@ -48,6 +51,8 @@ def test_what_was_planted_is_named_and_what_site_yml_put_there_is_not(audited: L
     before = audited.out("te1", "sha256sum /root/.ssh/authorized_keys /var/lib/clusterwright/journal.json")
 
     status, found = audit(audited)
+    for line in found:
+        record_refusal(line)
 
     assert clean == (0, [])
     assert status == 1

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest, changed, playbook, provision
+from tests.conftest import RecordRefusal
+from tests.lab.conftest import LabUnderTest, changed, playbook, provision, said_from
 
 PREFIX = "/data/miniconda3/envs/llm"
 DIGEST = f"python3 /usr/local/lib/clusterwright/environment_digest.py --prefix {PREFIX}"
@@ -68,7 +69,9 @@ def test_using_the_environment_does_not_change_its_digest(built: LabUnderTest) -
 
 
 @pytest.mark.attack("node")
-def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(built: LabUnderTest) -> None:
+def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(
+    built: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     before = report(built, "te2")
     built.run("te2", f"echo >{PREFIX}/lib/stray")
     built.run("te2", f"{DIGEST} --record --built-from {before['built_from']}")
@@ -77,6 +80,7 @@ def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(bui
 
     said = " ".join(finished.stdout.split())
     assert "its files and its own record are not what these locks gave before" in said
+    record_refusal(said_from("its files and its own record", finished))
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before["digest"]
     assert built.out("te2", f"cat {PREFIX}.before-*/lib/stray") == ""
@@ -84,7 +88,7 @@ def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(bui
 
 
 @pytest.mark.attack("node")
-def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest) -> None:
+def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest, record_refusal: RecordRefusal) -> None:
     folder = "lib/python3.11/site-packages/torch/__pycache__"
     version, other = (f"{PREFIX}/{folder}/{name}.cpython-311.pyc" for name in ("version", "torch_version"))
     built.run("te2", f"{PREFIX}/bin/python -c 'import torch'")
@@ -97,6 +101,7 @@ def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest) -> None:
     assert found["differences"] == [f"changed {folder}/version.cpython-311.pyc"]
     said = [" ".join(finished.stdout.split()) for finished in (checked, applied)]
     assert all(f"all bytecode is taken away, since {found['differences'][0]}" in text for text in said)
+    record_refusal(said_from("all bytecode is taken away", applied))
     assert built.run("te2", f"ls {version}", check=False).returncode != 0
     assert changed(playbook(built, *TAGS)) == {"te1": 0, "te2": 0}
 

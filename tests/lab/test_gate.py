@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest, provision
 from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
 
@@ -60,7 +61,9 @@ def test_every_node_holds_the_certificate_and_the_job_starts(proven: LabUnderTes
 
 
 @pytest.mark.attack("node")
-def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(proven: LabUnderTest) -> None:
+def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(
+    proven: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     _, by_node = start(proven)
     provision("smoke", "-i", str(proven.inventory), "--max-bytes", "65536", timeout_seconds=300)
     _, by_controller = start(proven)
@@ -74,6 +77,7 @@ def test_who_proved_the_nodes_is_said_and_no_node_speaks_as_the_controller(prove
     )
     with instead(proven, "te3", f'python3 -c "{forge}"'):
         status, refused = start(proven)
+    record_refusal(refused)
 
     assert "proven by te1;" in by_node
     assert "proven by the controller;" in by_controller

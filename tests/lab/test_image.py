@@ -23,6 +23,7 @@ from provision.lab import apply, disks
 from provision.lab.disks import Kind
 from provision.lab.layout import folder_of
 from provision.lab.record import load
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest, changed, playbook, provision
 
 STATE = "/var/lib/clusterwright/first_boot.json"
@@ -79,7 +80,7 @@ SECRETS = {
 
 @pytest.mark.attack("left behind")
 def test_secrets_with_which_machines_joined_are_taken_away_and_what_is_not_ours_stays(
-    converged_lab: LabUnderTest,
+    converged_lab: LabUnderTest, record_refusal: RecordRefusal
 ) -> None:
     """An earlier version left one that was the same on all machines, and in the image."""
     words = ("--tags", "runtime", "--limit", "te2,localhost")
@@ -93,6 +94,7 @@ def test_secrets_with_which_machines_joined_are_taken_away_and_what_is_not_ours_
     checked = converged_lab.out("te2", look)
     playbook(converged_lab, *words)
     after = converged_lab.out("te2", look)
+    record_refusal(f"of {checked.split()} there is left: {after}")
     converged_lab.run("te2", f"rm {theirs}")
 
     assert checked.splitlines() == [*SECRETS, theirs]

@@ -6,13 +6,15 @@ The machine of the tests has an address in the lab's network and is no node: it 
 from __future__ import annotations
 
 import shlex
-import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest, playbook
 from tests.lab.jobs import Smoke, nothing_left, python, smoke, start, wait_until
 
@@ -78,25 +80,36 @@ def listened(lab: LabUnderTest, node: str) -> list[tuple[str, int]]:
     return [(address, int(port)) for address, _, port in (line.split()[3].rpartition(":") for line in lines)]
 
 
-def connects(address: str, port: int) -> bool:
-    """Whether this machine, which is no node, gets a connection."""
-    try:
-        socket.create_connection((address, port), timeout=2).close()
-    except OSError:
-        return False
-    return True
+# Asks for a connection as anybody would, and says what came of it.
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2).close()
+    print("connected")
+except OSError as e:
+    print(f"connect: {e}")
+"""
+CONNECTED = "connected"
 
 
-def connects_as(lab: LabUnderTest, user: str, node: str, target: str, port: int) -> bool:
-    """Whether a user of a node does."""
-    command = f"runuser -u {user} -- bash -c 'timeout 2 bash -c \"</dev/tcp/{target}/{port}\"'"
-    return lab.run(node, command, check=False).returncode == 0
+def connect(address: str, port: int) -> str:
+    """What this machine, which is no node, sees of a port."""
+    words = [sys.executable, "-c", CONNECT, address, str(port)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def connect_as(lab: LabUnderTest, user: str, node: str, target: str, port: int) -> str:
+    """What a user of a node does."""
+    return lab.out(node, f"runuser -u {user} -- python3 -c {shlex.quote(CONNECT)} {target} {port}")
 
 
 @pytest.mark.attack("network")
-def test_a_job_listens_on_the_cluster_s_address_alone(running_job: LabUnderTest) -> None:
+def test_a_job_listens_on_the_cluster_s_address_alone(
+    running_job: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     addresses = {address for node in ("te1", "te2") for address, _ in listened(running_job, node)}
 
+    record_refusal(f"ss: listens on {', '.join(sorted(addresses))}")
     assert addresses == {running_job.address("te1"), running_job.address("te2")}
 
 
@@ -111,34 +124,41 @@ def test_two_jobs_do_not_meet_on_one_port(running_job: LabUnderTest) -> None:
 
 
 @pytest.mark.attack("network")
-def test_a_machine_that_is_no_node_reaches_no_port_of_a_job(running_job: LabUnderTest) -> None:
+def test_a_machine_that_is_no_node_reaches_no_port_of_a_job(
+    running_job: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     ports = {node: [port for _, port in listened(running_job, node)] for node in ("te1", "te2")}
 
-    reached = [
-        (node, port)
-        for node, held in ports.items()
-        for port in held
-        if connects(running_job.address(node), port)
-    ]
+    seen = [connect(running_job.address(node), port) for node, held in ports.items() for port in held]
 
+    for words in seen:
+        record_refusal(words)
     assert len(ports["te1"]) >= 2  # the meeting point, and Gloo
     assert ports["te2"]
-    assert reached == []
+    assert CONNECTED not in seen
 
 
 @pytest.mark.attack("user")
-def test_a_user_without_rights_reaches_no_port_of_a_job(running_job: LabUnderTest) -> None:
+def test_a_user_without_rights_reaches_no_port_of_a_job(
+    running_job: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     address = running_job.address("te1")
     ports = [port for _, port in listened(running_job, "te1")]
 
     for node in ("te1", "te2", "te3"):
-        reached = [port for port in ports if connects_as(running_job, "nobody", node, address, port)]
-        assert (node, reached) == (node, [])
-    assert all(connects_as(running_job, "root", node, address, ports[0]) for node in ("te1", "te2", "te3"))
+        seen = [connect_as(running_job, "nobody", node, address, port) for port in ports]
+        record_refusal(f"nobody on {node}: {seen[0]}")
+        assert CONNECTED not in seen
+    assert all(
+        connect_as(running_job, "root", node, address, ports[0]) == CONNECTED
+        for node in ("te1", "te2", "te3")
+    )
 
 
 @pytest.mark.attack("network")
-def test_nobody_joins_a_job_in_a_rank_s_place(waiting_job: LabUnderTest) -> None:
+def test_nobody_joins_a_job_in_a_rank_s_place(
+    waiting_job: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     address, port = waiting_job.address("te1"), waiting_job.out("te1", f"cat {FOLDER}/port")
     variables = "env GLOO_SOCKET_IFNAME=eth0 TORCHELASTIC_USE_AGENT_STORE=True"
     words = f"{python(waiting_job)} {FOLDER}/intruder.py {address} {port}"
@@ -147,6 +167,7 @@ def test_nobody_joins_a_job_in_a_rank_s_place(waiting_job: LabUnderTest) -> None
     waiting_job.run("te2", f"touch {FOLDER}/go")
     wait_until(waiting_job, "te1", f"test -s {FOLDER}/sum")
 
+    record_refusal(attack.stderr.strip().splitlines()[-1])
     assert attack.stdout.strip() == "tries"
     assert waiting_job.out("te1", f"cat {FOLDER}/sum") == "2.0"
 

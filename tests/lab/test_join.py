@@ -17,6 +17,7 @@ from provision.edges.join_server import listening
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.restore import Arrivals
 from provision.fleet.user_data import write_user_data
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import ROOT, LabUnderTest
 from tests.unit.provision.join_site import new_key
 
@@ -104,9 +105,12 @@ def test_a_machine_joins_with_its_token_and_keeps_none(site: Site) -> None:
 
 
 @pytest.mark.attack("network")
-def test_a_machine_with_anothers_token_gets_no_name_and_both_sides_say_why(site: Site) -> None:
+def test_a_machine_with_anothers_token_gets_no_name_and_both_sides_say_why(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     with waiting(site, key=site.key) as arrivals:
         joined = site.boots("te2", told="te1")
+    record_refusal(joined)
 
     why = f"its token is for te1 at {site.lab.address('te1')}, not for a machine at {site.lab.address('te2')}"
     assert joined.endswith(f"403 {why}")
@@ -115,7 +119,9 @@ def test_a_machine_with_anothers_token_gets_no_name_and_both_sides_say_why(site:
 
 
 @pytest.mark.attack("network")
-def test_a_machine_that_was_made_anew_with_the_same_user_data_is_refused(site: Site) -> None:
+def test_a_machine_that_was_made_anew_with_the_same_user_data_is_refused(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     with waiting(site, key=site.key):
         site.boots("te1", told="te1")
         site.lab.run(
@@ -124,15 +130,19 @@ def test_a_machine_that_was_made_anew_with_the_same_user_data_is_refused(site: S
         anew = site.boots("te1", told="te1")
         site.lab.run("te1", "cp /root/machine-id /etc/machine-id")
 
+    record_refusal(anew)
     assert "409 another machine called with the token of te1 before, differing in machine" in anew
 
 
 @pytest.mark.attack("image")
-def test_a_false_controller_that_has_the_image_is_not_believed(site: Site, tmp_path: Path) -> None:
+def test_a_false_controller_that_has_the_image_is_not_believed(
+    site: Site, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     """It even has the token: only the key of the real one signs what the machine takes."""
     before = site.lab.out("te1", "cat /root/.ssh/authorized_keys")
     with waiting(site, key=new_key(tmp_path / "attacker")):
         joined = site.boots("te1", told="te1")
+    record_refusal(joined)
 
     assert joined.endswith("the answer is not signed by our controller")
     assert site.lab.out("te1", "cat /root/.ssh/authorized_keys") == before

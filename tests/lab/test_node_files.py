@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest, playbook
+from tests.conftest import RecordRefusal
+from tests.lab.conftest import LabUnderTest, playbook, said_from
 
 # As that user, but for a second name of a file, which the kernel leaves to root (fs.protected_hardlinks).
 PREPARED = {
@@ -28,7 +29,9 @@ def with_user(spare_lab: LabUnderTest) -> LabUnderTest:
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("way", PREPARED)
-def test_what_a_user_prepared_is_refused_by_name(way: str, mirror: None, with_user: LabUnderTest) -> None:
+def test_what_a_user_prepared_is_refused_by_name(
+    way: str, mirror: None, with_user: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     with_user.run("te1", PREPARED[way])
     before = with_user.out("te1", STATE)
 
@@ -36,5 +39,6 @@ def test_what_a_user_prepared_is_refused_by_name(way: str, mirror: None, with_us
 
     assert refused.returncode != 0
     assert "/home/train/.ssh" in refused.stdout
+    record_refusal(said_from("/home/train/.ssh", refused))
     assert "topmost-secret" not in refused.stdout + refused.stderr
     assert with_user.out("te1", STATE) == before

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, playbook
 
 SSH = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5"
@@ -54,12 +55,16 @@ def test_the_private_key_is_readable_by_its_user_alone(converged_lab: LabUnderTe
 
 
 @pytest.mark.attack("network")
-def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(converged_lab: LabUnderTest) -> None:
+def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(
+    converged_lab: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     """The lab's host is in the nodes' network, and no node."""
     stolen = converged_lab.lab.folder / "secrets" / "cluster_key"
     words = ("-F", "none", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i", str(stolen))
 
-    assert "Permission denied (publickey)" in said_from_outside(converged_lab, *words)
+    said = said_from_outside(converged_lab, *words)
+    record_refusal(said)
+    assert "Permission denied (publickey)" in said
     assert converged_lab.out("te1", f"{SSH} te2 hostname", user=JOB_USER) == "te2"
     forward = f"{SSH} -o ExitOnForwardFailure=yes -R 0:127.0.0.1:22 te2 true"
     assert converged_lab.run("te1", forward, check=False, user=JOB_USER).returncode != 0
@@ -97,7 +102,7 @@ def test_pdsh_reaches_all_nodes(converged_lab: LabUnderTest) -> None:
 
 @pytest.mark.attack("network")
 def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
-    mirror: None, spare_lab: LabUnderTest
+    mirror: None, spare_lab: LabUnderTest, record_refusal: RecordRefusal
 ) -> None:
     spare_lab.reset()
     converge(spare_lab)
@@ -109,6 +114,7 @@ def test_a_swapped_host_key_is_refused_by_nodes_and_stops_the_run(
     by_ledger = converge(spare_lab, check=False)
     converge(spare_lab, "-e", '{"ssh_trust_replaced_nodes": ["te2"]}')
 
+    record_refusal(from_te1.stderr)
     assert from_te1.returncode == 255
     assert "HOST IDENTIFICATION HAS CHANGED" in from_te1.stderr
     assert "te2: its host key is not the known one" in by_ssh.stdout + by_ssh.stderr

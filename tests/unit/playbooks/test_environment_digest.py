@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
+
 SCRIPT = Path(__file__).parents[3] / "playbooks" / "roles" / "conda_env" / "files" / "environment_digest.py"
 PACKAGES = Path("lib/python3.11/site-packages")
 
@@ -119,7 +121,9 @@ def test_bytecode_that_python_made_is_right_at_each_level_and_remembered(real: P
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("unchecked", [False, True])
-def test_planted_bytecode_that_python_would_run_is_found(real: Path, known: bool, unchecked: bool) -> None:
+def test_planted_bytecode_that_python_would_run_is_found(
+    real: Path, known: bool, unchecked: bool, record_refusal: RecordRefusal
+) -> None:
     if known:
         digest(real, "--bytecode", "--keep")
     plant(real, unchecked=unchecked)
@@ -128,17 +132,20 @@ def test_planted_bytecode_that_python_would_run_is_found(real: Path, known: bool
     full = digest(real, "--verify", "--full", status=1)
     found = digest(real, "--bytecode", "--keep")
 
+    record_refusal(f"{full['differences']}")
     assert full["differences"] == found["differences"] == [f"changed {CACHED}"]
     assert (found["bytecode"], found["digest"]) == (1, found["recorded"])
     assert digest(real, "--bytecode")["bytecode"] == 1
 
 
 @pytest.mark.attack("node")
-def test_bytecode_that_marshal_cannot_read_is_found(real: Path) -> None:
+def test_bytecode_that_marshal_cannot_read_is_found(real: Path, record_refusal: RecordRefusal) -> None:
     whole = (real / CACHED).read_bytes()
     (real / CACHED).write_bytes(whole[:16] + b"\xff" * 40)
 
-    assert digest(real, "--full")["differences"] == [f"changed {CACHED}"]
+    found = digest(real, "--full")["differences"]
+    record_refusal(found)
+    assert found == [f"changed {CACHED}"]
 
 
 def test_bytecode_of_an_older_source_is_not_run_and_not_found(real: Path) -> None:
@@ -152,28 +159,37 @@ def test_bytecode_of_an_older_source_is_not_run_and_not_found(real: Path) -> Non
 
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("where", ["answer.pyc", "evil.pyc", "answer/__init__.pyc"])
-def test_bytecode_that_needs_no_source_counts_as_a_file(real: Path, where: str) -> None:
+def test_bytecode_that_needs_no_source_counts_as_a_file(
+    real: Path, where: str, record_refusal: RecordRefusal
+) -> None:
     (real / MODULE.parent / "answer").mkdir(exist_ok=True)
     plant(real, PACKAGES / where)
 
     report = digest(real, "--verify", status=1)
 
+    record_refusal(report["differences"])
     assert report["differences"] == [f"extra {MODULE.parent}/{where}"]
 
 
 @pytest.mark.attack("node")
-def test_a_folder_of_bytecode_that_is_a_link_counts_as_a_file(real: Path, tmp_path: Path) -> None:
+def test_a_folder_of_bytecode_that_is_a_link_counts_as_a_file(
+    real: Path, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     (real / CACHED).parent.rename(tmp_path / "elsewhere")
     (real / CACHED).parent.symlink_to(tmp_path / "elsewhere")
 
-    assert digest(real, "--verify", status=1)["differences"] == [f"extra {CACHED.parent}"]
+    found = digest(real, "--verify", status=1)["differences"]
+    record_refusal(found)
+    assert found == [f"extra {CACHED.parent}"]
 
 
 @pytest.mark.attack("node")
-def test_of_an_environment_from_elsewhere_nothing_is_run(real: Path) -> None:
+def test_of_an_environment_from_elsewhere_nothing_is_run(real: Path, record_refusal: RecordRefusal) -> None:
     plant(real)
 
-    assert digest(real, "--verify", "--full", "--files-only")["different"] == 0
+    found = digest(real, "--verify", "--full", "--files-only")["different"]
+    record_refusal(f"of its bytecode {found} files were looked at")
+    assert found == 0
 
 
 def test_all_bytecode_can_be_taken_away(real: Path) -> None:
@@ -188,14 +204,18 @@ def test_all_bytecode_can_be_taken_away(real: Path) -> None:
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("distribution", ["torch-2.13.0+cpu", "clusterwright-0.1.0"])
 @pytest.mark.parametrize("planted", ["evil.pth", "runtime.py", "zerorun.pth", "runtimes/__init__.py"])
-def test_a_file_that_a_package_s_record_lists_counts(prefix: Path, distribution: str, planted: str) -> None:
+def test_a_file_that_a_package_s_record_lists_counts(
+    prefix: Path, distribution: str, planted: str, record_refusal: RecordRefusal
+) -> None:
     write(prefix / PACKAGES / "clusterwright-0.1.0.dist-info" / "METADATA", "Name: clusterwright")
     digest(prefix, "--record")
     write(prefix / PACKAGES / planted, "import os; os.system('id')")
     with (prefix / PACKAGES / f"{distribution}.dist-info" / "RECORD").open("a") as record:
         record.write(f"{planted},,\n")
 
-    assert f"extra {PACKAGES}/{planted}" in digest(prefix, "--verify", status=1)["differences"]
+    found = digest(prefix, "--verify", status=1)["differences"]
+    record_refusal(found)
+    assert f"extra {PACKAGES}/{planted}" in found
 
 
 def test_bytecode_dates_and_condas_history_do_not_count(prefix: Path) -> None:

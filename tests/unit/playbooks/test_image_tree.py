@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from provision.fleet.image_files import secret_kinds, tree_program
+from tests.conftest import RecordRefusal
 
 ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "playbooks" / "roles"
@@ -186,11 +187,16 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.attack("left behind")
 @pytest.mark.parametrize("name", SECRET_CASES)
-def test_a_secret_is_found_wherever_it_lies(name: str, found: list[dict[str, Any]]) -> None:
+def test_a_secret_is_found_wherever_it_lies(
+    name: str, found: list[dict[str, Any]], record_refusal: RecordRefusal
+) -> None:
     case = SECRET_CASES[name]
 
     of_path = {one["rule"]: one["mended"] for one in found if one["path"] == case["path"]}
 
+    for one in found:
+        if one["path"] == case["path"]:
+            record_refusal(f"/{one['path']}: {one['rule']}: {one['found']}")
     assert case["kind"] in of_path
     assert set(of_path.values()) == {case["mended"]}
 
@@ -219,21 +225,29 @@ def test_what_the_image_may_hold_by_name_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.attack("left behind")
-def test_a_secret_at_either_end_of_a_large_file_is_found(tmp_path: Path) -> None:
+def test_a_secret_at_either_end_of_a_large_file_is_found(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     tree = Tree(tmp_path, {"data/first.txt": "", "data/last.txt": ""})
     filling, token = b"word word\n" * (1 << 23), b"hf_abcdefghijklmnopqrstuvwxyzABCDEF\n"
     tree.place("data/first.txt").write_bytes(token + filling)
     tree.place("data/last.txt").write_bytes(filling + token)
 
-    assert [one["path"] for one in tree.run("scan")] == ["data/first.txt", "data/last.txt"]
+    found = tree.run("scan")
+    for one in found:
+        record_refusal(f"/{one['path']}: {one['found']}")
+    assert [one["path"] for one in found] == ["data/first.txt", "data/last.txt"]
 
 
 @pytest.mark.attack("image")
-def test_cleaning_follows_no_link_that_takes_a_files_place(tmp_path: Path) -> None:
+def test_cleaning_follows_no_link_that_takes_a_files_place(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     tree = Tree(tmp_path, {"etc/passwd": "root:x:0:0\n", "home/ann/.ssh/x": ""})
     tree.place("home/ann/.ssh/authorized_keys").symlink_to(tree.place("etc/passwd"))
     tree.place("home/ann/.aws").symlink_to(tree.place("etc"))
 
     tree.run("clean")
 
+    record_refusal(f"/etc/passwd holds {tree.files()['etc/passwd']!r}")
     assert tree.files()["etc/passwd"] == "root:x:0:0\n"

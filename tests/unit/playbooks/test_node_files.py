@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
+
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 # The module itself, as on a node, without Ansible's way there: that takes seconds for each call.
 RUN = """\
@@ -124,12 +126,15 @@ def everything_below(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.__name__)
-def test_nothing_is_written_through_what_a_user_prepared(trap: Any, home: Path) -> None:
+def test_nothing_is_written_through_what_a_user_prepared(
+    trap: Any, home: Path, record_refusal: RecordRefusal
+) -> None:
     trap(home)
     before = everything_below(home.parent)
 
     refused = [authorise(home, check_mode=True), authorise(home)]
 
+    record_refusal(refused[1]["msg"])
     assert all(one["failed"] for one in refused)
     assert all(".ssh" in one["msg"] for one in refused)
     assert everything_below(home.parent) == before
@@ -139,13 +144,16 @@ def test_nothing_is_written_through_what_a_user_prepared(trap: Any, home: Path) 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS[:-1], ids=lambda trap: trap.__name__)
 @pytest.mark.parametrize("asked", ["files", "secrets"])
-def test_nothing_is_read_through_what_a_user_prepared(asked: str, trap: Any, home: Path) -> None:
+def test_nothing_is_read_through_what_a_user_prepared(
+    asked: str, trap: Any, home: Path, record_refusal: RecordRefusal
+) -> None:
     trap(home)
     if trap is folder_is_a_link:
         shutil.copy(home.parent / "secret", home.parent / "roots" / "authorized_keys")
 
     found = run_module("observe", {asked: [f"{home}/.ssh/authorized_keys"]})
 
+    record_refusal(found["msg"])
     assert found["failed"]
     assert "authorized_keys" in found["msg"]
     assert SECRET.strip() not in json.dumps(found)
@@ -153,7 +161,9 @@ def test_nothing_is_read_through_what_a_user_prepared(asked: str, trap: Any, hom
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("trap", TRAPS[:-2], ids=lambda trap: trap.__name__)
-def test_nothing_is_put_back_through_what_a_user_prepared(trap: Any, home: Path) -> None:
+def test_nothing_is_put_back_through_what_a_user_prepared(
+    trap: Any, home: Path, record_refusal: RecordRefusal
+) -> None:
     (home / ".ssh" / "authorized_keys").write_text("a key of theirs\n")
     other = home.parent / "other.conf"
     written = [{"path": str(other), "content": "ours\n"}]
@@ -165,6 +175,7 @@ def test_nothing_is_put_back_through_what_a_user_prepared(trap: Any, home: Path)
 
     restored = run_module("restore_files", {"journal": f"{home.parent}/state/journal.json"})
 
+    record_refusal(restored["msg"])
     assert restored["failed"]
     assert ".ssh" in restored["msg"]
     assert everything_below(home.parent) == before
@@ -231,7 +242,9 @@ finally:
 
 
 @pytest.mark.attack("user")
-def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(tmp_path: Path) -> None:
+def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     target = tmp_path / "new" / "key"
     target.parent.mkdir()
     file = {"path": str(target), "content": SECRET, "mode": "0600"}
@@ -242,6 +255,7 @@ def test_a_secret_is_never_readable_by_others_not_even_while_it_is_written(tmp_p
 
     modes = {int(mode) for mode in finished.stderr.rpartition("modes")[2].split()}
     assert target.read_text() == SECRET
+    record_refusal(f"modes that were seen: {', '.join(f'{mode:04o}' for mode in sorted(modes))}")
     assert modes
     assert {f"{mode:04o}" for mode in modes if mode & 0o077} == set()
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
+
 ROLE = Path(__file__).parents[3] / "playbooks" / "roles" / "time_sync"
 NODES = [{"name": f"te{number}", "address": f"10.0.0.{number}"} for number in (1, 2, 3)]
 
@@ -53,10 +55,14 @@ def configuration(folder: Path, node: str, **site: Any) -> list[str]:
 
 
 @pytest.mark.attack("network")
-def test_the_clock_that_leads_answers_the_other_nodes_and_nobody_else(tmp_path: Path) -> None:
+def test_the_clock_that_leads_answers_the_other_nodes_and_nobody_else(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     lines = configuration(tmp_path, "te1")
 
-    assert [line for line in lines if line.startswith("allow")] == ["allow 10.0.0.2", "allow 10.0.0.3"]
+    allowed = [line for line in lines if line.startswith("allow")]
+    record_refusal(f"chrony.conf: {'; '.join(allowed)}")
+    assert allowed == ["allow 10.0.0.2", "allow 10.0.0.3"]
 
 
 @pytest.mark.parametrize(("node", "pools"), [("te2", []), ("te1", ["pool.example.org"])])

@@ -11,6 +11,7 @@ import pytest
 
 from runtime import private
 from runtime.errors import BadInput
+from tests.conftest import RecordRefusal
 
 
 def mode(path: Path) -> str:
@@ -26,9 +27,12 @@ def open_umask() -> Iterator[None]:
 
 
 @pytest.mark.attack("user")
-def test_a_jobs_folders_are_closed_and_their_parents_as_usual(tmp_path: Path) -> None:
+def test_a_jobs_folders_are_closed_and_their_parents_as_usual(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     private.make_job_folders(tmp_path / "jobs" / "j1")
 
+    record_refusal(f"the job's folder has mode {mode(tmp_path / 'jobs' / 'j1')}")
     assert (mode(tmp_path / "jobs" / "j1"), mode(tmp_path / "jobs" / "j1" / "logs")) == ("0700", "0700")
     assert mode(tmp_path / "jobs") == "0777"
 
@@ -65,13 +69,14 @@ def test_root_writes_no_logs_into_the_folder_of_a_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.attack("user")
-def test_logs_that_lead_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_logs_that_lead_elsewhere_are_refused(tmp_path: Path, record_refusal: RecordRefusal) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "logs").symlink_to("elsewhere")
 
-    with pytest.raises(BadInput, match=r"logs: it is there already"):
+    with pytest.raises(BadInput, match=r"logs: it is there already") as refusal:
         private.make_job_folders(tmp_path)
 
+    record_refusal(refusal.value)
     assert mode(tmp_path / "elsewhere") == "0777"
 
 
@@ -84,7 +89,9 @@ def test_a_file_is_private_before_it_has_content(tmp_path: Path) -> None:
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("planted", ["link", "open file"])
-def test_what_has_the_name_is_replaced_not_written_through(tmp_path: Path, planted: str) -> None:
+def test_what_has_the_name_is_replaced_not_written_through(
+    tmp_path: Path, planted: str, record_refusal: RecordRefusal
+) -> None:
     kept, path = tmp_path / "kept", tmp_path / "job.json"
     kept.write_text("as before")
     if planted == "link":
@@ -95,4 +102,5 @@ def test_what_has_the_name_is_replaced_not_written_through(tmp_path: Path, plant
 
     private.write(path, "new")
 
+    record_refusal(f"what was planted holds {kept.read_text()!r}, and job.json has mode {mode(path)}")
     assert (path.read_text(), mode(path), kept.read_text()) == ("new", "0600", "as before")

@@ -130,7 +130,12 @@ class Next:
 
 def ask(user, *nodes):
     """All at once; a node must let this one in, and have what a relay needs."""
-    ssh, command = ssh_of(user), "command -v python3 tar"
+    try:
+        ssh, command = ssh_of(user), "command -v python3 tar"
+    except KeyError as e:  # in check mode, before role job_user has made it
+        for node in nodes:
+            say(sys.stdout, node, str(e), 0)
+        return
     asked = {node: subprocess.Popen([*ssh, node, command], stdout=subprocess.DEVNULL) for node in nodes}
     for node, process in asked.items():
         status = process.wait()

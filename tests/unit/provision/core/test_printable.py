@@ -11,6 +11,7 @@ import yaml
 
 from provision.core.printable import printable
 from provision.edges.terminal import Console
+from tests.conftest import RecordRefusal
 
 CASES: dict[str, dict[str, str]] = yaml.safe_load(
     (Path(__file__).parents[3] / "cases" / "terminal.yml").read_text()
@@ -19,8 +20,11 @@ CASES: dict[str, dict[str, str]] = yaml.safe_load(
 
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("name", CASES)
-def test_a_terminal_obeys_nothing_that_another_machine_says(name: str) -> None:
-    assert printable(CASES[name]["said"]) == CASES[name]["shown"]
+def test_a_terminal_obeys_nothing_that_another_machine_says(name: str, record_refusal: RecordRefusal) -> None:
+    shown = printable(CASES[name]["said"])
+
+    record_refusal(f"shown as {shown!r}")
+    assert shown == CASES[name]["shown"]
 
 
 @pytest.mark.parametrize("name", CASES)

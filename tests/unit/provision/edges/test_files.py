@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import RecordRefusal
+
 # Before each call that opens, renames or changes a mode: the modes of the files in a folder.
 WATCHED = """\
 import os, sys
@@ -25,17 +27,20 @@ print(*(f"{mode:04o}" for mode in modes))
 
 
 @pytest.mark.attack("user")
-def test_a_secret_has_its_mode_from_the_beginning(tmp_path: Path) -> None:
+def test_a_secret_has_its_mode_from_the_beginning(tmp_path: Path, record_refusal: RecordRefusal) -> None:
     words = [sys.executable, "-c", WATCHED, tmp_path]
 
     seen = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
 
+    record_refusal(f"modes that were seen: {', '.join(seen)}")
     assert seen == ["0600"]
     assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
 @pytest.mark.attack("user")
-def test_a_link_under_a_name_that_can_be_guessed_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_under_a_name_that_can_be_guessed_is_not_followed(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     (tmp_path / "other").write_text("theirs")
     code = f"""
 import os
@@ -48,5 +53,6 @@ write_file(folder / "secret", "x", mode=0o600)
 
     subprocess.run([sys.executable, "-c", code], check=True)
 
+    record_refusal(f"what the link leads to holds {(tmp_path / 'other').read_text()!r}")
     assert (tmp_path / "other").read_text() == "theirs"
     assert not (tmp_path / "secret").is_symlink()

@@ -12,6 +12,7 @@ import pytest
 
 from provision.fleet import audit_program
 from provision.fleet.audit import answer_of
+from tests.conftest import RecordRefusal
 
 
 @pytest.fixture
@@ -81,6 +82,7 @@ def test_modes_are_those_on_the_disk(program: ModuleType, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "said", ["", "{}", "[]", "5", '{"own_keys": []}', '{"own_keys": {"a": []}}', "[" * 100_000]
 )
-def test_an_answer_that_is_none_is_refused(said: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
+def test_an_answer_that_is_none_is_refused(said: str, record_refusal: RecordRefusal) -> None:
+    with pytest.raises(ValueError, match=r".") as refusal:
         answer_of(said)
+    record_refusal(refusal.value)

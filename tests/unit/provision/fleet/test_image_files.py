@@ -15,6 +15,7 @@ from provision.core.image_manifest import content_of, parse, payload
 from provision.errors import BadInput
 from provision.fleet.image_bake import whole
 from provision.fleet.image_files import MANIFEST, PROGRAMS, read_manifest, sign_and_write, write_layer
+from tests.conftest import RecordRefusal
 
 CHUNK = 1 << 20
 
@@ -57,19 +58,20 @@ def test_a_manifest_that_was_signed_is_read(tmp_path: Path, key: Path) -> None:
 
 
 @pytest.mark.attack("image")
-def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path) -> None:
+def test_an_altered_manifest_is_refused(tmp_path: Path, key: Path, record_refusal: RecordRefusal) -> None:
     baked(tmp_path / "image", key)
     path = tmp_path / "image" / MANIFEST
     path.write_text(path.read_text().replace("te1-1", "te1-2"))
 
-    with pytest.raises(BadInput, match="altered since"):
+    with pytest.raises(BadInput, match="altered since") as refusal:
         read_manifest(tmp_path / "image", key=key)
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("image")
 @pytest.mark.parametrize("retired", [False, True])
 def test_an_image_that_the_clusters_key_signed_is_refused_by_name(
-    tmp_path: Path, key: Path, retired: bool
+    tmp_path: Path, key: Path, retired: bool, record_refusal: RecordRefusal
 ) -> None:
     """As every version before did, and as every node still could."""
     of_cluster = new_key(tmp_path, "cluster_key")
@@ -77,25 +79,30 @@ def test_an_image_that_the_clusters_key_signed_is_refused_by_name(
     if retired:
         of_cluster.with_name("cluster_key.pub").rename(tmp_path / "retired_keys.pub")
 
-    with pytest.raises(BadInput, match=r"with the cluster's key, which every node has.*Bake the image again"):
+    with pytest.raises(
+        BadInput, match=r"with the cluster's key, which every node has.*Bake the image again"
+    ) as refusal:
         read_manifest(tmp_path / "image", key=key)
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("image")
-def test_another_key_is_no_controllers(tmp_path: Path, key: Path) -> None:
+def test_another_key_is_no_controllers(tmp_path: Path, key: Path, record_refusal: RecordRefusal) -> None:
     baked(tmp_path / "image", new_key(tmp_path, "other"))
 
-    with pytest.raises(BadInput, match=f"it is not signed with {key}, or was altered since"):
+    with pytest.raises(BadInput, match=f"it is not signed with {key}, or was altered since") as refusal:
         read_manifest(tmp_path / "image", key=key)
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("image")
-def test_an_altered_layer_is_refused(tmp_path: Path, key: Path) -> None:
+def test_an_altered_layer_is_refused(tmp_path: Path, key: Path, record_refusal: RecordRefusal) -> None:
     baked(tmp_path / "image", key)
     (tmp_path / "image" / "data.raw.zst").write_bytes(b"x")
 
-    with pytest.raises(BadInput, match="the manifest says"):
+    with pytest.raises(BadInput, match="the manifest says") as refusal:
         read_manifest(tmp_path / "image", key=key)
+    record_refusal(refusal.value)
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, key: Path) -> None:
@@ -145,7 +152,7 @@ def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], st
 
 
 @pytest.mark.attack("user")
-def test_a_layer_is_never_readable_by_others(tmp_path: Path) -> None:
+def test_a_layer_is_never_readable_by_others(tmp_path: Path, record_refusal: RecordRefusal) -> None:
     modes: list[int] = []
 
     def look(_: int) -> None:
@@ -154,4 +161,5 @@ def test_a_layer_is_never_readable_by_others(tmp_path: Path) -> None:
     write_layer(tmp_path / "x.zst", [b"a", b"b"], look)
     look(0)
 
+    record_refusal(f"modes that were seen: {', '.join(f'{mode:04o}' for mode in sorted(set(modes)))}")
     assert set(modes) == {0o600}

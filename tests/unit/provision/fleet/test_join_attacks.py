@@ -12,6 +12,7 @@ import pytest
 
 from provision.core import join
 from provision.core.join import Letter
+from tests.conftest import RecordRefusal
 from tests.unit.provision.join_site import (
     FIRST_BOOT,
     KEYS,
@@ -49,7 +50,10 @@ def test_a_machine_with_its_token_gets_its_name_and_its_host_keys_are_trusted(si
     assert site.known_hosts() == f"127.0.0.1 {KEYS[0]}\n"
 
 
-def test_who_has_the_image_is_no_controller(site: Site, tmp_path: Path) -> None:
+@pytest.mark.attack("image")
+def test_who_has_the_image_is_no_controller(
+    site: Site, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     """It has the public half, and signs with a key of its own."""
     token, stolen = site.token(), site.key.with_name("join_key.pub")
     attacker = new_key(tmp_path / "attacker")
@@ -62,12 +66,16 @@ def test_who_has_the_image_is_no_controller(site: Site, tmp_path: Path) -> None:
         return json.dumps({"answer": said, "signature": signed.stdout})
 
     assert stolen.is_file()
-    with site.waiting(fake), pytest.raises(ValueError, match="not signed by our controller"):
+    with site.waiting(fake), pytest.raises(ValueError, match="not signed by our controller") as refusal:
         site.ask(token)
+    record_refusal(refusal.value)
 
 
+@pytest.mark.attack("network")
 @pytest.mark.parametrize("what", ["the same answer", "another nonce", "no signature", "another namespace"])
-def test_an_answer_to_another_call_is_not_believed(site: Site, what: str) -> None:
+def test_an_answer_to_another_call_is_not_believed(
+    site: Site, what: str, record_refusal: RecordRefusal
+) -> None:
     """What was recorded of the real controller, or of the same key for another purpose."""
     token, heard = site.token(), site.arrivals()
 
@@ -84,8 +92,9 @@ def test_an_answer_to_another_call_is_not_believed(site: Site, what: str) -> Non
             answer["signature"] = signed.stdout
         return json.dumps(answer)
 
-    with site.waiting(recorded), pytest.raises(ValueError, match="not signed by our controller"):
+    with site.waiting(recorded), pytest.raises(ValueError, match="not signed by our controller") as refusal:
         site.ask(token)
+    record_refusal(refusal.value)
 
 
 def test_an_answer_is_no_call_and_a_call_no_answer(site: Site) -> None:
@@ -98,12 +107,16 @@ def test_an_answer_is_no_call_and_a_call_no_answer(site: Site) -> None:
     )
 
 
-def test_a_second_machine_with_the_same_token_is_refused_and_named(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_a_second_machine_with_the_same_token_is_refused_and_named(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     token, heard = site.token(), site.arrivals()
     heard.on_call(letter(token, call()))
 
     found = refused(site, letter(token, call(host_keys=OTHER_KEYS, machine="other")))
 
+    record_refusal(found)
     assert found.status == 409
     assert "differing in machine and host keys" in str(found)
     assert "provision restore te3 --user-data DIR makes another" in str(found)
@@ -130,7 +143,10 @@ def test_the_same_machine_calls_again_after_a_first_boot_that_was_cut_off(site: 
     assert site.arrived == ["te3"]
 
 
-def test_a_call_that_was_heard_and_sent_again_changes_nothing(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_a_call_that_was_heard_and_sent_again_changes_nothing(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     token, heard = site.token(), site.arrivals()
     heard.on_call(letter(token, call()))
     before = (site.tokens.path.read_text(), site.known_hosts())
@@ -138,62 +154,85 @@ def test_a_call_that_was_heard_and_sent_again_changes_nothing(site: Site) -> Non
     heard.on_call(letter(token, call()))
     from_elsewhere = refused(site, letter(token, call(), sender="127.0.0.2"))
 
+    record_refusal(from_elsewhere)
     assert (site.tokens.path.read_text(), site.known_hosts()) == before
     assert "it comes from 127.0.0.2 and says 127.0.0.1" in str(from_elsewhere)
 
 
-def test_a_call_that_was_heard_opens_nothing_once_its_machine_is_a_node(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_a_call_that_was_heard_opens_nothing_once_its_machine_is_a_node(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     token = site.token()
     sent = letter(token, call())
     site.arrivals().on_call(sent)
     site.tokens.finish(["te3"])
 
-    assert "the token of te3 at 127.0.0.1 was used" in str(refused(site, sent))
+    found = refused(site, sent)
+
+    record_refusal(found)
+    assert "the token of te3 at 127.0.0.1 was used" in str(found)
     assert token.secret not in site.tokens.path.read_text()
 
 
-def test_somebody_at_an_awaited_address_without_its_token_is_refused(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_somebody_at_an_awaited_address_without_its_token_is_refused(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     token = site.token()
     guessed = Letter(sender="127.0.0.1", token=token.id, mac=join.mac("guessed", call()), text=call())
     unknown = Letter(sender="127.0.0.1", token="other", mac=join.mac(token.secret, call()), text=call())
 
-    assert refused(site, guessed).status == 403
-    assert refused(site, unknown).status == 403
+    for sent in (guessed, unknown):
+        found = refused(site, sent)
+        record_refusal(found)
+        assert found.status == 403
     assert site.tokens.calls() == {}
 
 
-def test_the_token_of_another_machine_gives_no_name(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_the_token_of_another_machine_gives_no_name(site: Site, record_refusal: RecordRefusal) -> None:
     other = site.token("te4")
 
     found = refused(site, letter(other, call()))
 
+    record_refusal(found)
     assert "its token is for te4 at 127.0.0.2, not for a machine at 127.0.0.1" in str(found)
 
 
-def test_a_token_that_has_expired_is_refused(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_a_token_that_has_expired_is_refused(site: Site, record_refusal: RecordRefusal) -> None:
     expired = site.token(seconds=-1.0)
 
     found = refused(site, letter(expired, call()))
 
+    record_refusal(found)
     assert found.status == 410
     assert "has expired" in str(found)
 
 
-def test_the_token_of_a_node_that_was_removed_is_void_for_a_controller_that_waits(site: Site) -> None:
+@pytest.mark.attack("left behind")
+def test_the_token_of_a_node_that_was_removed_is_void_for_a_controller_that_waits(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
     token, heard = site.token(), site.arrivals()
     site.tokens.void("te3")
 
-    with pytest.raises(join.Refused, match="none that counts"):
+    with pytest.raises(join.Refused, match="none that counts") as refusal:
         heard.on_call(letter(token, call()))
+    record_refusal(refusal.value)
 
 
-def test_a_machine_is_refused_that_nobody_waits_for(site: Site) -> None:
+@pytest.mark.attack("network")
+def test_a_machine_is_refused_that_nobody_waits_for(site: Site, record_refusal: RecordRefusal) -> None:
     token = site.token()
 
-    with pytest.raises(join.Refused, match="te3 is not waited for"):
+    with pytest.raises(join.Refused, match="te3 is not waited for") as refusal:
         site.arrivals("te4").on_call(letter(token, call()))
+    record_refusal(refusal.value)
 
 
+@pytest.mark.attack("network")
 @pytest.mark.parametrize(
     "changed",
     [
@@ -207,10 +246,15 @@ def test_a_machine_is_refused_that_nobody_waits_for(site: Site) -> None:
         {"nonce": ""},
     ],
 )
-def test_a_call_that_lies_is_refused_even_with_its_token(site: Site, changed: dict[str, Any]) -> None:
+def test_a_call_that_lies_is_refused_even_with_its_token(
+    site: Site, changed: dict[str, Any], record_refusal: RecordRefusal
+) -> None:
     token = site.token()
 
-    assert refused(site, letter(token, call(**changed))).status in (400, 403)
+    found = refused(site, letter(token, call(**changed)))
+
+    record_refusal(found)
+    assert found.status in (400, 403)
     assert site.tokens.calls() == {}
 
 
@@ -225,8 +269,9 @@ def test_a_shared_token_lets_each_machine_in_once(site: Site) -> None:
     assert refused(site, letter(token, call(machine="third"))).status == 409
 
 
+@pytest.mark.attack("network")
 def test_a_controller_with_another_key_is_not_believed_and_the_image_alone_says_which(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
 ) -> None:
     """User data that names a key of its own changes nothing."""
     program = first_boot()
@@ -237,8 +282,9 @@ def test_a_controller_with_another_key_is_not_believed_and_the_image_alone_says_
     monkeypatch.setattr(program, "USER_DATA", (str(user), str(image)))
 
     assert program.told()["controller_key"] == "ssh-ed25519 IMAGE"
-    with site.waiting(), pytest.raises(ValueError, match="not signed by our controller"):
+    with site.waiting(), pytest.raises(ValueError, match="not signed by our controller") as refusal:
         site.ask(site.token(), key=new_key(tmp_path / "another"))
+    record_refusal(refusal.value)
 
 
 def test_an_image_of_an_earlier_version_is_refused_by_name(site: Site) -> None:

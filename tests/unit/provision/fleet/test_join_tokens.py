@@ -14,6 +14,7 @@ from provision.errors import BadInput, CommandFailed
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.node_life import Change, Reporter, apply
 from provision.fleet.user_data import write_user_data
+from tests.conftest import RecordRefusal
 from tests.unit.provision.join_site import ADDRESSES, Site, call, letter, made
 
 ROOT = Path(__file__).parents[4]
@@ -118,7 +119,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.attack("left behind")
 @pytest.mark.parametrize("action", [Action.remove, Action.replace])
-def test_a_node_that_goes_or_is_replaced_leaves_no_token_that_counts(action: Action, tmp_path: Path) -> None:
+def test_a_node_that_goes_or_is_replaced_leaves_no_token_that_counts(
+    action: Action, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     """Before any playbook runs, which may be cut off."""
     (tmp_path / "00-groups.yml").symlink_to(ROOT / "inventory" / "groups.yml")
     lines = [f"    {name}: {{ansible_host: {address}}}" for name, address in ADDRESSES.items()]
@@ -134,4 +137,5 @@ def test_a_node_that_goes_or_is_replaced_leaves_no_token_that_counts(action: Act
     with pytest.raises(CommandFailed, match="cut off"):
         apply(change, os.environ, Reporter(on_step=cut_off, on_line=lambda _: None))
 
+    record_refusal(f"tokens that count: {[sorted(token.machines) for token in tokens.read()]}")
     assert [token.id for token in tokens.read()] == [kept.id]

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.errors import BadInput
 from runtime.launch.env_file import read_env_file, read_job_environment
+from tests.conftest import RecordRefusal
 
 SECRET = "hf_7Qv0s3cret"
 
@@ -68,11 +69,14 @@ def test_a_nodes_own_file_is_read_where_there_is_one_and_refused_in_words(file: 
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o640, 0o620, 0o610, 0o644])
-def test_a_file_that_others_have_a_right_to_is_refused(file: Path, mode: int) -> None:
+def test_a_file_that_others_have_a_right_to_is_refused(
+    file: Path, mode: int, record_refusal: RecordRefusal
+) -> None:
     file.write_text(f"A={SECRET}\n")
     file.chmod(mode)
 
     said = refusal(file)
+    record_refusal(said)
 
     assert f"its mode is {mode:04o}" in said
     assert f"chmod 600 {file}" in said
@@ -94,14 +98,18 @@ def test_whose_file_it_may_be(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.attack("user")
-def test_what_is_no_file_is_refused_and_not_waited_for(file: Path, tmp_path: Path) -> None:
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    file: Path, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     (tmp_path / "link").symlink_to(file)
 
-    assert "it is a pipe" in refusal(tmp_path / "pipe")
-    assert "it is a link" in refusal(tmp_path / "link")
-    assert "it is a folder" in refusal(tmp_path)
-    assert "No such file" in refusal(tmp_path / "absent")
+    planted = ("pipe", "link", "", "absent")
+    expected = ("it is a pipe", "it is a link", "it is a folder", "No such file")
+    for name, words in zip(planted, expected, strict=True):
+        said = refusal(tmp_path / name)
+        record_refusal(said)
+        assert words in said
 
 
 def test_a_file_without_end_is_refused(file: Path) -> None:

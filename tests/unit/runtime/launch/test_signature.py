@@ -14,6 +14,7 @@ from provision.edges import ssh_signature
 from runtime.errors import BadInput
 from runtime.launch.certificate import CONTROLLER, Certificate, parse, payload, proven_by, read
 from runtime.launch.signature import sign, signer_of, trust_in
+from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts
 
 NOW = datetime.now(UTC)
@@ -66,13 +67,16 @@ def test_a_node_signs_with_its_own_key_and_the_gate_names_it(keys: Path) -> None
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("key", ["te1", "te9", "controller"])
 @pytest.mark.parametrize("signer", ["te2", CONTROLLER, "te9"])
-def test_no_node_signs_as_another_nor_as_the_controller(keys: Path, key: str, signer: str) -> None:
+def test_no_node_signs_as_another_nor_as_the_controller(
+    keys: Path, key: str, signer: str, record_refusal: RecordRefusal
+) -> None:
     from runtime.launch.certificate import sealed as sealed_by_node
 
     made = certificate(signer)
 
     found = held(sealed_by_node(made, sign(payload(made), keys / key)), keys)
 
+    record_refusal(found)
     assert isinstance(found, str)
     assert ("is not signed by" in found) is (signer != "te9")
 
@@ -93,12 +97,15 @@ def test_the_controller_signs_what_the_node_wrote_and_the_gate_says_so(keys: Pat
 @pytest.mark.parametrize(
     "namespace", ["clusterwright-image", "clusterwright-smoke", "clusterwright-smoke-node"]
 )
-def test_what_the_controller_signed_for_something_else_does_not_count(keys: Path, namespace: str) -> None:
+def test_what_the_controller_signed_for_something_else_does_not_count(
+    keys: Path, namespace: str, record_refusal: RecordRefusal
+) -> None:
     made = certificate(CONTROLLER)
     signature = ssh_signature.sign(payload(made).decode(), key=keys / "controller", namespace=namespace)
 
     found = held(sealed(payload(made).decode(), signature), keys)
 
+    record_refusal(found)
     assert found == "its certificate is not signed by the controller, or was altered since"
 
 

@@ -25,6 +25,7 @@ from runtime.launch.preflight import check_nodes
 from runtime.launch.session import Session, open_session
 from runtime.launch.stream import Target
 from runtime.untrusted.conform import Malformed
+from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts, job
 
 TOKEN = "0123456789abcdef"
@@ -54,7 +55,9 @@ def targets() -> Iterator[list[Target]]:
 
 
 @pytest.mark.attack("network")
-def test_two_targets_do_not_answer_each_other_s_answers(targets: list[Target]) -> None:
+def test_two_targets_do_not_answer_each_other_s_answers(
+    targets: list[Target], record_refusal: RecordRefusal
+) -> None:
     """Packets that claim to come from the other target; the kernel counts what follows."""
     first, second = targets
     for packet in (b"?" + TOKEN.encode() + bytes(40), b"!" + bytes(4), bytes(64), b""):
@@ -63,7 +66,9 @@ def test_two_targets_do_not_answer_each_other_s_answers(targets: list[Target]) -
     before = udp_packets_received()
     time.sleep(0.3)
 
-    assert udp_packets_received() - before < 50
+    more = udp_packets_received() - before
+    record_refusal(f"this machine got {more} packets in the 0.3 s that followed")
+    assert more < 50
 
 
 def udp_packets_received() -> int:
@@ -79,36 +84,48 @@ def udp_packets_received() -> int:
     "packet",
     [b"", bytes(64), b"?" + b"f" * 16 + bytes(40), b"?" + TOKEN[:-1].encode(), b"!" + TOKEN.encode()],
 )
-def test_a_packet_without_the_token_is_not_answered(targets: list[Target], packet: bytes) -> None:
+def test_a_packet_without_the_token_is_not_answered(
+    targets: list[Target], packet: bytes, record_refusal: RecordRefusal
+) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.1", 0))
         stranger.sendto(packet, ("127.0.0.1", targets[0].port))
 
-        assert received(stranger, 0.2) == 0
+        answers_heard = received(stranger, 0.2)
+        record_refusal(f"recv: {answers_heard} packets in 0.2 s")
+        assert answers_heard == 0
 
 
 @pytest.mark.attack("network")
-def test_a_packet_with_the_token_from_another_address_is_not_answered(targets: list[Target]) -> None:
+def test_a_packet_with_the_token_from_another_address_is_not_answered(
+    targets: list[Target], record_refusal: RecordRefusal
+) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.bind(("127.0.0.3", 0))
         stranger.sendto(b"?" + TOKEN.encode() + bytes(40), ("127.0.0.1", targets[0].port))
 
-        assert received(stranger, 0.2) == 0
+        answers_heard = received(stranger, 0.2)
+        record_refusal(f"recv: {answers_heard} packets in 0.2 s")
+        assert answers_heard == 0
 
 
 @pytest.mark.attack("network")
 @pytest.mark.parametrize(
     "said", [b"f" * 16, b'{"source": "te1", "target": "te2", "seconds": 1}\n', b"[" * 4096]
 )
-def test_a_connection_without_the_token_is_closed_without_a_word(targets: list[Target], said: bytes) -> None:
+def test_a_connection_without_the_token_is_closed_without_a_word(
+    targets: list[Target], said: bytes, record_refusal: RecordRefusal
+) -> None:
     listener = Listener("127.0.0.1", token=TOKEN)
     for port in (targets[0].port, listener.port):
         with socket.create_connection(("127.0.0.1", port), timeout=5) as stranger:
             stranger.sendall(said + bytes(1100))
             try:
-                assert stranger.recv(1) == b""
-            except ConnectionResetError:  # what it had said was not even read
-                continue
+                heard = stranger.recv(1)
+                record_refusal(f"recv: {heard!r}, closed")
+                assert heard == b""
+            except ConnectionResetError as e:  # what it had said was not even read
+                record_refusal(f"recv: {e}")
     listener.close()
 
 
@@ -146,10 +163,13 @@ REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
         (frame("pong", more=1), "lacks or should not have"),
     ],
 )
-def test_a_frame_that_no_node_of_ours_sends_is_refused(line: bytes, words: str) -> None:
+def test_a_frame_that_no_node_of_ours_sends_is_refused(
+    line: bytes, words: str, record_refusal: RecordRefusal
+) -> None:
     with pytest.raises(Malformed) as e:
         answers.read(line, host="te1", ranks=(0, 1))
 
+    record_refusal(e.value)
     assert words in str(e.value)
 
 
@@ -183,7 +203,7 @@ def mutated(generator: random.Random) -> bytes:
 
 
 @pytest.mark.attack("node")
-def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher() -> None:
+def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher(record_refusal: RecordRefusal) -> None:
     generator = random.Random(0)
     lines = [mutated(generator) for _ in range(10_000)]
     answers.read(lines[0][:1], host="te1", ranks=(0,))
@@ -196,6 +216,7 @@ def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher() -> None
         except Malformed as e:
             refused.append(str(e))
 
+    record_refusal(f"{len(refused)} refused, the first: {refused[0]}")
     assert len(refused) > 5000
     assert max(map(len, refused)) < 300
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
@@ -222,13 +243,17 @@ while True:
 
 @pytest.mark.attack("node")
 @pytest.mark.parametrize("script", [FLOOD, LONG], ids=["frames", "line"])
-def test_a_node_that_floods_does_not_fill_the_launcher(tmp_path: Path, script: str) -> None:
+def test_a_node_that_floods_does_not_fill_the_launcher(
+    tmp_path: Path, script: str, record_refusal: RecordRefusal
+) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open_session(job(hosts=(LOOPBACK,), python=node_that_says(tmp_path, script))) as session:
         time.sleep(1)  # Nobody listens, as while the launcher is busy.
         session.pause(0.5)
 
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 << 10  # KiB
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    record_refusal(f"the launcher's memory grew by {grown} KiB")
+    assert grown < 32 << 10
 
 
 @pytest.mark.attack("node")
@@ -240,7 +265,9 @@ def test_a_node_that_floods_does_not_fill_the_launcher(tmp_path: Path, script: s
         b'\x1e{"kind": "lines", "rank": 9, "pieces": []}\n',
     ],
 )
-def test_a_node_that_sends_what_no_node_sends_is_named(tmp_path: Path, said: bytes) -> None:
+def test_a_node_that_sends_what_no_node_sends_is_named(
+    tmp_path: Path, said: bytes, record_refusal: RecordRefusal
+) -> None:
     script = f"out.write({said!r}); out.flush(); time.sleep(60)"
     started = time.monotonic()
     with (
@@ -249,6 +276,7 @@ def test_a_node_that_sends_what_no_node_sends_is_named(tmp_path: Path, said: byt
     ):
         check_nodes(session, gate=None)
 
+    record_refusal(e.value)
     assert "127.0.0.1 (ranks 0-1): sent what no node of ours sends" in str(e.value)
     assert time.monotonic() - started < 10
 
@@ -262,7 +290,9 @@ class Quiet:
 
 
 @pytest.mark.attack("node")
-def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(tmp_path: Path) -> None:
+def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     script = 'out.write(b\'\\x1e{"kind": "failing", "rank": 9}\\n\'); out.flush(); time.sleep(60)'
     session: Session
     with open_session(job(hosts=(LOOPBACK,), python=node_that_says(tmp_path, script))) as session:
@@ -270,6 +300,7 @@ def test_a_node_that_speaks_for_another_s_rank_ends_the_job_by_its_name(tmp_path
 
         outcome = run(session, Quiet())
 
+    record_refusal(outcome.nodes["127.0.0.1"].found)
     assert not outcome.ok
     assert "'failing' for 9, which is not there" in outcome.nodes["127.0.0.1"].found
 

@@ -23,6 +23,7 @@ from runtime.zero.checkpoint.export import export
 from runtime.zero.checkpoint.folder import entries, leftovers, read_latest, remove, write_atomically
 from runtime.zero.checkpoint.offline import find, verify
 from runtime.zero.weights.files import INDEX, open_weights
+from tests.conftest import RecordRefusal
 from tests.unit.runtime.zero.checkpoint.forged import (
     METADATA,
     SHARD,
@@ -177,7 +178,9 @@ def outcome(root: Path) -> str:
 
 @pytest.mark.attack("file")
 @pytest.mark.parametrize("form", FORMS)
-def test_a_forged_checkpoint_is_refused_and_does_nothing(root: Path, form: str) -> None:
+def test_a_forged_checkpoint_is_refused_and_does_nothing(
+    root: Path, form: str, record_refusal: RecordRefusal
+) -> None:
     forge, said = FORMS[form]
     forge(root / "global_step1")
     canary = (root.parent / "canary").stat()
@@ -189,6 +192,7 @@ def test_a_forged_checkpoint_is_refused_and_does_nothing(root: Path, form: str) 
     finally:
         tracemalloc.stop()
 
+    record_refusal(words or "it was taken")
     assert not (root.parent / "ran").exists(), "it ran a program"
     assert not (root.parent / "out").exists(), "it was exported"
     assert (root.parent / "canary").stat() == canary
@@ -211,32 +215,37 @@ def test_the_untouched_checkpoint_is_exported(root: Path) -> None:
 
 @pytest.mark.attack("file")
 @pytest.mark.parametrize("named", ["../checkpoints/global_step1", "/etc", "a\nb", "x" * 5000, "\u00e9"])
-def test_latest_names_a_checkpoint_of_its_folder(root: Path, named: str) -> None:
+def test_latest_names_a_checkpoint_of_its_folder(
+    root: Path, named: str, record_refusal: RecordRefusal
+) -> None:
     (root / "latest").write_text(named)
 
-    with pytest.raises(CheckpointFailed, match=r"read which checkpoint .*latest names"):
+    with pytest.raises(CheckpointFailed, match=r"read which checkpoint .*latest names") as refusal:
         read_latest(root)
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("file")
-def test_latest_is_no_link(root: Path) -> None:
+def test_latest_is_no_link(root: Path, record_refusal: RecordRefusal) -> None:
     (root / "latest").unlink()
     (root / "latest").symlink_to(root.parent / "canary")
 
-    with pytest.raises(CheckpointFailed, match="it is a link, not a file"):
+    with pytest.raises(CheckpointFailed, match="it is a link, not a file") as refusal:
         read_latest(root)
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("file")
-def test_an_import_stays_in_the_folder_that_was_named(tmp_path: Path) -> None:
+def test_an_import_stays_in_the_folder_that_was_named(tmp_path: Path, record_refusal: RecordRefusal) -> None:
     shutil.copytree(DEEPSPEED, tmp_path / "outside")
     (tmp_path / "named").mkdir()
     tag = (DEEPSPEED / "latest").read_text().strip()
     (tmp_path / "named" / "latest").write_text(f"../outside/{tag}")
 
-    with pytest.raises(CheckpointFailed, match="cannot be a part of a file's name"):
+    with pytest.raises(CheckpointFailed, match="cannot be a part of a file's name") as refusal:
         import_checkpoint(tmp_path / "named", tmp_path / "ours")
 
+    record_refusal(refusal.value)
     assert not (tmp_path / "ours").exists()
 
 
@@ -255,12 +264,15 @@ def test_a_link_among_checkpoints_is_neither_followed_nor_removed(root: Path) ->
 
 
 @pytest.mark.attack("file")
-def test_nothing_is_written_through_a_link(root: Path) -> None:
+def test_nothing_is_written_through_a_link(root: Path, record_refusal: RecordRefusal) -> None:
     (root / f".latest.{os.getpid()}.tmp").symlink_to(root.parent / "canary")
     before = (root.parent / "canary").read_bytes()
 
     write_atomically(root / "latest", b"global_step1")
 
+    record_refusal(
+        f"the file that the link leads to holds {len((root.parent / 'canary').read_bytes())} bytes"
+    )
     assert (root.parent / "canary").read_bytes() == before
     assert read_latest(root) == "global_step1"
 
@@ -275,17 +287,20 @@ def weights(folder: Path, header: object = None) -> Path:
 
 @pytest.mark.attack("file")
 @pytest.mark.parametrize("name", ["../other/model.safetensors", "{}/other/model.safetensors", "a\0b", ".."])
-def test_an_index_names_files_of_its_folder(tmp_path: Path, name: str) -> None:
+def test_an_index_names_files_of_its_folder(tmp_path: Path, name: str, record_refusal: RecordRefusal) -> None:
     weights(tmp_path / "other")
     weights(tmp_path / "named")
     (tmp_path / "named" / INDEX).write_text(json.dumps({"weight_map": {"w": name.format(tmp_path)}}))
 
-    with pytest.raises(BadInput, match="is not the name of a file in the folder"):
+    with pytest.raises(BadInput, match="is not the name of a file in the folder") as refusal:
         open_weights(tmp_path / "named")
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("file")
-def test_a_link_out_of_a_folder_of_weights_is_not_followed_but_that_of_a_cache_is(tmp_path: Path) -> None:
+def test_a_link_out_of_a_folder_of_weights_is_not_followed_but_that_of_a_cache_is(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     weights(tmp_path / "other")
     (tmp_path / "named").mkdir()
     (tmp_path / "named" / "model.safetensors").symlink_to(tmp_path / "other" / "model.safetensors")
@@ -294,9 +309,10 @@ def test_a_link_out_of_a_folder_of_weights_is_not_followed_but_that_of_a_cache_i
     weights(cache / "blobs")
     (cache / "snapshots" / "rev" / "model.safetensors").symlink_to("../../blobs/model.safetensors")
 
-    with pytest.raises(BadInput, match="outside of its folder"):
+    with pytest.raises(BadInput, match="outside of its folder") as refusal:
         open_weights(tmp_path / "named")
 
+    record_refusal(refusal.value)
     assert list(open_weights(cache / "snapshots" / "rev")) == ["w"]
     assert list(open_weights(tmp_path / "named" / "model.safetensors")) == ["w"]
 
@@ -313,9 +329,12 @@ HEADERS: dict[str, object] = {
 
 @pytest.mark.attack("file")
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_forged_header_of_weights_is_refused(tmp_path: Path, header: str) -> None:
-    with pytest.raises(BadInput, match="no whole safetensors file"):
+def test_a_forged_header_of_weights_is_refused(
+    tmp_path: Path, header: str, record_refusal: RecordRefusal
+) -> None:
+    with pytest.raises(BadInput, match="no whole safetensors file") as refusal:
         open_weights(weights(tmp_path / "named", HEADERS[header]))
+    record_refusal(refusal.value)
 
 
 def test_a_signature_is_made_as_ours(root: Path) -> None:
