@@ -1,8 +1,9 @@
-"""What is true of all tests: lanes beside each other, seconds of modules; an attack says how it was refused."""
+"""What is true of all tests: lanes side by side, seconds of modules; an attack says how it was refused."""
 
 from __future__ import annotations
 
 import fcntl
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
@@ -13,9 +14,7 @@ import pytest
 
 from provision.core.printable import printable
 
-# Lanes of `make test` that go side by side agree by locks on two files that are there anyway.
 _HERE = Path(__file__).parent
-_TURN, _MACHINE = _HERE.with_name("pyproject.toml"), _HERE / "conftest.py"
 
 RecordRefusal = Callable[[object], None]
 _TEST_FOLDER = re.compile(r"\S*/pytest-of-[^/\s]+/pytest-\d+/[^/\s]+")
@@ -62,12 +61,17 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def _locked(*, alone: bool) -> Iterator[None]:
-    """Holds the machine, alone or with other lanes; who waits for it alone has the next turn."""
-    with _TURN.open("rb") as turn, _MACHINE.open("rb") as machine:
+    """Holds the machine, alone or with other lanes of `make test`; who waits for it alone has the next turn."""
+    turn, machine = (os.open(path, os.O_RDONLY) for path in (_HERE, _HERE / "conftest.py"))
+    try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         fcntl.flock(turn, fcntl.LOCK_UN)
         yield
+    finally:
+        fcntl.flock(machine, fcntl.LOCK_UN)  # a child that was forked meanwhile holds it as well
+        os.close(turn)
+        os.close(machine)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import JOB_USER, JOBS, Finished, LabUnderTest, changed, playbook
 
 TRUST = ("--tags", "node_access,host_names,job_user,ssh_trust")
@@ -51,12 +52,17 @@ def attacker(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
 
 
 @pytest.mark.attack("user")
-def test_a_job_is_not_root_and_does_not_become_root_here_or_elsewhere(attacker: LabUnderTest) -> None:
+def test_a_job_is_not_root_and_does_not_become_root_here_or_elsewhere(
+    attacker: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     """Started by root, who goes on as the user: every try must fail on every node."""
     finished = attacker.run("te1", f"cd {FOLDER}; zerorun --no-gate --tee all try.py", check=False)
 
     assert finished.returncode == 0, finished.stderr
     assert f"zerorun: goes on as {JOB_USER}" in finished.stderr
+    record_refusal(
+        "; ".join(dict.fromkeys(line for line in finished.stderr.splitlines() if "denied" in line))
+    )
     told = [json.loads(line[line.index('["') :]) for line in finished.stdout.splitlines() if '["' in line]
     assert sorted(rank for rank, *_ in told) == [str(rank) for rank in range(len(attacker.nodes))]
     assert [got for *_, got in told] == [[]] * len(attacker.nodes)
@@ -67,8 +73,11 @@ def test_a_job_is_not_root_and_does_not_become_root_here_or_elsewhere(attacker: 
 
 
 @pytest.mark.attack("node")
-def test_root_of_one_node_has_no_key_to_another(converged_lab: LabUnderTest) -> None:
+def test_root_of_one_node_has_no_key_to_another(
+    converged_lab: LabUnderTest, record_refusal: RecordRefusal
+) -> None:
     refused = converged_lab.run("te1", f"{SSH} te2 hostname", check=False)
+    record_refusal(refused.stderr)
 
     assert "Permission denied" in refused.stderr
     assert converged_lab.run("te1", "ls /root/.ssh/clusterwright_ed25519", check=False).returncode != 0

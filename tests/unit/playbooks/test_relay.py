@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RecordRefusal
+
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 PARTS = ("module_utils/running.py", "roles/conda_env/files/relay.py")
 TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
@@ -166,13 +168,14 @@ UNSIGNED = bytes(32)
     ],
 )
 def test_a_stream_that_is_cut_off_or_of_somebody_else_changes_nothing(
-    site: Path, monkeypatch: pytest.MonkeyPatch, stream: bytes, why: str
+    site: Path, monkeypatch: pytest.MonkeyPatch, stream: bytes, why: str, record_refusal: RecordRefusal
 ) -> None:
     before = held(site, "te3")
     monkeypatch.chdir(site)
     listen(site, "te3")
 
     said = answer(site, "te3", stream)
+    record_refusal(said["error"])
 
     assert not said["ok"]
     assert why in said["error"]
@@ -190,11 +193,23 @@ def test_who_has_another_key_is_not_unpacked(site: Path) -> None:
 
 @pytest.mark.attack("user")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
-def test_another_user_gets_no_way_to_the_socket(site: Path) -> None:
+def test_another_user_gets_no_way_to_the_socket(site: Path, record_refusal: RecordRefusal) -> None:
     listen(site, "te2")
     waiting = site / "te2" / "envs" / ".llm.relay.socket"
+    for folder in (site, *site.parents):
+        folder.chmod(folder.stat().st_mode | 0o111)
+    connecting = f"import socket; socket.socket(socket.AF_UNIX).connect({str(waiting)!r})"
 
-    assert (waiting.stat().st_mode & 0o777, waiting.stat().st_uid) == (0o600, os.geteuid())
+    refused = subprocess.run(
+        ["setpriv", "--reuid=nobody", "--clear-groups", "python3", "-c", connecting],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    record_refusal(refused.stderr.splitlines()[-1])
+
+    assert "Permission denied" in refused.stderr
+    assert said_in(run(site, "send", USER, str(site / "te1" / "envs" / "llm"), "te2"))["te2"]["ok"]
 
 
 def test_who_can_be_reached_is_asked_at_once(site: Path) -> None:
