@@ -61,7 +61,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @contextmanager
 def _locked(*, alone: bool) -> Iterator[None]:
-    """Holds the machine, alone or with other lanes of `make test`; who waits for it alone has the next turn."""
+    """Holds the machine, alone or with lanes of `make test`; who waits for it alone has the next turn."""
     turn, machine = (os.open(path, os.O_RDONLY) for path in (_HERE, _HERE / "conftest.py"))
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
