@@ -27,18 +27,18 @@ from runtime.zero.fsdp import (
     in_backward,
     leave_forward,
     put_shards_back,
-    reduce_waiting,
     settle_root,
 )
 from runtime.zero.gathered import Gathered
 from runtime.zero.gradients import (
     clip_factor,
-    global_norm,
     local_gradients,
+    local_square,
     multiply,
 )
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale, waiting_dtype
+from runtime.zero.reductions import Reductions, agree
 from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
@@ -115,6 +115,8 @@ class Engine(Facts, Saving):
             if not in_backward():  # activation checkpointing ends a recomputation there by an exception
                 leave_forward(self.module)
                 put_shards_back(self.module)
+                if self._gathered is not None:
+                    self._gathered.note_cut_off()
             raise
 
     forward = __call__
@@ -146,7 +148,10 @@ class Engine(Facts, Saving):
                 fix="Call step() after the `with engine.no_sync():` block.",
             )
         end_backward(self.module)
-        if self.is_gradient_accumulation_boundary():
+        is_boundary = self.is_gradient_accumulation_boundary()
+        if is_boundary or self._plan.sync_every_micro_step:
+            self._reduce_once()
+        if is_boundary:
             self._check_scaled()
             self._update()
             self._scaled_backwards = 0
@@ -249,6 +254,7 @@ class Engine(Facts, Saving):
         """Settles with FSDP2 who keeps what: gradients, whole parameters, and what of them goes out."""
         module, plan = self.module, self._plan
         settle_root(module)
+        self._reductions = Reductions(module)
         follow_modules(module)
         follow_optimizer(self.optimizer, module)
         dtype = waiting_dtype(self.config)
@@ -275,8 +281,17 @@ class Engine(Facts, Saving):
             unit.set_requires_gradient_sync(sync, recurse=False)
             unit.set_reshard_after_backward(sync, recurse=False)
 
+    def _reduce_once(self) -> None:
+        """Does what the other ranks have done in this micro-step, where a forward or a backward was missing."""
+        if self._reductions.is_due:
+            if self._gathered is not None:
+                self._gathered.agree_once()
+            self._reductions.reduce()
+        self._reductions.rest()
+        if self._gathered is not None:
+            self._gathered.rest()
+
     def _update(self) -> None:
-        reduce_waiting(self.module)
         drop_gathered(self.module)
         factor = self._factor()
         self.overflow = self._norm is not None and not self._norm < float("inf")
@@ -297,10 +312,14 @@ class Engine(Facts, Saving):
         if self.config.gradient_allreduce_op == "sum":
             averaging *= self.group.topology.world_size
         limit = self.config.gradient_clipping
-        if limit <= 0 and not self._must_be_finite():
+        is_norm_wanted = limit > 0 or self._must_be_finite()
+        shards = local_gradients(self.module.parameters()) if is_norm_wanted else []
+        square = local_square(shards, self.device)
+        total = agree(self.module, square, self.global_steps)
+        if not is_norm_wanted:
             return averaging
-        shards = local_gradients(self.module.parameters())
-        self._norm = averaging * global_norm(shards, shard_group(self._plan.mesh), self.device)
+        is_cut = dist.get_world_size(shard_group(self._plan.mesh)) > 1
+        self._norm = averaging * (total if is_cut else square).sqrt().item()
         return averaging * clip_factor(self._norm, limit)
 
     def _apply(self, factor: float) -> None:

@@ -50,16 +50,6 @@ def settle_root(model: nn.Module) -> None:
     _state(model)._lazy_init()
 
 
-def reduce_waiting(model: nn.Module) -> None:
-    """Reduces gradients that were accumulated without it. Collective, if there are any."""
-    if all(whole_gradient(parameter) is None for parameter in sharded(model)):
-        return
-    for unit in units(model):
-        unit.set_requires_gradient_sync(True, recurse=False)
-    # What FSDP2 does at the end of a backward for units that it has not come to.
-    _state(model)._root_post_backward_final_callback()
-
-
 def follow_forwards(model: nn.Module) -> None:
     """Before a forward ends what was cut off; after one without gradients puts the shards back.
 
