@@ -18,11 +18,11 @@ from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.together import from_first
 from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
+from runtime.zero.cut_off import CutOffs
 from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
 from runtime.zero.fsdp import (
-    end_backward,
     follow_forwards,
     in_backward,
     leave_forward,
@@ -111,12 +111,15 @@ class Engine(Facts, Saving):
         self._prepare_units()
         try:
             return self.module(*inputs, **named)
-        except BaseException:
+        except BaseException as error:
             if not in_backward():  # activation checkpointing ends a recomputation there by an exception
+                self._cut_offs.note_forward()
                 leave_forward(self.module)
                 put_shards_back(self.module)
                 if self._gathered is not None:
                     self._gathered.note_cut_off()
+                if isinstance(error, RuntimeError):
+                    self._cut_offs.explain(error)
             raise
 
     forward = __call__
@@ -126,12 +129,17 @@ class Engine(Facts, Saving):
 
         Gradients of an optimizer step are averaged over its micro-steps and ranks when `step` updates.
         """
-        self.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled = self.scale(loss)
+        try:
+            scaled.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            self._cut_offs.explain(error)
+            raise
         return loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for those who call `.backward()` themselves in fp16."""
-        end_backward(self.module)
+        self.end_cut_off()
         self._scaled_backwards += 1
         return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
 
@@ -147,7 +155,7 @@ class Engine(Facts, Saving):
                 found="it is within engine.no_sync, where micro-steps have no end",
                 fix="Call step() after the `with engine.no_sync():` block.",
             )
-        end_backward(self.module)
+        self._cut_offs.end(with_step=True)
         is_boundary = self.is_gradient_accumulation_boundary()
         if is_boundary or self._plan.sync_every_micro_step:
             self._reduce_once()
@@ -236,6 +244,10 @@ class Engine(Facts, Saving):
             self.training_dataloader.load_state_dict(data)
         self._data_at_boundary = self._data_now()
 
+    def end_cut_off(self) -> None:
+        """Ends a pass that an exception has cut off. Collective, if there is one; see `CutOffs.end`."""
+        self._cut_offs.end()
+
     def begin_step(self) -> None:
         """Begins an optimizer step anew with weights that were loaded: drops what micro-steps have left."""
         self.zero_grad()
@@ -255,6 +267,7 @@ class Engine(Facts, Saving):
         module, plan = self.module, self._plan
         settle_root(module)
         self._reductions = Reductions(module)
+        self._cut_offs = CutOffs(module, self.session, gathers=plan.gather_every_micro_step)
         follow_modules(module)
         follow_optimizer(self.optimizer, module)
         dtype = waiting_dtype(self.config)
@@ -265,7 +278,7 @@ class Engine(Facts, Saving):
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        follow_forwards(module)  # last, so that its hooks come before those of what is gathered
+        follow_forwards(module, self._cut_offs.end)  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
@@ -284,6 +297,8 @@ class Engine(Facts, Saving):
     def _reduce_once(self) -> None:
         """Does what the other ranks have done in this micro-step, where a forward or a backward was missing."""
         if self._reductions.is_due:
+            self._cut_offs.note_missing()
+            self._cut_offs.end()
             if self._gathered is not None:
                 self._gathered.agree_once()
             self._reductions.reduce()
