@@ -36,6 +36,7 @@ from runtime.zero.gradients import (
     local_square,
     multiply,
 )
+from runtime.zero.guarded import guard
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale, waiting_dtype
 from runtime.zero.reductions import Reductions, agree
@@ -277,6 +278,7 @@ class Engine(Facts, Saving):
         is_cut = dist.get_world_size(group) > 1
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
+        guard(module, self.optimizer, plan.mesh)
         give_whole(module, gathered, is_here=keeps or not is_cut)
         follow_forwards(module, self._cut_offs.end)  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:

@@ -53,8 +53,8 @@ def settle_root(model: nn.Module) -> None:
 def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
     """Before a forward ends what was cut off; after one without gradients puts the shards back.
 
-    In evaluation mode they come back with the training: until then a forward needs no other rank, which may
-    make another number of them. The hooks keep the model alone alive, not its engine.
+    After one with gradients and without a backward they come back with `train()`. The hooks keep the model
+    alone alive, not its engine.
 
     Args:
         end: ends what was cut off.
@@ -67,8 +67,7 @@ def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
         if torch.is_grad_enabled() or in_backward() or not at_rest(unit):
             return
         forget_forwards(model)
-        if unit.training:
-            put_shards_back(model)
+        put_shards_back(model)
 
     for unit in units(model):
         cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
