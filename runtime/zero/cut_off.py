@@ -1,4 +1,4 @@
-"""What an exception has cut off among collectives: before the next one, ranks make sure that all were cut off.
+"""What an exception has cut off among collectives: before the next one, ranks make sure that all were.
 
 A rank that goes on alone would meet the others in collectives of other units, and mix their numbers. Nothing
 is asked while nothing is cut off, and then not by a collective but through the job's store.
@@ -102,7 +102,9 @@ class CutOffs:
     def _now(self, what: str) -> str:
         """Where in a pass this rank is, as far as its collectives depend on it."""
         states = unit_states(self._model)
-        where = [(s._training_state.name, s._sharded_state.name, len(s._post_forward_indices)) for s in states]
+        where = [
+            (s._training_state.name, s._sharded_state.name, len(s._post_forward_indices)) for s in states
+        ]
         return repr((what, where if self._gathers else None))
 
     def _key(self, rank: int | str) -> str:
@@ -115,9 +117,9 @@ class CutOffs:
 def _fail(ranks: list[int], cause: Exception | None = None) -> NoReturn:
     raise JobFailed(
         "go on after an exception",
-        found=f"it came on rank {', '.join(map(str, ranks))} alone, within collectives that the others wait in",
-        fix="Let no rank catch it alone: agree on it before the next call of the engine, or let the job end and "
-        "start again from its last checkpoint. What ran out of memory needs smaller micro-batches.",
+        found=f"it came on rank {', '.join(map(str, ranks))} alone, in collectives that the others wait in",
+        fix="Let no rank catch it alone: agree on it before the next call of the engine, or let the job end "
+        "and start again from its last checkpoint. What ran out of memory needs smaller micro-batches.",
     ) from cause
 
 

@@ -280,7 +280,9 @@ class Engine(Facts, Saving):
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        follow_forwards(module, self._cut_offs.end)  # last, so that its hooks come before those of what is gathered
+        follow_forwards(
+            module, self._cut_offs.end
+        )  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
@@ -297,7 +299,7 @@ class Engine(Facts, Saving):
             unit.set_reshard_after_backward(sync, recurse=False)
 
     def _reduce_once(self) -> None:
-        """Does what the other ranks have done in this micro-step, where a forward or a backward was missing."""
+        """Does what other ranks have done in this micro-step, where a forward or a backward was missing."""
         if self._reductions.is_due:
             self._cut_offs.note_missing()
             self._cut_offs.end()

@@ -109,7 +109,9 @@ class Gathered:
         changed = self._changed().float()
         dist.all_reduce(changed, op=dist.ReduceOp.MAX, group=self._group)
         self._has_asked = True
-        again = [state for state, is_changed in zip(self._states, changed.tolist(), strict=True) if is_changed]
+        again = [
+            state for state, is_changed in zip(self._states, changed.tolist(), strict=True) if is_changed
+        ]
         for state in again:
             _settle(state)
             _free(state)

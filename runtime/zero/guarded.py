@@ -1,4 +1,4 @@
-"""Parameters in a script's hands are this rank's shards: what is set whole takes effect, what is read is whole.
+"""Parameters in a script's hands are shards: what is set whole takes effect, what is read is whole.
 
 Where reading would silently give this rank's part, an error says what to call instead: a number made of
 shards (`p.norm().item()`), and pickles of tensors that are made of parameters (`p.data`, optimizer states).
@@ -25,13 +25,14 @@ _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
 def guard(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: DeviceMesh) -> None:
     """Guards a sharded model's parameters, and what a script makes of them."""
     _ours.add(mesh)
-    # DTensor's own answers are this rank's part, without a word (torch 2.13); those on other meshes keep them.
-    DTensor._op_dispatcher._custom_op_handlers[torch.ops.aten._local_scalar_dense.default] = _number
+    # DTensor's own answers are this rank's part, without a word (torch 2.13). Other meshes keep them.
+    handlers: dict[Any, Any] = DTensor._op_dispatcher._custom_op_handlers
+    handlers[torch.ops.aten._local_scalar_dense.default] = _number
     DTensor.__reduce_ex__ = _pickle  # type: ignore[assignment, method-assign]
     for parameter in sharded(model):
         parameter.sharded_param.__class__ = Guarded
     for module in model.modules():
-        module._register_load_state_dict_pre_hook(_cut, with_module=True)
+        module._register_load_state_dict_pre_hook(_cut, with_module=True)  # type: ignore[no-untyped-call]
     optimizer.register_load_state_dict_post_hook(_cut_states)
 
 
@@ -39,7 +40,7 @@ class Guarded(DTensor):
     """A parameter's shard, into which a whole tensor can be copied."""
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         alias: torch.Tensor = DTensor.data.__get__(self)  # type: ignore[attr-defined]
         if type(alias) is DTensor:
             alias.__class__ = Guarded
@@ -50,13 +51,13 @@ class Guarded(DTensor):
         with torch.no_grad():
             local(self).copy_(_part_of(self, value))
 
-    def copy_(self, value: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:  # type: ignore[override]
+    def copy_(self, value: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
         if not isinstance(value, DTensor) and value.shape == self.shape:
             value = like(self, _part_of(self, value))
         return super().copy_(value, non_blocking)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        """A copy is no parameter of the model: it is pickled as what it is, not as what the model has then."""
+        """A copy is no parameter of the model: it is pickled as what it is, not as what the model has."""
         copied = copy.deepcopy(self.detach(), memo).requires_grad_(self.requires_grad)
         memo[id(self)] = copied
         return copied
@@ -120,10 +121,10 @@ def _number(_: object, arguments: tuple[Any, ...], __: object) -> Any:
 
 def _pickle(tensor: DTensor, protocol: Any) -> Any:
     if tensor.device_mesh not in _ours:
-        return torch.Tensor.__reduce_ex__(tensor, protocol)
+        return torch.Tensor.__reduce_ex__(tensor, protocol)  # type: ignore[no-untyped-call]
     if not _is_whole(tensor):
         _refuse("save what is made of parameters", "Call engine.save_checkpoint(FOLDER) on every rank")
-    return local(tensor).clone().__reduce_ex__(protocol)
+    return local(tensor).clone().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
 
 def _refuse(asked: str, fix: str) -> None:

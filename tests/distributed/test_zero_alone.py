@@ -1,4 +1,4 @@
-"""What one rank does alone: it uses less of the model, evaluates, or catches an exception that nobody else has."""
+"""What one rank does alone: it uses less of the model, evaluates, or catches an exception."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def trained_with(rank: int, stages: tuple[int, ...], hows: list[tuple[str, str]]
                     given: list[list[tuple[int, str] | None]] = [[(n, h) for h in how] for n in range(4)]
                     # bf16 has 8 bits, and Adam makes of a small difference a larger one.
                     names = differing(engine, plain(accumulation, given), 5e-2 if changes else 1e-3)
-                    wrong += [f"stage {stage}, {how}, accumulation {accumulation}, {changes}: {names}"] * bool(
-                        names
-                    )
+                    wrong += [
+                        f"stage {stage}, {how}, accumulation {accumulation}, {changes}: {names}"
+                    ] * bool(names)
     return wrong
 
 
@@ -179,7 +179,9 @@ def forwards_failed(rank: int) -> list[str]:
                     own = [one for one in own if one is not None or then == "step"]
                     wanted = plain(accumulation, [[(n, ""), own[n]] for n in range(6)])
                     if names := differing(engine, wanted):
-                        wrong.append(f"stage {stage}, accumulation {accumulation}, {then} after {bad}: {names}")
+                        wrong.append(
+                            f"stage {stage}, accumulation {accumulation}, {then} after {bad}: {names}"
+                        )
     return wrong
 
 
@@ -270,8 +272,8 @@ def test_no_evaluation_asks_another_rank_up_to_stage_2(ranks: Ranks) -> None:
         assert ranks(in_a_group, RANKS, counted, stage, 1, True, timeout_seconds=60) == [[]] * RANKS
 
 
-# Four units and the root are reduced in each step, and at stage 2 in each micro-step; once a step ranks agree.
-# At stages 1 and 2 they are gathered, and before it ranks say whether shards were changed in place.
+# Four units and the root are reduced in each step, at stage 2 in each micro-step; once a step ranks agree.
+# At stages 1 and 2 they are gathered, and ranks say whether shards were changed in place.
 @pytest.mark.parametrize(
     ("stage", "accumulation", "reductions", "gathers", "words"),
     [(0, 1, 5, 0, 1), (0, 2, 5, 0, 1), (1, 1, 5, 5, 2), (1, 2, 5, 5, 2), (2, 1, 5, 5, 2), (2, 2, 10, 5, 3)],
