@@ -39,7 +39,7 @@ from runtime.zero.gradients import (
 from runtime.zero.guarded import guard
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale, waiting_dtype
-from runtime.zero.reductions import Reductions, agree
+from runtime.zero.reductions import Reductions, agree, has_gradients
 from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
@@ -149,6 +149,7 @@ class Engine(Facts, Saving):
 
         Raises:
             BadInput: it is called within `no_sync`.
+            JobFailed: a rank has gradients of other micro-steps, or was cut off alone. All ranks raise it.
         """
         if self._depth_without_sync:
             raise BadInput(
@@ -162,10 +163,11 @@ class Engine(Facts, Saving):
             self._reduce_once()
         if is_boundary:
             self._check_scaled()
-            self._update()
-            self._scaled_backwards = 0
         self.micro_steps += 1
         self._boundary_set = None
+        if is_boundary:
+            self._scaled_backwards = 0
+            self._update()
 
     def train_batch(self, data_iter: Iterator[Any] | None = None) -> torch.Tensor:
         """One optimizer step from the next micro-batches; returns the mean loss over them and all ranks.
@@ -357,7 +359,7 @@ class Engine(Facts, Saving):
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
 
     def _check_scaled(self) -> None:
-        if self.config.fp16.enabled and not self._scaled_backwards:
+        if self.config.fp16.enabled and not self._scaled_backwards and has_gradients(self.module):
             raise BadInput(
                 "step in fp16",
                 found="the loss went backward without the loss scale",

@@ -119,15 +119,16 @@ def agree(model: nn.Module, square: torch.Tensor, step: int) -> torch.Tensor:
     Raises:
         JobFailed: ranks hold gradients of other micro-steps; all ranks raise it, and have dropped them.
     """
-    trained = [p for p in sharded(model) if p.sharded_param.requires_grad]
     rank, size = dist.get_rank(), dist.get_world_size()
+    if size == 1:
+        return square
+    trained = [p for p in sharded(model) if p.sharded_param.requires_grad]
     mine = [reductions_of(p) for p in trained]
     words = [0.0] * size
     words[rank] = float(zlib.crc32(repr((step, mine)).encode()))
     said = torch.tensor([*words, *(float(_is_used(p)) for p in trained)], dtype=torch.float64)
     said = torch.cat([square.double().view(1), said.to(square.device)])
-    if size > 1:
-        dist.all_reduce(said)
+    dist.all_reduce(said)
     heard = said.tolist()
     _check(model, heard[1 : size + 1], step)
     for parameter, used in zip(trained, heard[size + 1 :], strict=True):
@@ -141,6 +142,11 @@ def reductions_of(parameter: Sharded) -> int:
     if parameter.sharded_param.grad is None:
         parameter.reductions, parameter.is_used = 0, False
     return int(getattr(parameter, "reductions", 0))
+
+
+def has_gradients(model: nn.Module) -> bool:
+    """Whether a backward on this rank has a part in the gradients that are reduced."""
+    return any(_is_used(parameter) for parameter in sharded(model))
 
 
 def _is_used(parameter: Sharded) -> bool:
