@@ -126,7 +126,7 @@ def test_ranks_may_use_other_parts_of_a_model(ranks: Ranks) -> None:
 def test_stage_3_takes_other_parameters_of_the_same_units(ranks: Ranks) -> None:
     hows = [("no parameter", ""), ("no parameter", "no parameter")]
 
-    assert ranks(in_a_group, RANKS, trained_with, (3,), hows, timeout_seconds=120) == [[]] * RANKS
+    assert ranks(in_a_group, RANKS, trained_with, (3,), hows, timeout_seconds=240) == [[]] * RANKS
 
 
 def evaluated(rank: int) -> list[str]:
@@ -147,7 +147,7 @@ def evaluated(rank: int) -> list[str]:
 
 
 def test_one_rank_may_evaluate_alone(ranks: Ranks) -> None:
-    assert ranks(in_a_group, RANKS, evaluated, timeout_seconds=120) == [[]] * RANKS
+    assert ranks(in_a_group, RANKS, evaluated, timeout_seconds=240) == [[]] * RANKS
 
 
 def micro_step(engine: Engine, number: int, rank: int, then: str, *, fails: str = "") -> None:
@@ -190,7 +190,7 @@ def forwards_failed(rank: int) -> list[str]:
 
 def test_a_forward_that_fails_on_one_rank_is_left_out(ranks: Ranks) -> None:
     """Up to stage 2: forwards ask no other rank."""
-    assert ranks(in_a_group, RANKS, forwards_failed, timeout_seconds=120) == [[]] * RANKS
+    assert ranks(in_a_group, RANKS, forwards_failed, timeout_seconds=240) == [[]] * RANKS
 
 
 def said_after(rank: int, stage: int, fails: str, then: str, who: int) -> str:
@@ -218,7 +218,7 @@ def said_after(rank: int, stage: int, fails: str, then: str, who: int) -> str:
 def test_what_cannot_go_on_is_named_on_every_rank(
     ranks: Ranks, stage: int, fails: str, then: str, who: int, says: str
 ) -> None:
-    for said in ranks(in_a_group, RANKS, said_after, stage, fails, then, who, timeout_seconds=60):
+    for said in ranks(in_a_group, RANKS, said_after, stage, fails, then, who, timeout_seconds=120):
         assert says in said
 
 
@@ -243,7 +243,7 @@ def dropped(rank: int, stage: int) -> tuple[str, list[str]]:
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_gradients_of_other_micro_steps_are_never_mixed(ranks: Ranks, stage: int) -> None:
-    for said, wrong in ranks(in_a_group, RANKS, dropped, stage, timeout_seconds=60):
+    for said, wrong in ranks(in_a_group, RANKS, dropped, stage, timeout_seconds=120):
         assert "other micro-steps on rank" in said
         assert wrong == []
 
@@ -271,7 +271,7 @@ def counted(rank: int, stage: int, accumulation: int, evaluates: bool) -> list[s
 
 def test_no_evaluation_asks_another_rank_up_to_stage_2(ranks: Ranks) -> None:
     for stage in range(3):
-        assert ranks(in_a_group, RANKS, counted, stage, 1, True, timeout_seconds=60) == [[]] * RANKS
+        assert ranks(in_a_group, RANKS, counted, stage, 1, True, timeout_seconds=120) == [[]] * RANKS
 
 
 # Four units and the root are reduced in each step, at stage 2 in each micro-step; once a step ranks agree.
@@ -283,5 +283,5 @@ def test_no_evaluation_asks_another_rank_up_to_stage_2(ranks: Ranks) -> None:
 def test_a_step_has_as_many_collectives_as_it_needs(
     ranks: Ranks, stage: int, accumulation: int, reductions: int, gathers: int, words: int
 ) -> None:
-    for names in ranks(in_a_group, RANKS, counted, stage, accumulation, False, timeout_seconds=60):
+    for names in ranks(in_a_group, RANKS, counted, stage, accumulation, False, timeout_seconds=120):
         assert len(names) == reductions + gathers + words, names
