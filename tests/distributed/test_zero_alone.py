@@ -92,7 +92,7 @@ def differing(engine: Engine, wanted: dict[str, torch.Tensor], tolerance: float 
 
 
 def in_a_group(topology: Topology, act: Callable[..., Any], *arguments: Any) -> Any:
-    group = runtime.init_distributed(timeout_seconds=5)
+    group = runtime.init_distributed(timeout_seconds=10 if act is said_after else 60)  # of each collective
     found = act(topology.rank, *arguments)
     shutdown(group)
     return found
