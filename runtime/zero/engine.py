@@ -18,27 +18,28 @@ from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.together import from_first
 from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
+from runtime.zero.cut_off import CutOffs
 from runtime.zero.data import ShardedLoader, loss_of, to_device
 from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
 from runtime.zero.fsdp import (
-    end_backward,
     follow_forwards,
     in_backward,
     leave_forward,
     put_shards_back,
-    reduce_waiting,
     settle_root,
 )
 from runtime.zero.gathered import Gathered
 from runtime.zero.gradients import (
     clip_factor,
-    global_norm,
     local_gradients,
+    local_square,
     multiply,
 )
+from runtime.zero.guarded import guard
 from runtime.zero.mesh import shard_group
 from runtime.zero.precision import LossScale, waiting_dtype
+from runtime.zero.reductions import Reductions, agree, has_gradients
 from runtime.zero.saving import Saving
 from runtime.zero.shard import ShardPlan, drop_gathered, units
 from runtime.zero.skips import Skips
@@ -111,10 +112,15 @@ class Engine(Facts, Saving):
         self._prepare_units()
         try:
             return self.module(*inputs, **named)
-        except BaseException:
+        except BaseException as error:
             if not in_backward():  # activation checkpointing ends a recomputation there by an exception
+                self._cut_offs.note_forward()
                 leave_forward(self.module)
                 put_shards_back(self.module)
+                if self._gathered is not None:
+                    self._gathered.note_cut_off()
+                if isinstance(error, RuntimeError):
+                    self._cut_offs.explain(error)
             raise
 
     forward = __call__
@@ -124,12 +130,17 @@ class Engine(Facts, Saving):
 
         Gradients of an optimizer step are averaged over its micro-steps and ranks when `step` updates.
         """
-        self.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled = self.scale(loss)
+        try:
+            scaled.backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            self._cut_offs.explain(error)
+            raise
         return loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for those who call `.backward()` themselves in fp16."""
-        end_backward(self.module)
+        self.end_cut_off()
         self._scaled_backwards += 1
         return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
 
@@ -138,6 +149,7 @@ class Engine(Facts, Saving):
 
         Raises:
             BadInput: it is called within `no_sync`.
+            JobFailed: a rank has gradients of other micro-steps, or was cut off alone. All ranks raise it.
         """
         if self._depth_without_sync:
             raise BadInput(
@@ -145,13 +157,17 @@ class Engine(Facts, Saving):
                 found="it is within engine.no_sync, where micro-steps have no end",
                 fix="Call step() after the `with engine.no_sync():` block.",
             )
-        end_backward(self.module)
-        if self.is_gradient_accumulation_boundary():
+        self._cut_offs.end(with_step=True)
+        is_boundary = self.is_gradient_accumulation_boundary()
+        if is_boundary or self._plan.sync_every_micro_step:
+            self._reduce_once()
+        if is_boundary:
             self._check_scaled()
-            self._update()
-            self._scaled_backwards = 0
         self.micro_steps += 1
         self._boundary_set = None
+        if is_boundary:
+            self._scaled_backwards = 0
+            self._update()
 
     def train_batch(self, data_iter: Iterator[Any] | None = None) -> torch.Tensor:
         """One optimizer step from the next micro-batches; returns the mean loss over them and all ranks.
@@ -231,6 +247,10 @@ class Engine(Facts, Saving):
             self.training_dataloader.load_state_dict(data)
         self._data_at_boundary = self._data_now()
 
+    def end_cut_off(self) -> None:
+        """Ends a pass that an exception has cut off. Collective, if there is one; see `CutOffs.end`."""
+        self._cut_offs.end()
+
     def begin_step(self) -> None:
         """Begins an optimizer step anew with weights that were loaded: drops what micro-steps have left."""
         self.zero_grad()
@@ -249,6 +269,8 @@ class Engine(Facts, Saving):
         """Settles with FSDP2 who keeps what: gradients, whole parameters, and what of them goes out."""
         module, plan = self.module, self._plan
         settle_root(module)
+        self._reductions = Reductions(module)
+        self._cut_offs = CutOffs(module, self.session, gathers=plan.gather_every_micro_step)
         follow_modules(module)
         follow_optimizer(self.optimizer, module)
         dtype = waiting_dtype(self.config)
@@ -258,8 +280,11 @@ class Engine(Facts, Saving):
         is_cut = dist.get_world_size(group) > 1
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
+        guard(module, self.optimizer, plan.mesh)
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        follow_forwards(module)  # last, so that its hooks come before those of what is gathered
+        follow_forwards(
+            module, self._cut_offs.end
+        )  # last, so that its hooks come before those of what is gathered
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
@@ -275,8 +300,19 @@ class Engine(Facts, Saving):
             unit.set_requires_gradient_sync(sync, recurse=False)
             unit.set_reshard_after_backward(sync, recurse=False)
 
+    def _reduce_once(self) -> None:
+        """Does what other ranks have done in this micro-step, where a forward or a backward was missing."""
+        if self._reductions.is_due:
+            self._cut_offs.note_missing()
+            self._cut_offs.end()
+            if self._gathered is not None:
+                self._gathered.agree_once()
+            self._reductions.reduce()
+        self._reductions.rest()
+        if self._gathered is not None:
+            self._gathered.rest()
+
     def _update(self) -> None:
-        reduce_waiting(self.module)
         drop_gathered(self.module)
         factor = self._factor()
         self.overflow = self._norm is not None and not self._norm < float("inf")
@@ -297,10 +333,14 @@ class Engine(Facts, Saving):
         if self.config.gradient_allreduce_op == "sum":
             averaging *= self.group.topology.world_size
         limit = self.config.gradient_clipping
-        if limit <= 0 and not self._must_be_finite():
+        is_norm_wanted = limit > 0 or self._must_be_finite()
+        shards = local_gradients(self.module.parameters()) if is_norm_wanted else []
+        square = local_square(shards, self.device)
+        total = agree(self.module, square, self.global_steps)
+        if not is_norm_wanted:
             return averaging
-        shards = local_gradients(self.module.parameters())
-        self._norm = averaging * global_norm(shards, shard_group(self._plan.mesh), self.device)
+        is_cut = dist.get_world_size(shard_group(self._plan.mesh)) > 1
+        self._norm = averaging * (total if is_cut else square).sqrt().item()
         return averaging * clip_factor(self._norm, limit)
 
     def _apply(self, factor: float) -> None:
@@ -319,7 +359,7 @@ class Engine(Facts, Saving):
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
 
     def _check_scaled(self) -> None:
-        if self.config.fp16.enabled and not self._scaled_backwards:
+        if self.config.fp16.enabled and not self._scaled_backwards and has_gradients(self.module):
             raise BadInput(
                 "step in fp16",
                 found="the loss went backward without the loss scale",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -50,32 +50,24 @@ def settle_root(model: nn.Module) -> None:
     _state(model)._lazy_init()
 
 
-def reduce_waiting(model: nn.Module) -> None:
-    """Reduces gradients that were accumulated without it. Collective, if there are any."""
-    if all(whole_gradient(parameter) is None for parameter in sharded(model)):
-        return
-    for unit in units(model):
-        unit.set_requires_gradient_sync(True, recurse=False)
-    # What FSDP2 does at the end of a backward for units that it has not come to.
-    _state(model)._root_post_backward_final_callback()
-
-
-def follow_forwards(model: nn.Module) -> None:
+def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
     """Before a forward ends what was cut off; after one without gradients puts the shards back.
 
-    In evaluation mode they come back with the training: until then a forward needs no other rank, which may
-    make another number of them. The hooks keep the model alone alive, not its engine.
+    After one with gradients and without a backward they come back with `train()`. The hooks keep the model
+    alone alive, not its engine.
+
+    Args:
+        end: ends what was cut off.
     """
 
     def before(_: nn.Module, __: object) -> None:
-        end_backward(model)
+        end()
 
     def after(unit: nn.Module, _: object, __: object) -> None:
         if torch.is_grad_enabled() or in_backward() or not at_rest(unit):
             return
         forget_forwards(model)
-        if unit.training:
-            put_shards_back(model)
+        put_shards_back(model)
 
     for unit in units(model):
         cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)
@@ -96,9 +88,13 @@ def end_backward(model: nn.Module) -> None:
 
     FSDP2 would take the next backward for a part of it, and reduce that one's gradients by halves.
     """
-    root = _state(model)
-    if root._state_ctx.post_backward_final_callback_queued and not in_backward():
-        root._root_post_backward_final_callback()
+    if is_cut_off(model):
+        _state(model)._root_post_backward_final_callback()
+
+
+def is_cut_off(model: nn.Module) -> bool:
+    """Whether a backward has begun and not ended, and this is not a part of it."""
+    return bool(_state(model)._state_ctx.post_backward_final_callback_queued) and not in_backward()
 
 
 def leave_forward(model: nn.Module) -> None:

@@ -29,6 +29,7 @@ class Gathered:
     def __init__(self, model: nn.Module, group: dist.ProcessGroup) -> None:
         self._states, self._group = unit_states(model), group
         self._size, self._rank = dist.get_world_size(group), dist.get_rank(group)
+        self._was_cut_off = self._has_asked = False
         for state in self._states:
             state.unshard = partial(self._unshard, state, state.unshard)
             for parameter in state.fsdp_params:
@@ -78,23 +79,50 @@ class Gathered:
         else:
             gather(async_op)
 
-    def _before_forward(self, module: nn.Module, _: object) -> None:
-        """Frees what was gathered of shards that were changed since (clipped, averaged), to gather it anew.
+    def note_cut_off(self) -> None:
+        """Takes note of a forward that an exception has ended, perhaps on this rank alone."""
+        self._was_cut_off = True
 
-        All ranks agree on it, since a change may leave one rank's shard as it was.
+    def agree_once(self) -> None:
+        """Asks the others what was changed where no forward has, before this rank reduces. Collective."""
+        if not self._has_asked:
+            self._agree()
+
+    def rest(self) -> None:
+        """All ranks have reduced: what comes next begins anew."""
+        self._was_cut_off = self._has_asked = False
+
+    def _before_forward(self, module: nn.Module, _: object) -> None:
+        """Gathers anew what was gathered of shards that were changed since (clipped, averaged).
+
+        All ranks agree on it, since a change may leave one rank's shard as it was. Not so in evaluation and
+        after a forward that was cut off, where other ranks may not be there: if nothing was changed here.
         """
-        resting = [state for state in self._states if state.is_sharded]
-        if not resting or not at_rest(module):
+        if not at_rest(module) or not all(state.is_sharded for state in self._states):
             return
-        changed = torch.stack([self._differs(state) for state in resting]).float()
+        may_be_alone = self._was_cut_off or not module.training
+        if may_be_alone and not self._changed().any():
+            return
+        self._agree()
+
+    def _agree(self) -> None:
+        changed = self._changed().float()
         dist.all_reduce(changed, op=dist.ReduceOp.MAX, group=self._group)
-        for state, is_changed in zip(resting, changed.tolist(), strict=True):
-            if is_changed:
-                _settle(state)
-                _free(state)
+        self._has_asked = True
+        again = [
+            state for state, is_changed in zip(self._states, changed.tolist(), strict=True) if is_changed
+        ]
+        for state in again:
+            _settle(state)
+            _free(state)
+        for state in again:  # now, and not as they are used: another rank may not use them
+            state.unshard(async_op=True)
+
+    def _changed(self) -> torch.Tensor:
+        return torch.stack([self._differs(state) for state in self._states])
 
     def _differs(self, state: UnitState) -> torch.Tensor:
-        """Whether a unit's shards on this rank are no longer what was gathered of them."""
+        """Whether a unit's shards on this rank are no longer what was gathered of them, if anything was."""
         now = [shard_now(parameter) for parameter in state.fsdp_params]
         pending = state._all_gather_result
         if pending is not None:
@@ -103,7 +131,7 @@ class Gathered:
         elif _is_kept(state):
             then = tuple(p.all_gather_outputs[0].view(self._size, -1)[self._rank] for p in state.fsdp_params)
         else:
-            return torch.zeros((), dtype=torch.bool, device=state.device)
+            return torch.ones((), dtype=torch.bool, device=state.device)
         pairs = zip(now, then, strict=True)
         return torch.stack([(ours != theirs.view(ours.dtype)).any() for ours, theirs in pairs]).any()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -16,18 +15,16 @@ def local_gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor]:
     return [shard for shard in shards if shard.numel()]
 
 
-def global_norm(shards: list[torch.Tensor], group: dist.ProcessGroup, device: torch.device) -> float:
-    """The 2-norm over all shards of the group: one number travels. Not finite if any gradient is not.
+def local_square(shards: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The square of the 2-norm over this rank's shards, fp32. Not finite if any gradient is not.
 
-    Shards may live in host memory while `device` is what the group communicates on.
+    Shards may live in host memory while `device` is where the number is wanted.
     """
     square = torch.zeros((), dtype=torch.float32, device=device)
     for kind in {shard.device for shard in shards}:
         norms = torch._foreach_norm([s for s in shards if s.device == kind], 2, dtype=torch.float32)
         square += torch.stack(norms).square().sum().to(device)
-    if dist.get_world_size(group) > 1:
-        dist.all_reduce(square, group=group)
-    return square.sqrt().item()
+    return square
 
 
 def clip_factor(norm: float, limit: float) -> float:

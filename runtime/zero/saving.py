@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from runtime.zero.checkpoint.background import Saves
 from runtime.zero.checkpoint.load import load
-from runtime.zero.fsdp import end_backward
 from runtime.zero.shard import drop_gathered
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class Saving:
         training; `wait_for_checkpoint` waits for that, and the next save or load does.
         """
         engine = cast("Engine", self)
-        end_backward(engine.module)
+        engine.end_cut_off()
         drop_gathered(engine.module)
         return self._saves.save(
             engine,
@@ -72,7 +71,7 @@ class Saving:
         """
         self.wait_for_checkpoint()
         engine = cast("Engine", self)
-        end_backward(engine.module)
+        engine.end_cut_off()
         drop_gathered(engine.module)
         loaded = load(
             engine,
