@@ -323,6 +323,8 @@ class Engine(Facts, Saving):
             self._apply(factor)
         self.loss_scale.update(overflow=self.overflow)
         self.zero_grad()
+        if self._gathered is not None and not self.overflow:
+            self._gathered.renew()  # once the gradients have made room
         self.global_steps += 1
         self._data_at_boundary = self._data_now()
         self._report()
@@ -352,8 +354,6 @@ class Engine(Facts, Saving):
         self.optimizer.step()
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
-        if self._gathered is not None:
-            self._gathered.renew()
 
     def _must_be_finite(self) -> bool:
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow
