@@ -9,6 +9,8 @@ SOURCES = $(PIP) config list | sed -nE "s/\\\\n/ /g; s/^[^=]*\.((extra-)?index-u
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-strategy unsafe-best-match $$($(SOURCES))
 PYTEST := $(BIN)/python -m pytest --durations=12
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down controller development test idle four-nodes others lint unit distributed lab lab-packages \
   long drill-security browser lock clean
@@ -29,17 +31,20 @@ development: $(VENV)/.development ## Install what the tests need as well, torch 
 # Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take what those leave.
 # A test that measures has the first two to itself (tests/conftest.py).
 test: lint lab-packages ## Everything that CI runs
-	$(MAKE) --jobs=3 --output-sync=target idle four-nodes others
+	$(MAKE) --jobs=3 idle four-nodes others
 
 idle:
-	chrt --idle 0 $(MAKE) unit
+	chrt --idle 0 $(MAKE) unit $(LANE)
 
 four-nodes:
-	$(LAB_TESTS) "not long and four_nodes" tests/lab
+	$(LAB_TESTS) "not long and four_nodes" tests/lab $(LANE)
 
 others:
-	$(MAKE) --jobs=1 distributed browser
-	$(LAB_TESTS) "not long and not four_nodes" tests/lab
+	$(MAKE) --jobs=1 distributed browser $(LANE)
+	$(LAB_TESTS) "not long and not four_nodes" tests/lab $(LANE)
+
+# Each line says of which lane it is.
+LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
 
 lint: development ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
 	$(BIN)/ruff check .
