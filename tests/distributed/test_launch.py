@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import RecordRefusal
 from tests.distributed.launching import Launcher, nodes
 
 Launch = Callable[..., Launcher]
@@ -91,7 +92,9 @@ def test_every_rank_gets_its_words_place_and_variables_as_they_were_given(
 
 
 @pytest.mark.attack("user")
-def test_who_owns_the_jobs_folder_does_not_decide_what_runs(launch: Launch, tmp_path: Path) -> None:
+def test_who_owns_the_jobs_folder_does_not_decide_what_runs(
+    launch: Launch, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     """Whatever appears in the folder is replaced by the same with other words, as its owner can."""
     job, ended = tmp_path / "job", threading.Event()
     job.mkdir()
@@ -112,6 +115,7 @@ def test_who_owns_the_jobs_folder_does_not_decide_what_runs(launch: Launch, tmp_
     ended.set()
     owner.join()
 
+    record_refusal(f"what ran all the same: print({status.stdout.strip()!r})")
     assert (status.returncode, status.stdout) == (0, "mine\n")
 
 

@@ -48,24 +48,29 @@ def test_folders_that_somebody_chose_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.attack("user")
 @pytest.mark.parametrize("open_to", [0o777, 0o775, 0o702])
-def test_logs_into_which_others_write_are_refused_and_not_changed(tmp_path: Path, open_to: int) -> None:
+def test_logs_into_which_others_write_are_refused_and_not_changed(
+    tmp_path: Path, open_to: int, record_refusal: RecordRefusal
+) -> None:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs").chmod(open_to)
 
-    with pytest.raises(BadInput, match=f"its mode {open_to:04o} lets others write there"):
+    with pytest.raises(BadInput, match=f"its mode {open_to:04o} lets others write there") as refusal:
         private.make_job_folders(tmp_path)
 
+    record_refusal(refusal.value)
     assert mode(tmp_path / "logs") == f"{open_to:04o}"
 
 
 @pytest.mark.attack("user")
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
-def test_root_writes_no_logs_into_the_folder_of_a_user(tmp_path: Path) -> None:
+def test_root_writes_no_logs_into_the_folder_of_a_user(tmp_path: Path, record_refusal: RecordRefusal) -> None:
     (tmp_path / "logs").mkdir(mode=0o700)
     os.chown(tmp_path / "logs", 65534, 65534)
 
-    with pytest.raises(BadInput, match="belongs to user 65534"):
+    with pytest.raises(BadInput, match="belongs to user 65534") as refusal:
         private.make_job_folders(tmp_path)
+
+    record_refusal(refusal.value)
 
 
 @pytest.mark.attack("user")

@@ -10,6 +10,7 @@ import pytest
 
 from runtime.errors import BadInput
 from runtime.launch.user import cluster_user, environment_of, go_on_as_cluster_user
+from tests.conftest import RecordRefusal
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -27,7 +28,9 @@ def test_a_node_without_a_description_has_no_user_of_jobs(tmp_path: Path) -> Non
 
 @as_root
 @pytest.mark.attack("user")
-def test_a_description_that_others_can_write_is_refused(tmp_path: Path) -> None:
+def test_a_description_that_others_can_write_is_refused(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
     ours = cluster_user(description(tmp_path, '{"user": "train"}'))
     open_to_all = description(tmp_path, '{"user": "root"}', 0o666)
     with pytest.raises(BadInput, match="others than root can write it"):
@@ -35,8 +38,9 @@ def test_a_description_that_others_can_write_is_refused(tmp_path: Path) -> None:
     theirs = description(tmp_path, '{"user": "root"}')
     os.chown(theirs, pwd.getpwnam("nobody").pw_uid, -1)
 
-    with pytest.raises(BadInput, match="others than root can write it"):
+    with pytest.raises(BadInput, match="others than root can write it") as refusal:
         cluster_user(theirs)
+    record_refusal(refusal.value)
     assert ours == "train"
 
 
