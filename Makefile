@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --durations=12
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test idle four-nodes others lint unit distributed lab lab-packages \
+.PHONY: help demo demo-down controller development test idle four-nodes others small-labs lint unit distributed lab lab-packages \
   long drill-security browser lock clean
 
 help: ## List the targets
@@ -31,7 +31,7 @@ development: $(VENV)/.development ## Install what the tests need as well, torch 
 # Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take what those leave.
 # A test that measures has the first two to itself (tests/conftest.py).
 test: lint lab-packages ## Everything that CI runs
-	$(MAKE) --jobs=3 idle four-nodes others
+	$(MAKE) --jobs=3 --keep-going idle four-nodes others
 
 idle:
 	chrt --idle 0 $(MAKE) unit $(LANE)
@@ -40,8 +40,10 @@ four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" tests/lab $(LANE)
 
 others:
-	$(MAKE) --jobs=1 distributed browser $(LANE)
-	$(LAB_TESTS) "not long and not four_nodes" tests/lab $(LANE)
+	$(MAKE) --jobs=1 --keep-going distributed browser small-labs $(LANE)
+
+small-labs:
+	$(LAB_TESTS) "not long and not four_nodes" tests/lab
 
 # Each line says of which lane it is.
 LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
