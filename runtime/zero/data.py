@@ -141,3 +141,26 @@ def loss_of(output: Any) -> torch.Tensor:
             fix="Return the loss, or call engine(batch), engine.backward(loss) and engine.step().",
         )
     return loss
+
+
+def call_with(model: Callable[..., Any], device: torch.device, batch: Any) -> Any:
+    """What a model gives for a batch on its device: a mapping holds named inputs, a tuple or list several."""
+    batch = to_device(batch, device)
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+
+
+def endless(loader: ShardedLoader | None) -> Iterator[Any]:
+    """The batches of one epoch after another.
+
+    Raises:
+        BadInput: there is no loader.
+    """
+    if loader is None:
+        raise BadInput(
+            "train a batch",
+            found="no iterator was given and runtime.initialize had no training_data",
+            fix="Call train_batch(iterator), or pass training_data.",
+        )
+    return loader.forever()

@@ -19,7 +19,7 @@ from runtime.zero.checkpoint.together import from_first
 from runtime.zero.compiled import compile_blocks, wanted_compilation
 from runtime.zero.config.schema import Config
 from runtime.zero.cut_off import CutOffs
-from runtime.zero.data import ShardedLoader, loss_of, to_device
+from runtime.zero.data import ShardedLoader, call_with, endless, loss_of
 from runtime.zero.discard import follow_modules, follow_optimizer
 from runtime.zero.facts import Facts
 from runtime.zero.fsdp import (
@@ -178,7 +178,7 @@ class Engine(Facts, Saving):
         steps = self.gradient_accumulation_steps()
         total = torch.zeros((), device=self.device)
         for _ in range(steps):
-            loss = loss_of(self._feed(next(samples)))
+            loss = loss_of(call_with(self, self.device, next(samples)))
             self.backward(loss)
             self.step()
             total += loss.detach().float() / steps
@@ -381,21 +381,9 @@ class Engine(Facts, Saving):
     # -- feeding ------------------------------------------------------------------------------------------
 
     def _own_samples(self) -> Iterator[Any]:
-        if self.training_dataloader is None:
-            raise BadInput(
-                "train a batch",
-                found="no iterator was given and runtime.initialize had no training_data",
-                fix="Call train_batch(iterator), or pass training_data.",
-            )
         if self._samples is None:
-            self._samples = self.training_dataloader.forever()
+            self._samples = endless(self.training_dataloader)
         return self._samples
-
-    def _feed(self, batch: Any) -> Any:
-        batch = to_device(batch, self.device)
-        if isinstance(batch, Mapping):
-            return self(**batch)
-        return self(*batch) if isinstance(batch, tuple | list) else self(batch)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
