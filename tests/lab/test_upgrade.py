@@ -16,7 +16,7 @@ import pytest
 from provision.lab import record
 from provision.lab.layout import folder_of
 from provision.lab.lock import hold
-from tests.lab.conftest import ROOT, Finished, LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import HOME, JOB_USER, ROOT, Finished, LabUnderTest, changed, playbook, provision
 
 # The first test makes, converges and upgrades a lab.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -120,11 +120,14 @@ def test_a_cluster_of_an_earlier_version_is_upgraded_and_nobody_is_locked_out(
     assert all(changed(first).values())
     assert changed(second) == {"te1": 0, "te2": 0}
     assert as_person(upgraded, earlier.person) == ["te1", "te2"]
-    assert upgraded.out("te1", f"{ONWARD} te2 hostname") == "te2"
-    assert upgraded.out("te2", f"{ONWARD} te1 hostname") == "te1"
-    [limited] = set(upgraded.out("te1", keys).splitlines()) - set(before)
+    assert upgraded.out("te1", f"{ONWARD} te2 hostname", user=JOB_USER) == "te2"
+    assert upgraded.out("te2", f"{ONWARD} te1 hostname", user=JOB_USER) == "te1"
+    # Jobs were root's: the cluster's key is that of the user of jobs now, within limits, and root's no more.
+    [taken] = set(before) - set(upgraded.out("te1", keys).splitlines())
+    [limited] = upgraded.out("te1", f"cat {HOME}/.ssh/authorized_keys").splitlines()
     assert limited.startswith(f'from="{upgraded.address("te1")},{upgraded.address("te2")}",restrict,pty ')
-    assert limited.partition("pty ")[2] in before
+    assert limited.partition("pty ")[2] == taken
+    assert "Permission denied" in upgraded.run("te1", f"{ONWARD} te2 hostname", check=False).stderr
 
 
 def as_person(lab: LabUnderTest, key: Path) -> list[str]:
@@ -145,7 +148,7 @@ def test_after_the_upgrade_it_is_proven_a_job_starts_and_the_audit_finds_nothing
 ) -> None:
     site = str(upgraded.inventory)
     proof = provision("smoke", "-i", site, "--max-bytes", "65536")
-    job = upgraded.run("te1", "cd /root; zerorun --log-dir /root/job --no-python hostname")
+    job = upgraded.run("te1", "cd /root; zerorun --no-python hostname")
     audit = provision("audit", "-i", site, "--json", timeout_seconds=590, check=False)
 
     assert "PASS: 2 ranks on 2 nodes" in proof.stdout
