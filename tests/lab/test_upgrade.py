@@ -16,7 +16,7 @@ import pytest
 from provision.lab import record
 from provision.lab.layout import folder_of
 from provision.lab.lock import hold
-from tests.lab.conftest import HOME, JOB_USER, ROOT, Finished, LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import JOB_USER, ROOT, Finished, LabUnderTest, changed, playbook, provision
 
 # The first test makes, converges and upgrades a lab.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
@@ -124,7 +124,7 @@ def test_a_cluster_of_an_earlier_version_is_upgraded_and_nobody_is_locked_out(
     assert upgraded.out("te2", f"{ONWARD} te1 hostname", user=JOB_USER) == "te1"
     # Jobs were root's: the cluster's key is that of the user of jobs now, within limits, and root's no more.
     [taken] = set(before) - set(upgraded.out("te1", keys).splitlines())
-    [limited] = upgraded.out("te1", f"cat {HOME}/.ssh/authorized_keys").splitlines()
+    [limited] = upgraded.out("te1", f"cat ~{JOB_USER}/.ssh/authorized_keys").splitlines()
     assert limited.startswith(f'from="{upgraded.address("te1")},{upgraded.address("te2")}",restrict,pty ')
     assert limited.partition("pty ")[2] == taken
     assert "Permission denied" in upgraded.run("te1", f"{ONWARD} te2 hostname", check=False).stderr
