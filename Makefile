@@ -28,13 +28,13 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-# Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take what those leave.
-# A test that measures has the first two to itself (tests/conftest.py).
+# Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take a tenth and what those
+# leave. A test that measures has the first two to itself (tests/conftest.py).
 test: lint lab-packages ## Everything that CI runs
 	$(MAKE) --jobs=3 --keep-going idle four-nodes others
 
 idle:
-	chrt --idle 0 $(MAKE) unit $(LANE)
+	nice -n 10 $(MAKE) unit $(LANE)
 
 four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" tests/lab $(LANE)
