@@ -52,7 +52,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Has a test that measures wait until no other lane runs a test; unit tests, at idle priority, go on."""
+    """Has a test that measures wait until no other lane runs a test; unit tests go on, at a low priority."""
     if _HERE / "unit" in item.path.parents or _HERE / "architecture" in item.path.parents:
         return (yield)
     with _locked(alone=item.get_closest_marker("measures") is not None):
