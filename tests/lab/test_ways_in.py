@@ -182,16 +182,16 @@ KEYS = "/root/.ssh/authorized_keys"
 
 @pytest.fixture
 def owner(ways: LabUnderTest, tmp_path: Path) -> Iterator[tuple[str, ...]]:
-    """Who logs in with the cluster's key by an ssh config alone, on nodes that let it in from everywhere."""
-    playbook(ways, *TRUST)
+    """Root logs in with the cluster's key by an ssh config alone, on nodes that let it in from everywhere."""
+    playbook(ways, *TRUST, *given({"cluster_user": "root"}))
     secrets, config = ways.lab.folder / "secrets", tmp_path / "config"
     key = (secrets / "cluster_key.pub").read_text().strip()
     everywhere(ways, f"sed -i '/clusterwright/d' {KEYS}; echo '{key}' >> {KEYS}")
     known = f"StrictHostKeyChecking yes\nUserKnownHostsFile {ways.lab.known_hosts}\n"
     config.write_text(f"{known}IdentitiesOnly yes\nIdentityFile {secrets}/cluster_key\n")
-    variables = {"ansible_ssh_private_key_file": "", "ansible_ssh_common_args": f"-F {config}"}
+    by_config = {"ansible_ssh_private_key_file": "", "ansible_ssh_common_args": f"-F {config}"}
     of_owner = ways.inventory / "group_vars" / "all" / "owner.yml"
-    of_owner.write_text(json.dumps(variables))
+    of_owner.write_text(json.dumps({**by_config, "cluster_user": "root"}))
     yield "ssh", "-F", str(config), "-o", "BatchMode=yes", "-o", "ControlPath=none"
     of_owner.unlink()
 
