@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from provision.core.printable import printable
 
 _HERE = Path(__file__).parent
+# The unit tests get the least of a busy machine: none fails for its time.
+settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside others")
 
 RecordRefusal = Callable[[object], None]
 _TEST_FOLDER = re.compile(r"\S*/pytest-of-[^/\s]+/pytest-\d+/[^/\s]+")
