@@ -105,7 +105,7 @@ def test_secrets_with_which_machines_joined_are_taken_away_and_what_is_not_ours_
 @pytest.fixture(scope="module")
 def rehearsed(baked: Path, converged_lab: LabUnderTest) -> Mapping[str, Any]:
     provision("lab", "down", "--name", "rehears")
-    words = ("-i", str(converged_lab.inventory), "--subnet", "10.77.203.0/24", "--json")
+    words = ("-i", str(converged_lab.inventory), "--subnet", "10.77.226.0/24", "--json")
     said = provision("image", "rehearse", str(baked / "image"), *words, timeout_seconds=590)
     found: Mapping[str, Any] = json.loads(said.stdout)
     return found
