@@ -199,7 +199,9 @@ def _rebooted(stage: Stage) -> list[Check]:
     machines = machines_of(stage.lab)
     before = [_look(machine) for machine in machines]
     for machine in machines:
-        ssh.run(machine, ("systemctl", "reboot"), timeout_seconds=30, check=False)
+        # A second later, so that the connection does not end before this command.
+        reboot = ("systemd-run", "--quiet", "--on-active=1", "systemctl", "reboot")
+        ssh.run(machine, reboot, timeout_seconds=30)
     after = [_back(machine, one["boot"]) for machine, one in zip(machines, before, strict=True)]
     return after_a_reboot(machines, before, after, environment=stage.image["environment"])
 
