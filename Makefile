@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest --durations=12
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test idle four-nodes others small-labs lint unit distributed lab lab-packages \
+.PHONY: help demo demo-down controller development test background four-nodes others small-labs lint unit distributed lab lab-packages \
   long drill-security browser lock clean
 
 help: ## List the targets
@@ -31,9 +31,9 @@ development: $(VENV)/.development ## Install what the tests need as well, torch 
 # Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take a tenth and what those
 # leave. A test that measures has the first two to itself (tests/conftest.py).
 test: lint lab-packages ## Everything that CI runs
-	$(MAKE) --jobs=3 --keep-going idle four-nodes others
+	$(MAKE) --jobs=3 --keep-going background four-nodes others
 
-idle:
+background:
 	nice -n 10 $(MAKE) unit $(LANE)
 
 four-nodes:
