@@ -95,9 +95,8 @@ def contestants(peers: Sequence[str], stages: Sequence[int]) -> list[Contestant]
     for peer in peers:
         if peer not in STAGES or peer == OURS:
             known = ", ".join(name for name in STAGES if name != OURS)
-            raise BadInput(
-                f"compare with {peer!r}", found=f"known peers: {known}", fix="Write --peers ddp,fsdp2."
-            )
+            fix = "Write --peers ddp,fsdp2 or --peers none."
+            raise BadInput(f"compare with {peer!r}", found=f"known peers: {known}", fix=fix)
     for stage in stages:
         if stage not in STAGES[OURS]:
             raise BadInput(f"run stage {stage}", found="stages are 0 to 3", fix="Write --stages 1,2,3.")

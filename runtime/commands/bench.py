@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,12 +30,13 @@ from runtime.bench.contest import (
 from runtime.bench.plot import plot
 from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput, RuntimeFault
-from runtime.launch.supervisor import Channel
+from runtime.launch.supervisor import Channel, adopt_orphans, kill_descendants
 from runtime.terminal import Console
 
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)
 
 _JOB_SECONDS = 600.0
+_KILL_SECONDS = 0.05  # between rounds of killing what still runs of a job
 _WIDTH = 140  # columns of the table where no terminal says how many there are
 _USUAL = Workload()
 
@@ -76,7 +80,9 @@ def zero(
         raise BadInput(
             f"build a model of width {width}", found="heads have 64", fix="Write a multiple of 64."
         )
-    everyone = contestants([name for name in peers.split(",") if name], _numbers(stages, "--stages"))
+    named = [] if peers == "none" else [name for name in peers.split(",") if name]
+    everyone = contestants(named, _numbers(stages, "--stages"))
+    _end_with_all_ranks()
     pythons = _pythons(python)
     rows = [
         row
@@ -88,6 +94,13 @@ def zero(
         json_file.write_text(json.dumps(to_json(rows, workload), indent=2) + "\n")
     if plot_file is not None:
         plot_file.write_text(plot(rows))
+
+
+def _end_with_all_ranks() -> None:
+    """Makes this process die of a signal as of Ctrl-C, so that `_job` ends what it started."""
+    adopt_orphans()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -143,8 +156,12 @@ def _job(contestant: Contestant, workload: Workload, ranks: int, python: str) ->
         on_error_line=hear,
         on_end=lambda _status: None,
     )
-    channel.hang_up()
-    channel.end(_JOB_SECONDS)
+    try:
+        channel.hang_up()
+        channel.end(_JOB_SECONDS)
+    finally:
+        while kill_descendants(os.getpid()):
+            time.sleep(_KILL_SECONDS)
     results = [line.partition(MARK)[2] for line in said if MARK in line]
     if not results:
         raise RuntimeFault(

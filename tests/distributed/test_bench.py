@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from runtime.launch.supervisor import descendants
 
 pytestmark = pytest.mark.distributed
 
@@ -48,3 +52,29 @@ def test_a_peer_that_cannot_run_is_named_with_what_it_said(tmp_path: Path) -> No
 
     assert failed.returncode != 0
     assert "deepspeed, stage 1" in failed.stderr
+
+
+def test_one_that_is_ended_leaves_no_rank_behind() -> None:
+    words = ("--peers", "none", "--stages", "1", "--rounds", "1", "--steps", "100000", "--width", "64")
+    bench = subprocess.Popen(
+        [sys.executable, "-m", "runtime", "bench", "zero", *words, "--depth", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(ranks := [pid for pid in descendants(bench.pid) if b"bench.worker" in words_of(pid)]) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+    bench.terminate()
+
+    assert bench.wait(30) == 128 + signal.SIGTERM
+    assert [pid for pid in ranks if words_of(pid)] == []
+
+
+def words_of(pid: int) -> bytes:
+    """A process's command line; none where it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from provision.lab import record
+from tests.conftest import RecordRefusal
 from tests.lab.conftest import COUNTING_SSH, JOB_USER, Finished, LabUnderTest, changed, playbook, provision
 
 pytestmark = pytest.mark.long
@@ -185,15 +186,32 @@ def test_a_teardown_asks_first_leaves_what_the_readme_lists_and_can_be_undone(si
     assert site.lab.out("te1", "ssh -o BatchMode=yes te5 zerorun --help", user=JOB_USER).startswith("Usage")
 
 
-def test_a_node_that_is_removed_is_let_in_nowhere(site: Site) -> None:
-    into = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5 te1 hostname"
+@pytest.mark.attack("node")
+def test_a_node_that_is_removed_is_let_in_nowhere_but_by_a_key_that_is_named(
+    site: Site, record_refusal: RecordRefusal
+) -> None:
+    ssh = "ssh -o BatchMode=yes -o StrictHostKeyChecking=yes -o ConnectTimeout=5"
+    into, planted = f"{ssh} te1 hostname", f"{ssh} -o IdentitiesOnly=yes -i ~/.ssh/planted te1 hostname"
     assert site.lab.out("te6", into, user=JOB_USER) == "te1"
+    plant = "ssh-keygen -q -t ed25519 -N '' -C planted -f ~/.ssh/planted"
+    plant += f"; {ssh} te1 'cat >> .ssh/authorized_keys' < ~/.ssh/planted.pub"
+    site.lab.run("te6", plant, user=JOB_USER)
+    assert site.lab.out("te6", planted, user=JOB_USER) == "te1"
 
     done = as_json(site.node("remove", "te5"))
 
     print(f"node remove: {done['seconds']} s, ssh operations {dict(site.operations())}")
     assert site.hosts.read_text() == (site.lab.inventory / "hosts.yml").read_text()
-    assert "Permission denied" in site.lab.run("te6", into, check=False, user=JOB_USER).stderr
+    refused = site.lab.run("te6", into, check=False, user=JOB_USER).stderr
+    record_refusal(refused)
+    assert "Permission denied" in refused
+    keys = f"/home/{JOB_USER}/.ssh/authorized_keys"
+    (named,) = done["audit"]
+    record_refusal(f"{named['node']}: {named['what']}: {named['why']}")
+    assert (named["node"], keys in named["what"]) == ("te1", True)
+    assert "its other half seems to be on te5" in named["why"]
+    site.lab.run("te1", f"sed -i '/ planted$/d' {keys}")
+    assert "Permission denied" in site.lab.run("te6", planted, check=False, user=JOB_USER).stderr
     assert site.lab.out("te2", into, user=JOB_USER) == "te1"
     assert not any("te5" in line for line in site.known_hosts("te3"))
     assert "te5" not in site.lab.out("te3", "cat /etc/hosts")
