@@ -8,9 +8,7 @@ from contextlib import suppress
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
-    bare,
     digest,
-    lines_in,
     numbers,
     put,
     read_journal,
@@ -114,9 +112,9 @@ def remove_folders(entries: dict) -> None:
 def check_own_way(own_way: dict, ours: dict, now: dict) -> None:
     for path, way in own_way.items():
         place = os.path.expanduser(path)
-        texts = (now[place], target(ours[place], now[place])) if place in ours else ()
-        lines = [list(map(bare, lines_in(text or ""))) for text in texts]
-        if lines and (why := closed(*lines, way)):
+        if place not in ours:
+            continue
+        if why := closed(now[place] or "", target(ours[place], now[place]) or "", way):
             raise ValueError(f"nothing was put back. {path}: {why}")
 
 

@@ -160,8 +160,7 @@ def states(wanted: dict, path: str, entry: dict) -> tuple[dict | None, dict]:
         before = state_in(place, reader=uid)
     text = before["text"] if before else ""
     after = wanted_text(wanted, text, entry)
-    lines = [list(map(bare, lines_in(one))) for one in (text, after)]
-    if wanted["own_way"] is not None and (why := closed(*lines, wanted["own_way"])):
+    if wanted["own_way"] is not None and (why := closed(text, after, wanted["own_way"])):
         raise ValueError(f"nothing was written. {wanted['path']}: {why}")
     return before, {"text": after, **attributes(wanted)}
 

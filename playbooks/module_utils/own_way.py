@@ -9,6 +9,8 @@ import re
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 
+from ansible.module_utils.node_files import bare, lines_in
+
 # A key of anybody, and ours with its limits; other options are not judged: such a line counts as closed.
 _LINE = re.compile(
     r'(?:(?:from="(?P<from>[^"]*)",)?restrict[\w,-]* )?[\w@.-]+ (?P<key>[A-Za-z0-9+/]+=*)(?: .*)?'
@@ -16,12 +18,13 @@ _LINE = re.compile(
 
 
 def closed(before, after, way):
-    """Why a change of lines is refused; "" where it is not.
+    """Why a change of its text is refused; "" where it is not.
 
     way: `key` (SHA256:..., as ssh says it) that opened the node to the caller, and `address`, from where;
     or `unknown`, why that cannot be told; empty where no key does. `fix`: how the caller goes on.
     """
-    lost = [line for line in before if line not in after]
+    was, after = (list(map(bare, lines_in(text))) for text in (before, after))
+    lost = [line for line in was if line not in after]
     if "unknown" in way and lost:
         return (
             f"{len(lost)} of its lines would go, and whether you log in by one of them is not known: "
