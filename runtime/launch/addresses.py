@@ -89,6 +89,17 @@ def listener(address: str, port: int) -> socket.socket | None:
     return server
 
 
+def unreached(address: str, port: int, timeout_seconds: float) -> str:
+    """Why no connection comes about; empty where one does, which is closed at once."""
+    try:
+        socket.create_connection((address, port), timeout=timeout_seconds).close()
+    except TimeoutError:
+        return f"no answer within {timeout_seconds:g} s"
+    except OSError as e:
+        return e.strerror or str(e)
+    return ""
+
+
 def family_of(address: str) -> socket.AddressFamily:
     """IPv6 for an address with a colon, else IPv4."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

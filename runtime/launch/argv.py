@@ -8,8 +8,6 @@ from runtime.launch.hostfile import Host
 from runtime.launch.spec import Order
 
 CONNECT_SECONDS = 8
-# What torchrun calls the way in which our agents meet (see `runtime.launch.agent`).
-RENDEZVOUS = "clusterwright"
 _SSH_OPTIONS = (
     "BatchMode=yes",
     "StrictHostKeyChecking=yes",
@@ -36,37 +34,15 @@ def ssh_argv(host: Host, *, python: str, ssh_config: str = "") -> tuple[str, ...
     return ("ssh", "-T", *config, *options, "--", target, shlex.join(node_argv(python)))
 
 
-def agent_argv(order: Order, *, python: str, listener: int | None = None) -> tuple[str, ...]:
-    """torchrun's agent on a node, which starts one `runtime.launch.rank` for each slot.
+def rank_argv(local_rank: int, *, python: str) -> tuple[str, ...]:
+    """What looks after one rank of a node. The user's words go by the environment (`spec.to_variables`)."""
+    return (python, "-P", "-m", "runtime.launch.rank", str(local_rank))
 
-    `listener` is the descriptor of the socket on which node 0 has the ranks meet.
 
-    torchrun reads `$` in arguments as a macro (torch/distributed/elastic/utils/api.py), so the user's words
-    go by the environment (`spec.to_variables`).
-    """
-    settings = [f"timeout={max(1, round(order.rendezvous_seconds))}", f"rank={order.node_rank}"]
-    if listener is not None:
-        settings.append(f"listener={listener}")
-    return (
-        python,
-        "-P",
-        "-u",
-        "-m",
-        "runtime.launch.agent",
-        f"--nnodes={order.nnodes}",
-        f"--nproc-per-node={order.nproc}",
-        f"--rdzv-backend={RENDEZVOUS}",
-        f"--rdzv-endpoint={order.master_addr}:{order.master_port}",
-        f"--rdzv-id={order.job_id}",
-        f"--rdzv-conf={','.join(settings)}",
-        "--max-restarts=0",
-        "--no-python",
-        python,
-        "-P",
-        "-m",
-        "runtime.launch.rank",
-        "${local_rank}",
-    )
+def store_argv(order: Order, *, python: str, listener: int) -> tuple[str, ...]:
+    """The store at which the ranks meet, on the node of rank 0; `listener` is its socket's descriptor."""
+    place = (str(listener), order.master_addr, str(order.master_port))
+    return (python, "-P", "-m", "runtime.launch.store", *place)
 
 
 def program_argv(order: Order, *, python: str) -> tuple[str, ...]:

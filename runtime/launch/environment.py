@@ -42,6 +42,8 @@ SESSION = (
 # Collectives that a rank remembers: some steps of a large model.
 _REMEMBERED = "2000"
 _NAMES = ("TORCH_FR_BUFFER_SIZE", "TORCH_FR_DUMP_TEMP_FILE")
+# A collective of NCCL that fails ends its process, as under torchrun.
+_ASYNC = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "1"}
 _OLD_NAMES = ("TORCH_NCCL_TRACE_BUFFER_SIZE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 
 
@@ -85,7 +87,7 @@ def rank_environment(
     interface: str,
     cpus: int,
 ) -> dict[str, str]:
-    """The whole environment of the node's agent, which its ranks inherit.
+    """What all ranks of a node have in their environments.
 
     Args:
         session: variables of the node's own session.
@@ -98,11 +100,37 @@ def rank_environment(
     if order.slots:
         forwarded["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.slots))
     threads = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc))}
-    computed = {**threads, **_recorder(order, torch), **_interfaces(interface)}
+    computed = {**threads, **_ASYNC, **_recorder(order, torch), **_interfaces(interface)}
     own = matching(session, SESSION)
     own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
     chosen = _interfaces(order.interface)
     return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
+
+
+def place(order: Order, local_rank: int) -> dict[str, str]:
+    """A rank's place in the job, and where the ranks meet: what torchrun's agent says in the same variables.
+
+    Source: torch/distributed/elastic/agent/server/local_elastic_agent.py. The store is there before the ranks
+    (TORCHELASTIC_USE_AGENT_STORE), and nothing is started twice.
+    """
+    rank, world_size = str(order.first_rank + local_rank), str(order.world_size)
+    return {
+        "RANK": rank,
+        "WORLD_SIZE": world_size,
+        "LOCAL_RANK": str(local_rank),
+        "LOCAL_WORLD_SIZE": str(order.nproc),
+        "GROUP_RANK": str(order.node_rank),
+        "GROUP_WORLD_SIZE": str(order.nnodes),
+        "ROLE_NAME": "default",
+        "ROLE_RANK": rank,
+        "ROLE_WORLD_SIZE": world_size,
+        "MASTER_ADDR": order.master_addr,
+        "MASTER_PORT": str(order.master_port),
+        "TORCHELASTIC_RUN_ID": order.job_id,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+    }
 
 
 def _recorder(order: Order, torch: str) -> dict[str, str]:

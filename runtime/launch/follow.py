@@ -159,7 +159,7 @@ class _Run:
         return ranks or any(not end.ok for end in self.nodes.values())
 
     def _all_well(self) -> bool:
-        """Every rank has succeeded: the agents, slow to leave with their torch, have nothing left to do."""
+        """Every rank has succeeded: what they left behind, and their store, have nothing left to do."""
         ends = self.ranks.values()
         return len(ends) == self.session.job.world_size and all(end.status == 0 for end in ends)
 

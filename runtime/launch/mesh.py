@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from hmac import compare_digest
 from typing import Any
 
-from runtime.launch.addresses import family_of
+from runtime.launch.addresses import family_of, unreached
 from runtime.launch.blame import Reach
 
 CONNECT_SECONDS = 3.0
@@ -100,13 +100,8 @@ def knock_all(source: str, targets: Sequence[str], timeout_seconds: float) -> li
 
 
 def _knock(source: str, target: str, timeout_seconds: float) -> Reach:
-    started, error = time.monotonic(), ""
-    try:
-        socket.create_connection((target, SSH_PORT), timeout=timeout_seconds).close()
-    except TimeoutError:
-        error = f"no answer within {timeout_seconds:g} s"
-    except OSError as e:
-        error = e.strerror or str(e)
+    started = time.monotonic()
+    error = unreached(target, SSH_PORT, timeout_seconds)
     return Reach(source=source, target=target, error=error, seconds=time.monotonic() - started)
 
 

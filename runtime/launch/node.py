@@ -26,6 +26,7 @@ from runtime.launch.work import Work
 
 _POLL_SECONDS = 0.05
 _PIPE_BYTES = 4096
+_MEETING_SECONDS = 10.0
 # Of the others: one shows whether what leaves this node is judged.
 _INTRUDED_PEERS = 1
 
@@ -106,7 +107,7 @@ class Node:
         """Until the launcher is gone; then nothing of the job is left."""
         try:
             while True:
-                frame = self._line.next(_POLL_SECONDS if self._work else 1.0)
+                frame = self._line.next(_POLL_SECONDS if self._work and not self._work.ended else 1.0)
                 if frame is not None:
                     self._answer(frame)
                 self._look_after_work()
@@ -211,6 +212,9 @@ class Node:
 
     def _start(self, frame: Frame) -> None:
         order = spec.from_json(frame["order"])
+        if problem := self._far_from_meeting(order):
+            self._line.send(frames.encode("ended", ok=False, status=1, tail=[problem]))
+            return
         try:
             self._work = Work(
                 order,
@@ -224,8 +228,20 @@ class Node:
         finally:
             self._forget_meeting()
 
+    def _far_from_meeting(self, order: spec.Order) -> str:
+        """Why this node does not get to where the ranks meet; they themselves would say nothing for long."""
+        if self._meeting:
+            return ""
+        place = (order.master_addr, order.master_port)
+        why = addresses.unreached(*place, timeout_seconds=_MEETING_SECONDS)
+        return (
+            f"the ranks meet at {place[0]} port {place[1]}, and this node does not get there: {why}"
+            if why
+            else ""
+        )
+
     def _forget_meeting(self) -> None:
-        """The agent has it now: when that ends, nobody listens there any more."""
+        """The store has it now: when that ends, nobody listens there any more."""
         if self._meeting is not None:
             self._meeting.close()
             self._meeting = None
@@ -242,12 +258,9 @@ class Node:
         self._line.send(frames.encode("pong"))
 
     def _look_after_work(self) -> None:
-        if self._work is None:
-            return
-        for data in self._work.poll():
-            self._line.send(data)
-        if self._work.ended:
-            self._work = None
+        if self._work:
+            for data in self._work.poll():
+                self._line.send(data)
 
 
 def main(session: Mapping[str, str]) -> int:

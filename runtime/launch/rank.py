@@ -1,7 +1,7 @@
 """One rank on a node: runs the user's program, keeps its output in one file, records how and when it ended.
 
-`python -m runtime.launch.rank LOCAL_RANK`, started by torchrun's agent, which hands on the node's order in
-its environment: a file could be replaced by whoever owns the job's folder. It imports no torch.
+`python -m runtime.launch.rank LOCAL_RANK`, started by its node (`runtime.launch.work`), which hands on the
+order in its environment: a file could be replaced by whoever owns the job's folder. It imports no torch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
     """Runs the program to its end; its status, or 128 + the signal that ended it."""
     order = take_variables(environ)
     local_rank = int(arguments[0])
-    _die_with_parent()
     _redirect(order.rank_log(local_rank))
     status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
     with contextlib.suppress(OSError):  # where it cannot be, the program's own words stay the last
@@ -38,7 +37,7 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
 
 
 def _die_with_parent() -> None:
-    """SIGKILL for this process when its parent ends (prctl(2)), so that no rank outlives its agent."""
+    """SIGKILL for this process when its parent ends (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

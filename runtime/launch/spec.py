@@ -49,7 +49,6 @@ class Job:
     certificate_path: str = CERTIFICATE
     gated: bool = True
     shown_ranks: frozenset[int] | None = frozenset({0})
-    rendezvous_seconds: float = 120.0
     timeout_seconds: float = 0.0
     keep_logs: bool = True
 
@@ -81,6 +80,7 @@ class Order:
     node_rank: int
     nnodes: int
     first_rank: int
+    world_size: int
     nproc: int
     slots: tuple[int, ...]
     kind: str
@@ -94,7 +94,6 @@ class Order:
     environment: Mapping[str, str]
     job_environment_path: str
     shown_local_ranks: tuple[int, ...]
-    rendezvous_seconds: float
     keep_logs: bool
 
     def path(self, name: str) -> str:
@@ -119,9 +118,9 @@ class Order:
         return self.path("logs/flight_rank")
 
     @property
-    def agent_log(self) -> str:
-        """Where torchrun's agent on this node writes."""
-        return self.path(f"logs/agent{self.node_rank}.log")
+    def node_log(self) -> str:
+        """Where what looks after this node's ranks writes, and the store at which they meet."""
+        return self.path(f"logs/node{self.node_rank}.log")
 
 
 def orders(job: Job, *, master_addr: str, master_port: int) -> tuple[Order, ...]:
@@ -143,6 +142,7 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int) -> Order:
         node_rank=node_rank,
         nnodes=len(job.nodes),
         first_rank=first_rank,
+        world_size=job.world_size,
         nproc=nproc,
         slots=node.slots if node.picked else (),
         kind=job.kind,
@@ -160,7 +160,6 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int) -> Order:
             for local in range(nproc)
             if job.shown_ranks is None or first_rank + local in job.shown_ranks
         ),
-        rendezvous_seconds=job.rendezvous_seconds,
         keep_logs=job.keep_logs,
     )
 
@@ -179,9 +178,9 @@ def from_json(values: Mapping[str, Any]) -> Order:
 
 
 def to_variables(order: Order) -> dict[str, str]:
-    """The order for the ranks of a node, as variables that their agent hands on: nobody else can change them.
+    """The order for the ranks of a node, as variables: nobody else can change them.
 
-    Without the variables of the job, which may be secrets, and which the ranks inherit from the agent.
+    Without the variables of the job, which may be secrets, and which the ranks have anyway.
     """
     text = json.dumps(to_json(replace(order, forwarded={}, environment={})))
     pieces = [text[start : start + _PIECE_BYTES] for start in range(0, len(text), _PIECE_BYTES)]

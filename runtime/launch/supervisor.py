@@ -8,13 +8,11 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
-
-from runtime import private
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -143,8 +141,8 @@ def complete(argv: Sequence[str], *, given: bytes = b"", timeout_seconds: float 
     return Ended(status=done.returncode, out=out, errors=errors)
 
 
-class Agent:
-    """A program in a session of its own, its output in a file; it dies when this process does.
+class Program:
+    """A program in a session of its own, its output in an open file; it dies when this process does.
 
     Of our open descriptors it gets those that are `handed_on`.
     """
@@ -155,21 +153,20 @@ class Agent:
         *,
         env: Mapping[str, str],
         cwd: str,
-        log: Path,
+        output: int,
         handed_on: Sequence[int] = (),
     ) -> None:
-        with os.fdopen(private.create(log), "wb") as output:
-            self._child = subprocess.Popen(
-                list(argv),
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                pass_fds=handed_on,
-                preexec_fn=_die_with_parent,
-            )
+        self._child = subprocess.Popen(
+            list(argv),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=handed_on,
+            preexec_fn=_die_with_parent,
+        )
         self.pid = self._child.pid
 
     def status(self) -> int | None:
@@ -177,7 +174,7 @@ class Agent:
         return self._child.poll()
 
     def terminate(self) -> None:
-        """SIGTERM, which torchrun's agent hands on to its ranks."""
+        """SIGTERM, which `runtime.launch.rank` hands on to its rank."""
         if self._child.poll() is None:
             self._child.terminate()
 
@@ -237,9 +234,9 @@ def process_state(noted: Path) -> str:
     return stat.rpartition(")")[2].split()[0]
 
 
-def kill_descendants(ancestor: int) -> int:
-    """One round of SIGKILL over everything below `ancestor`; how many it was sent to."""
-    return sum(_kill(process) for process in _below(ancestor))
+def kill_descendants(ancestor: int, *, spared: Collection[int] = ()) -> int:
+    """One round of SIGKILL over everything below `ancestor` but those; how many it was sent to."""
+    return sum(_kill(process) for process in _below(ancestor) if process.pid not in spared)
 
 
 def _kill(process: _Process) -> bool:

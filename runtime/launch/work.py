@@ -1,4 +1,8 @@
-"""A job's part on one node: torchrun's agent and its ranks, their output, and their certain end."""
+"""A job's part on one node: its ranks, their output, their certain end; on the first node their store, too.
+
+A rank has the variables and the store that torchrun's agent would give it. That agent imports torch on every
+node before the first rank can; what else it does, to end the ranks together, is the launcher's part here.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +21,13 @@ from runtime import private
 from runtime.errors import BadInput
 from runtime.flight.dump import read_dump
 from runtime.launch import frames, spec
-from runtime.launch.argv import agent_argv
+from runtime.launch.argv import rank_argv, store_argv
 from runtime.launch.env_file import read_job_environment
-from runtime.launch.environment import rank_environment
+from runtime.launch.environment import place, rank_environment
 from runtime.launch.observe import torch_version
+from runtime.launch.outcome import status_text
 from runtime.launch.spec import Order
-from runtime.launch.supervisor import Agent, descendants, kill_descendants, process_state
+from runtime.launch.supervisor import Program, descendants, kill_descendants, process_state
 from runtime.launch.tail import Tail, last_lines
 
 _LAST_LINES = 40
@@ -60,22 +66,30 @@ class Work:
             interface=interface,
             cpus=len(os.sched_getaffinity(0)),
         )
-        log = Path(order.agent_log)
-        descriptor = meeting.fileno() if meeting else None
-        environment |= spec.to_variables(order)
-        argv = agent_argv(order, python=python, listener=descriptor)
-        handed_on = () if descriptor is None else (descriptor,)
-        self._agent = Agent(argv, env=environment, cwd=order.cwd, log=log, handed_on=handed_on)
+        self._store: Program | None = None
+        with os.fdopen(private.create(Path(order.node_log)), "wb") as log:
+            start = partial(Program, cwd=order.cwd, output=log.fileno())
+            if meeting:
+                argv = store_argv(order, python=python, listener=meeting.fileno())
+                self._store = start(argv, env=environment, handed_on=[meeting.fileno()])
+            environment |= spec.to_variables(order)
+            self._ranks = [
+                start(rank_argv(local, python=python), env=environment | place(order, local))
+                for local in range(order.nproc)
+            ]
 
     def poll(self) -> list[bytes]:
         """Frames for what has happened since: output, ends of ranks, at last the end of all."""
-        status = self._agent.status()
-        self._kill_when_due(agent_ended=status is not None)
+        if self.ended:
+            return []
+        statuses = [rank.status() for rank in self._ranks]
+        have_ended = None not in statuses
+        self._kill_when_due(have_ended=have_ended)
         sent = [frame for local in self._tails for frame in self._lines(local)]
         sent += [*self._failures(), *self._ends()]
-        if status is not None and not descendants(os.getpid()):
+        if have_ended and not set(descendants(os.getpid())) - self._spared():
             sent += self._ends()
-            sent += self._farewell(status)
+            sent += self._farewell(next((status for status in statuses if status), 0))
             self.ended = True
         return sent
 
@@ -83,19 +97,27 @@ class Work:
         """Asks the ranks to end, and kills after the grace whatever has not."""
         self._kill_at = min(self._kill_at or float("inf"), time.monotonic() + grace_seconds)
         if grace_seconds > 0:
-            self._agent.terminate()
+            for rank in self._ranks:
+                rank.terminate()
 
     def kill(self) -> None:
         """Kills everything below this process and returns when it is gone."""
         while kill_descendants(os.getpid()):
             time.sleep(0.01)
-        self._agent.status()
 
-    def _kill_when_due(self, *, agent_ended: bool) -> None:
-        """What outlives the agent was left behind by a rank, and nobody waits for it."""
+    def _lost(self) -> list[str]:
+        status = self._store.status() if self._store else None
+        return [] if status is None else [f"the store at which the ranks meet {status_text(status)}"]
+
+    def _spared(self) -> set[int]:
+        """The store stays for the ranks of other nodes, until the launcher is gone."""
+        return {self._store.pid} if self._store else set()
+
+    def _kill_when_due(self, *, have_ended: bool) -> None:
+        """What outlives the ranks was left behind by them; without their store they are not let go on."""
         due = self._kill_at is not None and time.monotonic() >= self._kill_at
-        if due or agent_ended:
-            kill_descendants(os.getpid())
+        if due or have_ended or (self._store and self._store.status() is not None):
+            kill_descendants(os.getpid(), spared=self._spared())
 
     def _lines(self, local_rank: int) -> list[bytes]:
         pieces = self._tails[local_rank].read()
@@ -161,13 +183,13 @@ class Work:
         tail.close()
         return sent
 
-    def _farewell(self, agent_status: int) -> list[bytes]:
+    def _farewell(self, status: int) -> list[bytes]:
         sent = [frame for local in list(self._tails) for frame in self._last_output(local)]
         succeeded = [self._statuses.get(local) == 0 for local in range(self._order.nproc)]
-        tail = () if all(succeeded) else last_lines(Path(self._order.agent_log), _LAST_LINES)
+        tail = [] if all(succeeded) else [*last_lines(Path(self._order.node_log), _LAST_LINES), *self._lost()]
         if all(succeeded) and not self._order.keep_logs:
             _remove(self._order)
-        return [*sent, frames.encode("ended", ok=all(succeeded), status=agent_status, tail=tail)]
+        return [*sent, frames.encode("ended", ok=all(succeeded), status=status, tail=tail)]
 
 
 def _lines_frame(rank: int, pieces: list[str]) -> bytes:
@@ -186,7 +208,7 @@ def _prepare(order: Order) -> None:
 def _remove(order: Order) -> None:
     """What `_prepare` and the job made on this node; folders that others still use stay."""
     local_ranks = range(order.nproc)
-    made = [order.agent_log]
+    made = [order.node_log]
     for local in local_ranks:
         made += [order.rank_log(local), order.rank_exit(local), order.rank_pid(local)]
     for path in made:

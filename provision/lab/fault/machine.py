@@ -38,7 +38,7 @@ _SKEW = """set -e; set -- "$1" /usr/lib/*/datefudge/datefudge.so; [ -f "$2" ]
 printf '%s\\n' "LD_PRELOAD=$2" "DATEFUDGE=$1" >>/etc/environment"""
 _OWN_CLOCK = "/^LD_PRELOAD=.*datefudge/d; /^DATEFUDGE=/d"
 
-# $1: the signal, $2: seconds that a rank has run. torchrun's ranks, and nothing else, have LOCAL_RANK; the
+# $1: the signal, $2: seconds that a rank has run. A job's ranks, and nothing else, have LOCAL_RANK; the
 # process of zerorun that says how its rank ended is left alone.
 _STRIKE = """for i in $(seq 600); do struck=
 for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}; pid=${pid%/environ}

@@ -77,7 +77,7 @@ class Site:
         machines = [machine for machine in self.machines if not names or machine.name in names]
         return Arrivals(machines, self.tokens, self.key, lambda name, _: self.arrived.append(name))
 
-    def token(self, name: str = "te3", *, seconds: float = 60.0) -> Token:
+    def token(self, name: str = "te3", *, seconds: float = 3600.0) -> Token:
         expires = time.time() + seconds
         return self.tokens.make({name: ADDRESSES[name]}, shared=False, expires=expires)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from runtime.launch.argv import agent_argv, node_argv, program_argv, ssh_argv
+from runtime.launch.argv import node_argv, program_argv, rank_argv, ssh_argv, store_argv
 from runtime.launch.hostfile import Host
 from runtime.launch.spec import orders, take_variables, to_variables
 from tests.unit.runtime.launch.jobs import job
@@ -60,35 +60,28 @@ def test_an_interpreter_with_a_space_in_its_path_is_one_word_for_the_shell_there
     assert shlex.split(argv[-1])[0] == "/my env/bin/python"
 
 
-def test_the_agent_is_torchruns_and_carries_no_word_of_the_user() -> None:
-    order = orders(job(words=HOSTILE), master_addr="10.0.0.1", master_port=29500)[1]
-
-    assert agent_argv(order, python="/env/bin/python") == (
-        "/env/bin/python",
-        "-P",
-        "-u",
-        "-m",
-        "runtime.launch.agent",
-        "--nnodes=2",
-        "--nproc-per-node=1",
-        "--rdzv-backend=clusterwright",
-        "--rdzv-endpoint=10.0.0.1:29500",
-        "--rdzv-id=j1",
-        "--rdzv-conf=timeout=120,rank=1",
-        "--max-restarts=0",
-        "--no-python",
+def test_what_looks_after_a_rank_carries_no_word_of_the_user() -> None:
+    assert rank_argv(3, python="/env/bin/python") == (
         "/env/bin/python",
         "-P",
         "-m",
         "runtime.launch.rank",
-        "${local_rank}",
+        "3",
     )
 
 
-def test_the_first_node_s_agent_gets_the_socket_that_its_node_holds() -> None:
-    order = orders(job(), master_addr="10.0.0.1", master_port=29500)[0]
+def test_the_store_gets_the_socket_that_its_node_holds_and_no_word_of_the_user() -> None:
+    order = orders(job(words=HOSTILE), master_addr="10.0.0.1", master_port=29500)[0]
 
-    assert "--rdzv-conf=timeout=120,rank=0,listener=7" in agent_argv(order, python="/p", listener=7)
+    assert store_argv(order, python="/env/bin/python", listener=7) == (
+        "/env/bin/python",
+        "-P",
+        "-m",
+        "runtime.launch.store",
+        "7",
+        "10.0.0.1",
+        "29500",
+    )
 
 
 def test_hostile_words_arrive_as_they_were() -> None:

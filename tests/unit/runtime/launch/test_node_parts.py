@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import sys
 import threading
@@ -12,11 +13,14 @@ from pathlib import Path
 import pytest
 
 from runtime.launch import addresses, frames
+from runtime.launch.argv import node_argv
 from runtime.launch.mesh import Listener, Peer, connect_all, knock_all
 from runtime.launch.node import LauncherGone, Line
 from runtime.launch.observe import Request, observe, torch_version
-from runtime.launch.supervisor import Agent, Channel, descendants, kill_descendants
+from runtime.launch.spec import orders, to_json
+from runtime.launch.supervisor import Channel, Program, descendants, kill_descendants
 from runtime.launch.tail import Tail, last_lines
+from tests.unit.runtime.launch.jobs import job
 
 TOKEN = "0123456789abcdef"
 
@@ -214,15 +218,16 @@ def test_descendants_are_found_across_sessions_and_killed(tmp_path: Path) -> Non
     program = (
         "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
     )
-    agent = Agent([sys.executable, "-c", program], env=dict(os.environ), cwd="/", log=tmp_path / "log")
+    with (tmp_path / "log").open("wb") as log:
+        above = Program([sys.executable, "-c", program], env=dict(os.environ), cwd="/", output=log.fileno())
     deadline = time.monotonic() + 10
-    while len(descendants(agent.pid)) < 1 and time.monotonic() < deadline:
+    while len(descendants(above.pid)) < 1 and time.monotonic() < deadline:
         time.sleep(0.02)
-    (sleeper,) = descendants(agent.pid)
+    (sleeper,) = descendants(above.pid)
 
-    killed = kill_descendants(agent.pid)
-    agent.terminate()
-    while agent.status() is None and time.monotonic() < deadline:
+    killed = kill_descendants(above.pid)
+    above.terminate()
+    while above.status() is None and time.monotonic() < deadline:
         time.sleep(0.02)
 
     lives = Path(f"/proc/{sleeper}/exe")  # gone once the kernel has ended it, which may take a moment
@@ -230,5 +235,26 @@ def test_descendants_are_found_across_sessions_and_killed(tmp_path: Path) -> Non
         time.sleep(0.02)
 
     assert killed == 1
-    assert agent.status() == -15
+    assert above.status() == -15
     assert not lives.exists()
+
+
+def test_a_node_that_does_not_get_to_where_the_ranks_meet_says_so_and_starts_none(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    order = orders(job(job_path=str(tmp_path / "job")), master_addr="127.0.0.1", master_port=port)[1]
+    said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    channel = Channel(
+        node_argv(sys.executable), on_line=said.put, on_error_line=said.put, on_end=lambda _status: None
+    )
+
+    channel.send(frames.encode("start", order=to_json(order)))
+    ended = frames.decode(said.get(timeout=30).decode())
+    channel.hang_up()
+    channel.end(30.0)
+
+    assert ended
+    assert (ended["kind"], ended["ok"]) == ("ended", False)
+    assert f"the ranks meet at 127.0.0.1 port {port}, and this node does not get there" in ended["tail"][0]
+    assert not (tmp_path / "job").exists()
