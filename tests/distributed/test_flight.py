@@ -61,6 +61,7 @@ def account(job: Path) -> dict[str, Any]:
     return values
 
 
+@pytest.mark.measures
 def test_a_stopped_rank_is_named_within_the_time_out_and_two_seconds(launch: Launch, tmp_path: Path) -> None:
     launcher, job = start(launch, tmp_path, ENDLESS), tmp_path / "job"
     wait_for(lambda: all_joined(job))

@@ -68,6 +68,7 @@ def environment(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
 
 
+@pytest.mark.measures
 def test_a_stopped_rank_is_named_within_the_time_out_and_two_seconds(launch: Launch, tmp_path: Path) -> None:
     launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1, 1), "--timeout", "8")
 
