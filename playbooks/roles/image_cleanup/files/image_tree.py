@@ -144,10 +144,10 @@ RULES = [
         REMOVE,
     ),
     ("cluster", r"usr/local/lib/clusterwright/job_firewall(_nodes)?\.nft", exists, REMOVE),
-    ("cluster", r"usr/local/lib/clusterwright/wireguard_mesh\.(conf|sh)", exists, REMOVE),
+    ("cluster", r"usr/local/lib/clusterwright/wireguard_mesh\.(conf|nft|sh)", exists, REMOVE),
     (
         "cluster",
-        r"etc/systemd/system/(.*/)?clusterwright-(job-firewall|wireguard-mesh)\.service",
+        r"etc/systemd/system/(.*/)?clusterwright-(job-firewall|wireguard-mesh(-guard)?)\.service",
         exists,
         REMOVE,
     ),

@@ -1,22 +1,8 @@
 #!/bin/sh
 # Clusterwright: gives the mesh's interface its key, peers and address, in any state; see role wireguard_mesh.
-# Usage: wireguard_mesh.sh INTERFACE ADDRESS/LENGTH NETWORK FAMILY MTU
+# Usage: wireguard_mesh.sh INTERFACE ADDRESS/LENGTH MTU
 set -eu
-interface=$1 address=$2 network=$3 family=$4 mtu=$5
-
-# What says that it comes from the mesh, or goes to an address of it, comes through WireGuard. The kernel would take an
-# address of its own from any wire.
-nft --file - <<EOF
-table inet clusterwright_mesh
-delete table inet clusterwright_mesh
-table inet clusterwright_mesh {
-  chain input {
-    type filter hook input priority filter - 11; policy accept;
-    iifname != { "lo", "$interface" } $family saddr $network counter drop
-    iifname != { "lo", "$interface" } $family daddr $network counter drop
-  }
-}
-EOF
+interface=$1 address=$2 mtu=$3
 
 # wireguard-go takes a moment until it listens.
 for turn in $(seq 100); do
