@@ -92,7 +92,7 @@ def mesh_lab(mirror: None, lab_machine: None) -> Iterator[LabUnderTest]:
         before = lab.out_of_all(STATE)
         checked = meshed(lab, "--check")
         assert all(changed(checked)[node] > 0 for node in NODES)
-        lab.run("te2", f"ip link add {INTERFACE} type dummy")
+        lab.run("te2", f"ip tuntap add {INTERFACE} mode tun")
         refused = meshed(lab, check=False)
         lab.run("te2", f"ip link delete {INTERFACE}")
         assert refused.returncode != 0
