@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import contextmanager
 
 import pytest
 
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import STATE, Finished, LabUnderTest, changed, made, playbook, provision
 from tests.lab.jobs import wait_until
+from tests.lab.wire import Wire
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -29,7 +27,7 @@ JOB_PORT = 40001
 OFF = ("--tags", "wireguard_mesh", "--extra-vars", '{"wireguard_mesh_enabled": false}')
 LEFT = (
     "find /etc/wireguard /usr/local/lib /etc/systemd -name '*mesh*' -o -name '*clusterwright.key'; "
-    f"ip -brief link show dev {INTERFACE}; nft list tables; pgrep -a wireguard-go"
+    f"ip -brief link show dev {INTERFACE}; nft list tables; pgrep -a wireguard-go || true"
 )
 # Says what it received on a UDP port of an address within two seconds.
 HEAR = """
@@ -130,36 +128,6 @@ def test_names_trust_and_collectives_go_through_the_mesh(mesh_lab: LabUnderTest)
     assert connection.split()[2] == inside("te2")
 
 
-class Wire(threading.Thread):
-    """Counts the frames on this machine's interfaces, wires of nodes among them, that hold these words."""
-
-    def __init__(self, words: bytes) -> None:
-        super().__init__()
-        self.words, self.frames, self.bytes, self.done = words, 0, 0, threading.Event()
-
-    def run(self) -> None:
-        every = 3  # ETH_P_ALL
-        with closing(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(every))) as wire:
-            wire.settimeout(0.2)
-            while not self.done.is_set():
-                try:
-                    frame = wire.recv(1 << 16)
-                except TimeoutError:
-                    continue
-                self.frames += self.words in frame
-                self.bytes += len(frame)
-
-    def __enter__(self) -> Wire:
-        self.start()
-        time.sleep(0.3)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        time.sleep(0.5)
-        self.done.set()
-        self.join()
-
-
 def tell(lab: LabUnderTest, address: str, words: str) -> str:
     """te1 sends words to te2 at an address, 100 times; what te2 received."""
     receive = f"timeout 10 python3 -c {shlex.quote(RECEIVE)} {address}"
@@ -225,6 +193,18 @@ def test_a_machine_on_the_same_wire_reaches_no_port_in_the_mesh(
         record_refusal(f"te4 to port {port}: {words}")
         assert words != "connected"
         assert python_on(on_the_wire, "te2", CONNECT, inside("te1"), str(port)) == "connected"
+    with unguarded(on_the_wire):
+        assert python_on(on_the_wire, "te4", CONNECT, inside("te1"), "22") == "connected"
+
+
+@contextmanager
+def unguarded(lab: LabUnderTest) -> Iterator[None]:
+    """te1 without the guard of its mesh: the attack itself works."""
+    lab.run("te1", f"systemctl stop {UNIT}-guard")
+    try:
+        yield
+    finally:
+        lab.run("te1", f"systemctl start {UNIT}-guard")
 
 
 @pytest.mark.attack("network")
@@ -235,10 +215,13 @@ def test_nobody_says_that_he_is_a_node(on_the_wire: LabUnderTest, record_refusal
 
     forged = heard(on_the_wire, "te4")
     honest = heard(on_the_wire, "te2")
+    with unguarded(on_the_wire):
+        forged_without_guard = heard(on_the_wire, "te4")
 
     record_refusal(f"te1 heard of te4 that says it is te2: {forged}")
     assert forged == "nothing"
     assert inside("te2") in honest
+    assert inside("te2") in forged_without_guard
 
 
 def heard(lab: LabUnderTest, speaker: str) -> str:
