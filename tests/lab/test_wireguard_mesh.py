@@ -17,7 +17,7 @@ from tests.lab.conftest import STATE, Finished, LabUnderTest, changed, made, pla
 from tests.lab.jobs import wait_until
 from tests.lab.wire import Wire
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 NODES = ("te1", "te2", "te3")
 TAGS = "node_access,wireguard_mesh,host_names,job_user,ssh_trust,collective_network,job_firewall"
