@@ -80,14 +80,16 @@ def over_the_mesh(lab: LabUnderTest, include: str, options: argparse.Namespace) 
     found: Found = {state: {"start": [], "busbw": [], "checkpoint": []} for state in VERBS}
     start = f"cd /; {START.format(include)} --no-python true"
     timed = f"s=$(date +%s.%N); {start} >/dev/null && echo $(date +%s.%N) - $s"
-    words = f"{FOLDER}/{WORKER.name} {options.rounds} {options.mib << 20} {FOLDER}/checkpoints"
+    words = (
+        f"{FOLDER}/{WORKER.name} {options.rounds} {options.mib << 20} {FOLDER}/checkpoints"  # a folder a job
+    )
     for number in range(options.starts):
         for state in VERBS if number % 2 else reversed(VERBS):
             try:
                 if state == "off":
                     switched(lab, renamed)
                 ended, began = map(float, lab.out("te1", timed).split(" - "))
-                job = f"cd /; {START.format(include)} {words} {state}"
+                job = f"cd /; {START.format(include)} {words}{number}{state} {state}"
                 inside = json.loads(lab.run("te1", job, timeout_seconds=3000).stdout.splitlines()[-1])
             finally:
                 if state == "off":
