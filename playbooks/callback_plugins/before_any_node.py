@@ -35,6 +35,7 @@ author: Clusterwright
 
 # Values that are checked even where only the role's default sets them.
 CHECKED = ("cluster_address", "cluster_slots", "cluster_interface")
+CHECKED_ROLES = ("wireguard_mesh",)
 CHECKED_ENDINGS = ("_source", "_sha256", "_lock")
 TEXT_BYTES = 1 << 20
 ROLES = PLAYBOOKS / "roles"
@@ -127,7 +128,10 @@ class Inventory:
         wanted = {
             option
             for option in options
-            if option in own or option in CHECKED or option.endswith(CHECKED_ENDINGS)
+            if option in own
+            or option in CHECKED
+            or options[option].role in CHECKED_ROLES
+            or option.endswith(CHECKED_ENDINGS)
         }
         values = {}
         for option in sorted(wanted):

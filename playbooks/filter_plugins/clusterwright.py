@@ -17,6 +17,7 @@ from provision.core import (
     signers,
     smoke_certificate,
     sshd_settings,
+    wireguard_mesh,
 )
 from provision.core.clock import clock_problem
 from provision.core.cluster_key import authorised_line, bad_source
@@ -193,6 +194,48 @@ def job_user_plan(
     return {"problem": "; ".join(found), "is_made": job_user.is_made(commands)}
 
 
+def mesh_peers(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [asdict(peer) for peer in wireguard_mesh.peers_of(names, hostvars)]
+
+
+def mesh_of(wanted: Mapping[str, Any]) -> wireguard_mesh.Mesh:
+    peers = [wireguard_mesh.Peer(**peer) for peer in wanted["peers"]]
+    return wireguard_mesh.Mesh(**{**wanted, "peers": peers})
+
+
+def mesh_configuration(wanted: Mapping[str, Any], ledger: Mapping[str, str]) -> str:
+    return wireguard_mesh.configuration(mesh_of(wanted), ledger)
+
+
+def mesh_interface_address(wanted: Mapping[str, Any]) -> str:
+    return mesh_of(wanted).interface_address
+
+
+def mesh_ledger_plan(
+    ledger: Mapping[str, str], names: Sequence[str], hostvars: Mapping[str, Any], replaced: Sequence[str]
+) -> dict[str, Any]:
+    """From the keys that were observed on nodes or, later, made there."""
+    read = {
+        name: hostvars[name].get("wireguard_mesh_own_key", {}).get("stdout")
+        or hostvars[name]["wireguard_mesh_observed"]["commands"]["public"]["stdout"]
+        for name in names
+    }
+    return asdict(wireguard_mesh.plan_ledger(ledger, read, replaced=replaced))
+
+
+def mesh_refusals(observed: Mapping[str, Any], wanted: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    return wireguard_mesh.refusals(observed, mesh_of(wanted), paths=paths)
+
+
+def mesh_problems(
+    commands: Mapping[str, Any], wanted: Mapping[str, Any], ledger: Mapping[str, str], answers: bool
+) -> list[str]:
+    """What is not as wanted; `answers`: the other nodes are to answer, too."""
+    mesh = mesh_of(wanted)
+    found = wireguard_mesh.problems(commands, mesh, ledger)
+    return [*found, *wireguard_mesh.silent(commands, mesh)] if answers else found
+
+
 def lacks_peer_access(files: Mapping[str, Mapping[str, str] | None]) -> bool:
     """From the observed /proc/driver/nvidia/gpus/*/information, whose first line is the card's model."""
     texts = (file["text"] for path, file in files.items() if file and path.endswith("/information"))
@@ -243,6 +286,12 @@ class FilterModule:
             "lacks_peer_access": lacks_peer_access,
             "ledger_plan": ledger_plan,
             "live_problems": live_problems_of,
+            "mesh_configuration": mesh_configuration,
+            "mesh_interface_address": mesh_interface_address,
+            "mesh_ledger_plan": mesh_ledger_plan,
+            "mesh_peers": mesh_peers,
+            "mesh_problems": mesh_problems,
+            "mesh_refusals": mesh_refusals,
             "refused_connections": refused_connections,
             "offers_too_much": offers_too_much,
             "passwords_end": passwords_end,

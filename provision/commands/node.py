@@ -26,6 +26,12 @@ _progress = Console(stderr=True)
 Name = Annotated[str, typer.Argument(help="The node, for example te5.")]
 Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The site, for example inventory/mine.")]
 Address = Annotated[str, typer.Option("--address", help="Where it is reached.")]
+ClusterAddress = Annotated[
+    str | None, typer.Option("--cluster-address", help="Its address among the nodes, where that differs.")
+]
+KeepClusterAddress = Annotated[
+    bool, typer.Option("--keep-cluster-address", help="Change ansible_host alone, as with a mesh.")
+]
 Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Its GPUs, where the site says otherwise.")]
 Check = Annotated[bool, typer.Option("--check", help="Print the edit and the playbooks, and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -36,6 +42,7 @@ def add(
     name: Name,
     inventory: Inventory,
     address: Address,
+    cluster_address: ClusterAddress = None,
     slots: Slots = None,
     check: Check = False,
     as_json: AsJson = False,
@@ -46,14 +53,19 @@ def add(
     """
 
     def edit(text: str) -> str:
-        return inventory_edit.add(text, name, address=address, slots=slots)
+        return inventory_edit.add(text, name, address=address, slots=slots, cluster_address=cluster_address)
 
     _change(Action.add, name, inventory, edit, check=check, as_json=as_json)
 
 
 @app.command()
 def replace(
-    name: Name, inventory: Inventory, address: Address, check: Check = False, as_json: AsJson = False
+    name: Name,
+    inventory: Inventory,
+    address: Address,
+    keep_cluster_address: KeepClusterAddress = False,
+    check: Check = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put another machine in a node's place: from then on its host keys are the new machine's.
 
@@ -61,7 +73,7 @@ def replace(
     """
 
     def edit(text: str) -> str:
-        return inventory_edit.replace(text, name, address=address)
+        return inventory_edit.replace(text, name, address=address, keeps_cluster_address=keep_cluster_address)
 
     _change(Action.replace, name, inventory, edit, check=check, as_json=as_json)
 

@@ -12,6 +12,8 @@ from provision.core.authorised_keys import key_in
 _USUAL = frozenset(
     {"sshd", "chronyd", "systemd", "systemd-resolve", "systemd-network", "systemd-timesyn", "dhclient"}
 )
+# The kernel has no program; and Debian's, for kernels without it.
+_WIREGUARD = frozenset({("", False), ("wireguard-go", True)})
 _SHOWN = 40
 
 Answer = Mapping[str, Any]
@@ -40,6 +42,7 @@ class Expected:
         people: keys of the controller and of `cluster_known_keys`, type and key each.
         listeners: of `cluster_known_listeners`: a program, or tcp/9100.
         prefix: the environment of jobs, whose ranks may listen.
+        mesh: where WireGuard listens: udp/51820.
     """
 
     user: str
@@ -49,6 +52,7 @@ class Expected:
     people: frozenset[str]
     listeners: frozenset[str]
     prefix: str
+    mesh: frozenset[str] = frozenset()
 
 
 def judge(node: str, answer: Answer, expected: Expected, holders: Mapping[str, str]) -> list[Finding]:
@@ -138,6 +142,8 @@ def _listeners(listeners: Sequence[Answer], expected: Expected) -> Iterator[Said
         if {name, one["program"]} & expected.listeners or one["exe"].startswith(f"{expected.prefix}/"):
             continue
         if one["program"] in _USUAL and one["packaged"]:
+            continue
+        if name in expected.mesh and (one["program"], one["packaged"]) in _WIREGUARD:
             continue
         program = one["exe"] or one["program"] or "the kernel"
         yield (

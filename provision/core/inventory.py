@@ -12,6 +12,7 @@ from typing import Any
 
 from provision.core.cluster_key import bad_source
 from provision.core.inventory_variables import Option, variable_faults
+from provision.core.mesh_inventory import MeshNode, mesh_faults
 from provision.core.yaml_keys import duplicate_keys
 
 # RFC 1123, 2.1: letters, digits, hyphens (none at an end), 63 characters a label; Linux takes 64 in all.
@@ -60,7 +61,7 @@ def problems(site: Site) -> list[Problem]:
         {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
-    return [*found, *_logins(site), *_replaced(site), *_key_sources(site)]
+    return [*found, *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -204,6 +205,15 @@ def _key_sources(site: Site) -> Iterable[Problem]:
                 where=_where(site, "ssh_trust_key_from", names),
                 fix=wrong.fix,
             )
+
+
+def _mesh(site: Site) -> Iterable[Problem]:
+    nodes = [
+        MeshNode(name=host.name, values=host.values, says_address="cluster_address" in host.set_names)
+        for host in site.hosts
+    ]
+    for fault in mesh_faults(nodes):
+        yield Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix)
 
 
 def _where(site: Site, word: str, hosts: Sequence[str]) -> str:

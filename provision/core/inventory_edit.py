@@ -18,8 +18,11 @@ _ADDRESSES = ("ansible_host", "cluster_address")
 _BARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def add(text: str, name: str, *, address: str, slots: int | None) -> str:
+def add(text: str, name: str, *, address: str, slots: int | None, cluster_address: str | None = None) -> str:
     """The text with a line for a new node after the last one.
+
+    Args:
+        cluster_address: its address among the nodes, where that is another one.
 
     Raises:
         BadInput: the text has no such list, or the node stands there with another address.
@@ -35,6 +38,8 @@ def add(text: str, name: str, *, address: str, slots: int | None) -> str:
             fix=f"provision node replace {name} --address {address}",
         )
     values: dict[str, Any] = {"ansible_host": address}
+    if cluster_address is not None:
+        values["cluster_address"] = cluster_address
     if slots is not None:
         values["cluster_slots"] = slots
     line = f"{_quoted(name)}: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
@@ -42,21 +47,26 @@ def add(text: str, name: str, *, address: str, slots: int | None) -> str:
     return _checked(text, changed, name, values)
 
 
-def replace(text: str, name: str, *, address: str) -> str:
+def replace(text: str, name: str, *, address: str, keeps_cluster_address: bool = False) -> str:
     """The text with another address for a node, in the quotes of the old one.
+
+    Args:
+        keeps_cluster_address: only its ansible_host changes, as where the other is one of a mesh.
 
     Raises:
         BadInput: there is no such node, or it has two addresses.
     """
     known = _known(text, name)
-    found = {key.value: value for key, value in _entries(known[1]) if key.value in _ADDRESSES}
+    wanted = _ADDRESSES[:1] if keeps_cluster_address else _ADDRESSES
+    found = {key.value: value for key, value in _entries(known[1]) if key.value in wanted}
     if found and all(value.value == address for value in found.values()):
         return text
     if len(found) != 1:
         raise BadInput(
             f"give node {name} the address {address}",
             found="it has ansible_host and cluster_address" if found else "its line has no address",
-            fix="Write its line by hand, then run this command again with its ansible_host.",
+            fix="Where only its ansible_host is another one, as with a mesh: --keep-cluster-address; "
+            "else write its line by hand, then run this command again with its ansible_host.",
         )
     (variable, value), *_ = found.items()
     mark = value.style if value.style in ("'", '"') else ""

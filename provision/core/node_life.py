@@ -26,11 +26,15 @@ class Action(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Members:
-    """The nodes of a site in the inventory's order; `leader`: whose clock the others follow, "" for none."""
+    """The nodes of a site in the inventory's order.
+
+    `leader`: whose clock the others follow, "" for none; `mesh`: they reach each other over WireGuard.
+    """
 
     names: tuple[str, ...]
     drained: frozenset[str]
     leader: str
+    mesh: bool = False
 
     def working(self, *, without: Collection[str] = ()) -> list[str]:
         """Those that take jobs."""
@@ -42,7 +46,8 @@ class Members:
         names = (*kept, name) if action is Action.add and name not in kept else kept
         drained = self.drained - {name} if action is Action.undrain else self.drained & set(names)
         drained = drained | {name} if action is Action.drain else drained
-        return Members(names=names, drained=drained, leader=names[0] if self.leader else "")
+        leader = names[0] if self.leader else ""
+        return Members(names=names, drained=drained, leader=leader, mesh=self.mesh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,14 @@ _CLOCKS = Step(
 )
 
 
+def _mesh(accept: tuple[str, ...]) -> Step:
+    return Step(
+        words=(_SITE, "--tags", "wireguard_mesh", *accept),
+        reason="all nodes take it into the mesh, through which it reaches them",
+        spares=True,
+    )
+
+
 def _admission(leader: str) -> Step:
     """The clock that leads answers the nodes alone, so it has to know of one before that asks."""
     return Step(
@@ -82,7 +95,12 @@ def members_in(listed: Mapping[str, Any]) -> Members:
     drained = {name for name in names if variables.get(name, {}).get("cluster_drained") is True}
     first = variables.get(names[0], {}) if names else {}
     leads = first.get("time_sync_pools") == [] and not first.get("time_sync_servers")
-    return Members(names=names, drained=frozenset(drained), leader=names[0] if leads else "")
+    return Members(
+        names=names,
+        drained=frozenset(drained),
+        leader=names[0] if leads else "",
+        mesh=first.get("wireguard_mesh_enabled") is True,
+    )
 
 
 def steps(action: Action, name: str, *, before: Members, after: Members) -> list[Step]:
@@ -94,9 +112,11 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
     """
     comes = action in (Action.add, Action.replace)
     leads = after.leader if before.leader == after.leader != name else ""
-    found = [_admission(leads)] if leads and comes else []
+    accept = _variables({"ssh_trust_replaced_nodes": [name]}) if action is Action.replace else ()
+    found = [_mesh(accept)] if after.mesh and comes else []
+    found += [_admission(leads)] if leads and comes else []
     if comes:
-        found.append(_full(name, replaced=action is Action.replace))
+        found.append(_full(name, accept))
     found.append(_TELL)
     if before.leader != after.leader or (action is Action.replace and after.leader == name):
         found.append(_CLOCKS)
@@ -134,8 +154,7 @@ def restore_steps(names: Collection[str], members: Members) -> list[Step]:
     return [_admission(members.leader), *found] if members.leader else found
 
 
-def _full(name: str, *, replaced: bool) -> Step:
-    accept = _variables({"ssh_trust_replaced_nodes": [name]}) if replaced else ()
+def _full(name: str, accept: tuple[str, ...]) -> Step:
     words = (_SITE, "--limit", name, "--skip-tags", "smoke_test", *accept)
     return Step(words=words, reason=f"everything, on {name} alone")
 

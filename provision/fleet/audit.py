@@ -14,6 +14,7 @@ from provision.core.audit import Answer, Expected, Finding, judge, unheard
 from provision.core.authorised_keys import key_in
 from provision.core.cluster_key import authorised_line
 from provision.core.nodes import nodes_of
+from provision.core.wireguard_mesh import KEY, PORT
 from provision.edges import process, ssh
 from provision.errors import CommandFailed, ProvisionError
 from provision.fleet import audit_program
@@ -28,6 +29,7 @@ _SECRETS = (
     "/var/lib/clusterwright/journal.json",
     "/etc/clusterwright/join.json",
     "/run/clusterwright/join.json",
+    KEY,
 )
 _PUBLIC = (".pub", ".yml")
 
@@ -78,6 +80,11 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
             retired=frozenset(map(key_in, _lines(secrets / "retired_keys.pub"))),
             people=frozenset({key_in(line) for line in people} - {key_in(line) for line in public} - {""}),
             listeners=frozenset(_listed(first, "cluster_known_listeners")),
+            mesh=frozenset(
+                f"udp/{one.get('wireguard_mesh_port', PORT)}"
+                for one in variables.values()
+                if one.get("wireguard_mesh_enabled") is True
+            ),
             prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
         ),
     )

@@ -1,12 +1,16 @@
-"""What the controller keeps of a cluster's trust: its key, the keys that it had, the ledger of host keys."""
+"""What the controller keeps of a cluster's trust: its key, keys that it had, ledgers of the nodes' keys."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from provision.edges.files import write_file
+
+# Of roles ssh_trust and wireguard_mesh.
+_HOST_KEYS, _MESH_KEYS = "host_keys.yml", "mesh_keys.yml"
 
 
 def give_up_key(secrets: Path) -> None:
@@ -28,16 +32,16 @@ def give_up_key(secrets: Path) -> None:
 
 def nodes_in_ledger(secrets: Path) -> list[str]:
     """The nodes whose host keys are known."""
-    return sorted(_ledger(secrets))
+    return sorted(_ledger(secrets / _HOST_KEYS))
 
 
 def forget(secrets: Path, node: str) -> None:
-    """Takes a node out of the ledger of host keys."""
-    ledger = _ledger(secrets)
-    if ledger.pop(node, None) is not None:
-        write_file(secrets / "host_keys.yml", yaml.safe_dump(ledger), mode=0o600)
+    """Takes a node out of the ledgers: of host keys, and of keys of the mesh."""
+    for path in (secrets / _HOST_KEYS, secrets / _MESH_KEYS):
+        ledger = _ledger(path)
+        if ledger.pop(node, None) is not None:
+            write_file(path, yaml.safe_dump(ledger), mode=0o600)
 
 
-def _ledger(secrets: Path) -> dict[str, list[str]]:
-    path = secrets / "host_keys.yml"
+def _ledger(path: Path) -> dict[str, Any]:
     return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}

@@ -1,7 +1,9 @@
-"""What the firewall of jobs costs: a job's start, all-reduces and checkpoints, with it on and off in turns.
+"""What the firewall of jobs, or the mesh, costs: starts, all-reduces, checkpoints, with and without in turns.
 
-Usage: python -m tests.bench.bench_job_plane [--lab NAME] [--starts N] [--rounds N] [--mib M] > table.md
-Needs root and a lab after site.yml; its first two nodes take part. The firewall is on again at the end.
+Usage: python -m tests.bench.bench_job_plane [--mesh] [--lab NAME] [--starts N] [--rounds N] [--mib M] > table
+Needs root and a lab after site.yml; its first two nodes take part, and are as they were at the end.
+With --mesh, of a lab that has one, N times a start and a job of some rounds with it, and without it: then
+what the nodes know of each other (names, host keys, addresses of jobs) says the addresses below.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import base64
 import json
 import math
 import os
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -47,6 +50,57 @@ def within_a_job(lab: LabUnderTest, include: str, rounds: int, size: int) -> Fou
     return found
 
 
+# What site.yml wrote of the nodes' addresses, and of the interface that carries them.
+ADDRESSED = (
+    "/etc/hosts /etc/clusterwright/cluster.json /etc/clusterwright/job.env /etc/ssh/ssh_known_hosts "
+    "/etc/ssh/ssh_config.d/10-clusterwright.conf /home/trainer/.ssh/authorized_keys "
+    "/usr/local/lib/clusterwright/job_firewall_nodes.nft"
+)
+
+
+def renamings(lab: LabUnderTest) -> dict[str, str]:
+    """What stands for what without the mesh: addresses, and the interface's name."""
+    described = json.loads(lab.out("te1", "cat /etc/clusterwright/cluster.json"))
+    inside = {node["name"]: node["address"] for node in described["nodes"]}
+    below = json.loads(lab.out("te1", f"ip -json route get {lab.address('te2')}"))[0]["dev"]
+    over = json.loads(lab.out("te1", f"ip -json route get {inside['te2']}"))[0]["dev"]
+    return {over: below, **{inside[name]: lab.address(name) for name in inside}}
+
+
+def switched(lab: LabUnderTest, renamed: dict[str, str]) -> None:
+    """Has the nodes know each other by other addresses."""
+    rules = [f"-e 's/\\b{re.escape(old)}\\b/{new}/g'" for old, new in renamed.items()]
+    lab.out_of_all(f"sed -i {' '.join(rules)} {ADDRESSED} && systemctl reload {UNIT}")
+
+
+def over_the_mesh(lab: LabUnderTest, include: str, options: argparse.Namespace) -> Found:
+    """Each number from a job of its own: what carries a job cannot be changed under it."""
+    renamed = renamings(lab)
+    back = {new: old for old, new in renamed.items()}
+    found: Found = {state: {"start": [], "busbw": [], "checkpoint": []} for state in VERBS}
+    start = f"cd /; {START.format(include)} --no-python true"
+    timed = f"s=$(date +%s.%N); {start} >/dev/null && echo $(date +%s.%N) - $s"
+    words = (
+        f"{FOLDER}/{WORKER.name} {options.rounds} {options.mib << 20} {FOLDER}/checkpoints"  # a folder a job
+    )
+    for number in range(options.starts):
+        for state in VERBS if number % 2 else reversed(VERBS):
+            try:
+                if state == "off":
+                    switched(lab, renamed)
+                ended, began = map(float, lab.out("te1", timed).split(" - "))
+                job = f"cd /; {START.format(include)} {words}{number}{state} {state}"
+                inside = json.loads(lab.run("te1", job, timeout_seconds=3000).stdout.splitlines()[-1])
+            finally:
+                if state == "off":
+                    switched(lab, back)
+            found[state]["start"].append(ended - began)
+            for name, values in inside[state].items():
+                found[state][name] += values
+        print(f"{number + 1} of {options.starts}, load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
+    return found
+
+
 def between(ratios: list[float]) -> tuple[float, float]:
     """Where the median of all such ratios lies, 19 times of 20: by the ranks of those that were measured."""
     ranks = sorted(ratios)
@@ -75,6 +129,7 @@ def show(found: Found) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mesh", action="store_true")
     parser.add_argument("--lab", default="lab")
     parser.add_argument("--starts", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=200)
@@ -83,7 +138,14 @@ def main() -> None:
     lab = LabUnderTest(lab=existing(options.lab))
     include = "@".join(lab.nodes[:2])
     text = base64.b64encode(WORKER.read_bytes()).decode()
-    lab.out_of_all(f"mkdir -p {FOLDER} && echo {text} | base64 -d > {FOLDER}/{WORKER.name}")
+    make = f"mkdir -p {FOLDER} && chmod 777 {FOLDER}" if options.mesh else f"mkdir -p {FOLDER}"
+    lab.out_of_all(f"{make} && echo {text} | base64 -d > {FOLDER}/{WORKER.name}")
+    if options.mesh:
+        try:
+            show(over_the_mesh(lab, include, options))
+        finally:
+            lab.out_of_all(f"rm -rf {FOLDER}")
+        return
     try:
         inside = within_a_job(lab, include, options.rounds, options.mib << 20)
         started = starts(lab, include, options.starts)

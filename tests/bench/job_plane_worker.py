@@ -1,6 +1,7 @@
 """A rank of bench_job_plane: all-reduces and checkpoints, the firewall of jobs on and off in turns.
 
-Usage, under zerorun as root: job_plane_worker.py ROUNDS BYTES FOLDER; rank 0 prints {state: {name: [...]}}.
+Usage, under zerorun: job_plane_worker.py ROUNDS BYTES FOLDER [STATE]; rank 0 prints {state: {name: [...]}}. A
+STATE is the one in which the nodes are anyway, and nothing is switched; without one it runs as root.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def slowest_seconds(act: Callable[[], object]) -> float:
 
 def main() -> None:
     rounds, size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    as_it_is = sys.argv[4:]
     model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(4)))
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -54,17 +56,21 @@ def main() -> None:
 
     world = dist.get_world_size()
     moved = REDUCTIONS * size * 2 * (world - 1) / world
-    found: dict[str, dict[str, list[float]]] = {state: {"busbw": [], "checkpoint": []} for state in VERBS}
+    found: dict[str, dict[str, list[float]]] = {
+        state: {"busbw": [], "checkpoint": []} for state in as_it_is or VERBS
+    }
     for number in range(-1, rounds):  # the first makes folders, groups and buffers
-        for state in VERBS if number % 2 else reversed(VERBS):
-            subprocess.run(["systemctl", VERBS[state], UNIT], check=True)
+        for state in as_it_is or (VERBS if number % 2 else reversed(VERBS)):
+            if not as_it_is:
+                subprocess.run(["systemctl", VERBS[state], UNIT], check=True)
             reduce()  # what the switch itself costs is over
             busbw = moved / slowest_seconds(reduce)
             checkpoint = slowest_seconds(lambda: engine.save_checkpoint(folder))
             if number >= 0:
                 found[state]["busbw"].append(busbw)
                 found[state]["checkpoint"].append(checkpoint)
-    subprocess.run(["systemctl", "start", UNIT], check=True)
+    if not as_it_is:
+        subprocess.run(["systemctl", "start", UNIT], check=True)
     if dist.get_rank() == 0:
         print(json.dumps(found), flush=True)
 

@@ -17,7 +17,17 @@ from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 Report = Callable[[str], None]
 
 # Beside what the roles install: what a role or a person on a bare node may need at once.
-ALWAYS = ("ca-certificates", "e2fsprogs", "nftables", "python3-apt", "sudo", "util-linux")
+ALWAYS = (
+    "ca-certificates",
+    "e2fsprogs",
+    "iputils-ping",
+    "nftables",
+    "python3-apt",
+    "sudo",
+    "util-linux",
+    "wireguard-go",
+    "wireguard-tools",
+)
 _LISTS_AGE_SECONDS = 24 * 3600
 _POOL = "pool"
 _SIGNER = "Clusterwright lab mirror"

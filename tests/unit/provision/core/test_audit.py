@@ -21,6 +21,7 @@ EXPECTED = Expected(
     people=frozenset({PERSON}),
     listeners=frozenset({"tcp/9100", "sensord"}),
     prefix="/data/miniconda3/envs/llm",
+    mesh=frozenset({"udp/51820"}),
 )
 KEYS = "/root/.ssh/authorized_keys"
 
@@ -55,6 +56,8 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
             listener("x", "[::1]"),
             listener("node_exporter", port="9100"),
             listener("sensord"),
+            listener("wireguard-go", protocol="udp", port="51820"),
+            listener("", protocol="udp", port="51820", exe="", packaged=False),
             listener("python3.11", exe="/data/miniconda3/envs/llm/bin/python3.11", packaged=False),
         ],
         modes=[{"path": "/etc/ssh/ssh_host_rsa_key", "mode": 0o600, "owner": "root"}],
@@ -82,6 +85,14 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
         ({"sshd": {"authorizedkeyscommand": "/x", "trustedusercakeys": "none"}}, "authorizedkeyscommand /x"),
         ({"listeners": [listener()]}, "/usr/bin/nc listens on tcp/4444 at 0.0.0.0"),
         ({"listeners": [listener("sshd", exe="/tmp/sshd", packaged=False)]}, "/tmp/sshd listens on tcp/4444"),
+        (
+            {"listeners": [listener("wireguard-go", protocol="udp", port="51821")]},
+            "/usr/bin/wireguard-go listens on udp/51821",
+        ),
+        (
+            {"listeners": [listener("nc", protocol="udp", port="51820")]},
+            "/usr/bin/nc listens on udp/51820",
+        ),
         ({"listeners": [listener("x", "*", exe="")]}, "x listens on tcp/4444 at *"),
         (
             {"modes": [{"path": "/k", "mode": 0o644, "owner": "root"}]},

@@ -16,10 +16,12 @@ CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "inventory_edit" /
 
 def edited(edit: dict[str, Any], before: str) -> str:
     match edit:
-        case {"add": name}:
-            return inventory_edit.add(before, name, address=edit["address"], slots=edit.get("slots"))
-        case {"replace": name}:
-            return inventory_edit.replace(before, name, address=edit["address"])
+        case {"add": name, "address": address}:
+            slots, inside = edit.get("slots"), edit.get("cluster_address")
+            return inventory_edit.add(before, name, address=address, slots=slots, cluster_address=inside)
+        case {"replace": name, "address": address}:
+            keeps = edit.get("keeps_cluster_address", False)
+            return inventory_edit.replace(before, name, address=address, keeps_cluster_address=keeps)
     ((what, name),) = edit.items()
     return str(getattr(inventory_edit, what)(before, name))
 

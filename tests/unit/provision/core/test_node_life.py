@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from provision.core.node_life import (
 THREE = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="")
 LED = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="te1")
 FULL = ("playbooks/site.yml", "--limit", "te2", "--skip-tags", "smoke_test")
+MESHED = replace(LED, mesh=True)
+MESH = ("playbooks/site.yml", "--tags", "wireguard_mesh")
 TELL = ("playbooks/members.yml",)
 CLOCK = ("playbooks/site.yml", "--tags", "time_sync")
 ADMIT = ("playbooks/site.yml", "--limit", "te1", "--tags", "time_sync")
@@ -54,6 +57,15 @@ def test_the_leading_clock_hears_of_a_node_before_that_asks_it_and_after_that_ha
     assert planned(Action.replace, "te2", LED)[::2] == [ADMIT, TELL]
     assert planned(Action.remove, "te2", LED) == [TELL, ADMIT]
     assert planned(Action.drain, "te2", LED) == [TELL]
+
+
+def test_all_nodes_take_a_new_one_into_the_mesh_before_anything_goes_through_it() -> None:
+    accepted = ("--extra-vars", '{"ssh_trust_replaced_nodes": ["te2"]}')
+
+    assert planned(Action.add, "te2", MESHED) == [MESH, ADMIT, FULL, TELL]
+    assert planned(Action.replace, "te2", MESHED)[0] == (*MESH, *accepted)
+    assert planned(Action.remove, "te2", MESHED) == [TELL, ADMIT]
+    assert members_in({"cluster": {"hosts": ["te1"]}}).mesh is False
 
 
 def restored(*names: str, members: Members = THREE) -> list[tuple[str, ...]]:
