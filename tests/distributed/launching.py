@@ -119,3 +119,9 @@ def nodes(folder: Path, *slots: int) -> list[str]:
     hostfile = folder / "hostfile"
     hostfile.write_text("".join(lines))
     return ["--hostfile", str(hostfile), "--master-port", str(free_port())]
+
+
+def script(folder: Path, text: str, name: str = "train.py") -> str:
+    """The name of a program in the folder in which a job runs."""
+    (folder / name).write_text(text)
+    return name
