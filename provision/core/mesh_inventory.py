@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,7 @@ def _settings(nodes: Sequence[MeshNode]) -> Iterator[Fault]:
 
 
 def _networks(nodes: Sequence[MeshNode]) -> Iterator[Fault]:
+    taken = {node.address for node in nodes if node.says_address}
     for node in nodes:
         text = str(node.values.get("wireguard_mesh_network", ""))
         try:
@@ -89,13 +90,16 @@ def _networks(nodes: Sequence[MeshNode]) -> Iterator[Fault]:
         except ValueError as e:
             yield _of(node, "wireguard_mesh_network", f"is '{text}': {e}", "Write it as 10.88.0.0/24.")
             return
-        yield from _address(node, network)
+        yield from _address(node, network, taken)
         yield from _endpoint(node, network)
 
 
-def _address(node: MeshNode, network: Network) -> Iterator[Fault]:
+def _address(node: MeshNode, network: Network, taken: Collection[str]) -> Iterator[Fault]:
     """An address that is none has its problem already."""
-    one = f"Give each node one of its own, {node.name}: {{..., cluster_address: {next(network.hosts())}}}."
+    free = next((one for one in network.hosts() if str(one) not in taken), "")
+    one = (
+        f"Give it one of its own, {node.name}: {{..., cluster_address: {free}}} (node add --cluster-address)."
+    )
     if not node.says_address:
         yield _of(node, "cluster_address", "is not said, and is the address in the mesh", one)
     elif (address := _read(node.address)) is not None:
