@@ -51,6 +51,7 @@ print(json.dumps({
     "boot": text("/proc/sys/kernel/random/boot_id"),
     "digest": json.loads(text("/etc/clusterwright/environment.json") or "{}").get("digest", ""),
     "state": json.loads(text("/var/lib/clusterwright/first_boot.json") or "{}"),
+    "fenced": os.system("nft list table inet clusterwright >/dev/null 2>&1") == 0,
     "mounted": os.path.ismount("/data"),
     "written": os.path.exists("/dev/vdb") and any(open("/dev/vdb", "rb").read(1 << 20)),
     "bytes": os.statvfs("/data").f_blocks * os.statvfs("/data").f_frsize if os.path.ismount("/data") else 0,

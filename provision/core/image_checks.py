@@ -60,19 +60,21 @@ def after_a_reboot(
     *,
     environment: str,
 ) -> list[Check]:
-    """Whether machines are what they were, and have names, disks and the image's environment."""
+    """Whether machines are what they were, and have names, disks, firewall and the image's environment."""
     pairs = list(zip(before, after, strict=True))
     kept = all(old[what] == new[what] for what in ("machine-id", "host keys") for old, new in pairs)
     lines = [f"{machine.address} {machine.name}" for machine in machines]
     named = all(one["name"] == machine.name for one, machine in zip(after, machines, strict=True))
     hosts = all(line in one["hosts"].splitlines() for one in after for line in lines)
     digests = sorted({one["digest"] for one in after})
+    unfenced = [f"{one['name']} has none" for one in after if not one["fenced"]]
     return [
         Check(name="identity outlives a reboot", passed=kept, found="kept" if kept else "changed"),
         Check(name="name and /etc/hosts", passed=named and hosts, found=_names(after, hosts)),
         Check(
             name="data disk after a reboot", passed=all(one["mounted"] for one in after), found=_sizes(after)
         ),
+        Check(name="firewall of jobs", passed=not unfenced, found=", ".join(unfenced) or "on each machine"),
         Check(name="environment digest", passed=digests == [environment], found=_short(digests)),
     ]
 

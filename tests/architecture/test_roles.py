@@ -11,6 +11,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "playbooks" / "roles").iterdir() if path.is_dir())
 OF_IMAGES = {"image_cleanup"}  # what converging a cluster must never do to it
+# What an image brings along; restore.yml has a play for every other role of site.yml.
+IN_IMAGES = {"base_packages", "time_sync", "host_tuning", "nvidia_gpu", "miniconda"}
 VOCABULARY = "cluster"  # defaults only: the words that the other roles share
 TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -88,3 +90,10 @@ def test_no_task_hides_that_ansible_itself_failed_or_drops_the_flags_of_sudo() -
     assert hiding == ["members.yml"]
     assert dropping == []
     assert not any("ignore_errors" in text for text in texts.values())
+
+
+def test_a_machine_made_from_an_image_gets_every_role_that_the_image_does_not_bring() -> None:
+    def roles(playbook: str) -> set[str]:
+        return {role for play in load(ROOT / "playbooks" / playbook) for role in play.get("roles", [])}
+
+    assert roles("restore.yml") == roles("site.yml") - IN_IMAGES

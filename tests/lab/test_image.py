@@ -117,7 +117,7 @@ def test_two_machines_from_the_image_show_all_that_they_must(
     checks = rehearsed["rehearsal"]["checks"]
 
     assert [check for check in checks if not check["passed"]] == []
-    assert len(checks) == 13
+    assert len(checks) == 14
     assert read_manifest(baked / "image", key=key_of(converged_lab))["rehearsal"]["verdict"] == "proven"
     assert not folder_of("rehears").exists()
 
