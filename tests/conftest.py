@@ -1,4 +1,4 @@
-"""What is true of all tests: lanes side by side, seconds of modules; an attack says how it was refused."""
+"""What is true of all tests: lanes side by side; an attack says how it was refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from provision.core.printable import printable
 
+pytest_plugins = ["tests.budget"]
 _HERE = Path(__file__).parent
 # The unit tests get the least of a busy machine: none fails for its time.
 settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,23 +80,8 @@ def _locked(*, alone: bool) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    _write_modules(terminalreporter)
     if config.getoption("markexpr") == "attack":
         _write_attacks(terminalreporter, config)
-
-
-def _write_modules(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seconds of each module that took more than five, its fixtures among them."""
-    seconds: dict[str, float] = defaultdict(float)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if isinstance(report, pytest.TestReport):
-                seconds[report.nodeid.partition("::")[0]] += report.duration
-    slow = sorted(((took, module) for module, took in seconds.items() if took >= 5), reverse=True)
-    if slow:
-        terminalreporter.section("seconds of modules")
-        for took, module in slow:
-            terminalreporter.write_line(f"{took:8.1f} {module}")
 
 
 def _write_attacks(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -106,7 +106,7 @@ while True:
 
 @pytest.mark.parametrize("package", ["provision", "runtime"])
 def test_every_module_imports_alone(package: str) -> None:
-    """Each in a process of its own; its parent has imported what is not ours, which takes most of the time."""
+    """Each in a process of its own; its parent has imported what is not ours, most of the work."""
     paths = {name: path for name, path in modules() if name.partition(".")[0] == package}
     ours = [name for name in paths if not name.endswith("__main__")]
     imported = {name for path in paths.values() for name in imports(path)}
