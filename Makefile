@@ -66,10 +66,10 @@ lab: lab-packages ## Tests on real nodes (root; installs the lab's Debian packag
 	$(LAB_TESTS) "not long" tests/lab
 
 long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
-	$(LAB_TESTS) long tests/unit tests/distributed tests/lab tests/mutations
+	$(LAB_TESTS) long tests/unit tests/distributed tests/lab
 
 mutations: development ## Ten faults put into copies of the product: the tests named with each must find it
-	$(PYTEST) -m long tests/mutations
+	$(PYTEST) -rP -m long tests/unit/test_mutations.py
 
 budget: ## Takes what the last run of each lane took into tests/budget.yml
 	$(BIN)/python -m tests.budget
