@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-down controller development test background four-nodes ranks small-labs lint unit distributed lab lab-packages \
-  long mutations budget drill-security browser lock clean
+  long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -70,6 +70,15 @@ long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere
 
 mutations: development ## Ten faults put into copies of the product: the tests named with each must find it
 	$(PYTEST) -rP -m long tests/unit/test_mutations.py
+
+# The name and the network of the lab of four nodes in tests/lab/conftest.py, in whose nodes they are written.
+frozen-site: lab-packages ## The lab of four converged nodes as a snapshot: SITE_FROM=site-proven pytest tests/lab/test_gate.py
+	-$(BIN)/provision lab snapshot remove site-proven
+	$(BIN)/provision lab mirror
+	$(BIN)/provision lab up --name site --subnet 10.77.202.0/24 --nodes 4
+	$(BIN)/ansible-playbook playbooks/site.yml -i /var/lib/clusterwright/labs/site/inventory
+	$(BIN)/provision lab freeze site-proven --name site
+	$(BIN)/provision lab down --name site
 
 budget: ## Takes what the last run of each lane took into tests/budget.yml
 	$(BIN)/python -m tests.budget
