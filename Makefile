@@ -28,14 +28,14 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-# Four lanes: tests on the lab of four nodes; small labs; ranks and the browser; unit tests, which take a tenth and what those
-# leave. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
+# Four lanes: tests on the lab of four nodes; small labs; ranks and the browser; lint and unit tests, which take a tenth and what
+# those leave. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
 # tests/budget.yml.
-test: lint lab-packages ## Everything that CI runs
+test: lab-packages ## Everything that CI runs
 	$(MAKE) --jobs=4 --keep-going background four-nodes small-labs ranks
 
 background:
-	nice -n 10 $(MAKE) unit $(LANE)
+	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit $(LANE)
 
 four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" --lane four-nodes tests/lab $(LANE)
