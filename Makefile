@@ -12,8 +12,8 @@ PYTEST := $(BIN)/python -m pytest --durations=12
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background four-nodes others small-labs lint unit distributed lab lab-packages \
-  long drill-security browser lock clean
+.PHONY: help demo demo-down controller development test background four-nodes others small-labs style lint unit distributed lab lab-packages \
+  long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -28,44 +28,62 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-# Three lanes: tests on the lab of four nodes; ranks, small labs and the browser; unit tests, which take a tenth and what those
-# leave. A test that measures has the first two to itself (tests/conftest.py).
-test: lint lab-packages ## Everything that CI runs
+# Three lanes: tests on the lab of four nodes; ranks, the browser and small labs; lint and unit tests, which take a tenth and what
+# those leave. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
+# tests/budget.yml.
+test: style lab-packages ## Everything that CI runs
 	$(MAKE) --jobs=3 --keep-going background four-nodes others
 
 background:
-	nice -n 10 $(MAKE) unit $(LANE)
+	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit $(LANE)
 
 four-nodes:
-	$(LAB_TESTS) "not long and four_nodes" tests/lab $(LANE)
+	$(LAB_TESTS) "not long and four_nodes" --lane four-nodes tests/lab $(LANE)
+
+small-labs:
+	$(LAB_TESTS) "not long and not four_nodes" --lane small-labs tests/lab
 
 others:
 	$(MAKE) --jobs=1 --keep-going distributed browser small-labs $(LANE)
 
-small-labs:
-	$(LAB_TESTS) "not long and not four_nodes" tests/lab
-
 # Each line says of which lane it is.
 LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
 
-lint: development ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
+style: development ## ruff, in a second
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+lint: style ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
 	$(BIN)/mypy
 	$(BIN)/yamllint --strict .
 	PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH= $(BIN)/ansible-lint --offline --strict
 
 unit: development ## Tests that need neither ranks nor nodes, the rules of style among them
-	$(PYTEST) --numprocesses=2 --dist=worksteal -m "not long" tests/unit tests/architecture
+	$(PYTEST) --numprocesses=2 --dist=worksteal -m "not long" --lane unit tests/unit tests/architecture
 
 distributed: development ## Tests with two to four gloo ranks on this machine
-	$(PYTEST) tests/distributed
+	$(PYTEST) -m "not long" --lane distributed tests/distributed
 
 lab: lab-packages ## Tests on real nodes (root; installs the lab's Debian packages)
 	$(LAB_TESTS) "not long" tests/lab
 
 long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
-	$(LAB_TESTS) long tests/unit tests/lab
+	$(LAB_TESTS) long tests/unit tests/distributed tests/lab
+
+mutations: development ## Ten faults put into copies of the product: the tests named with each must find it
+	$(PYTEST) -rP -m long tests/unit/test_mutations.py
+
+# The name and the network of the lab of four nodes in tests/lab/conftest.py, in whose nodes they are written.
+frozen-site: lab-packages ## The lab of four converged nodes as a snapshot: SITE_FROM=site-proven pytest tests/lab/test_gate.py
+	-$(BIN)/provision lab snapshot remove site-proven
+	$(BIN)/provision lab mirror
+	$(BIN)/provision lab up --name site --subnet 10.77.202.0/24 --nodes 4
+	$(BIN)/ansible-playbook playbooks/site.yml -i /var/lib/clusterwright/labs/site/inventory
+	$(BIN)/provision lab freeze site-proven --name site
+	$(BIN)/provision lab down --name site
+
+budget: ## Takes what the last run of each lane took into tests/budget.yml
+	$(BIN)/python -m tests.budget
 
 drill-security: lab-packages ## Attacks on nodes, jobs, checkpoints, joining and images: each must be refused (root)
 	$(LAB_TESTS) attack tests

@@ -1,4 +1,4 @@
-"""What is true of all tests: lanes side by side, seconds of modules; an attack says how it was refused."""
+"""What is true of all tests: lanes side by side; an attack says how it was refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from provision.core.printable import printable
 
+pytest_plugins = ["tests.budget"]
 _HERE = Path(__file__).parent
 # The unit tests get the least of a busy machine: none fails for its time.
 settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -55,47 +55,52 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Has a test that measures wait until no other lane runs a test; unit tests go on, at a low priority."""
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Has a test that measures wait until no other lane runs a test; unit tests go on, at a low priority.
+
+    Those that measure and follow each other have the machine until the last of them has ended.
+    """
     if _HERE / "unit" in item.path.parents or _HERE / "architecture" in item.path.parents:
         return (yield)
-    with _locked(alone=item.get_closest_marker("measures") is not None):
-        return (yield)
-
-
-@contextmanager
-def _locked(*, alone: bool) -> Iterator[None]:
-    """Holds the machine, alone or with lanes of `make test`; who waits for it alone has the next turn."""
-    turn, machine = (os.open(path, os.O_RDONLY) for path in (_HERE, _HERE / "conftest.py"))
+    machine = item.config.stash.setdefault(_MACHINE, _Machine())
+    machine.take(alone=_measures(item))
     try:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        fcntl.flock(machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(turn, fcntl.LOCK_UN)
-        yield
+        return (yield)
     finally:
-        fcntl.flock(machine, fcntl.LOCK_UN)  # a child that was forked meanwhile holds it as well
-        os.close(turn)
-        os.close(machine)
+        if not (_measures(item) and _measures(nextitem)):
+            machine.let_go()
+
+
+def _measures(item: pytest.Item | None) -> bool:
+    return item is not None and item.get_closest_marker("measures") is not None
+
+
+class _Machine:
+    """The machine, held alone or with lanes of `make test`; who waits for it alone has the next turn."""
+
+    def __init__(self) -> None:
+        self._turn, self._machine = (os.open(path, os.O_RDONLY) for path in (_HERE, _HERE / "conftest.py"))
+        self._alone = False
+
+    def take(self, *, alone: bool) -> None:
+        if self._alone:
+            return  # the test before measured, too
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        fcntl.flock(self._machine, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
+        self._alone = alone
+
+    def let_go(self) -> None:
+        fcntl.flock(self._machine, fcntl.LOCK_UN)  # a child that was forked meanwhile holds it as well
+        self._alone = False
+
+
+_MACHINE = pytest.StashKey[_Machine]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    _write_modules(terminalreporter)
     if config.getoption("markexpr") == "attack":
         _write_attacks(terminalreporter, config)
-
-
-def _write_modules(terminalreporter: pytest.TerminalReporter) -> None:
-    """The seconds of each module that took more than five, its fixtures among them."""
-    seconds: dict[str, float] = defaultdict(float)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if isinstance(report, pytest.TestReport):
-                seconds[report.nodeid.partition("::")[0]] += report.duration
-    slow = sorted(((took, module) for module, took in seconds.items() if took >= 5), reverse=True)
-    if slow:
-        terminalreporter.section("seconds of modules")
-        for took, module in slow:
-            terminalreporter.write_line(f"{took:8.1f} {module}")
 
 
 def _write_attacks(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

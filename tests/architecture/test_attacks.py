@@ -31,8 +31,9 @@ def test_no_attack():
 
 
 def test_the_table_shows_the_words_of_each_refusal_and_fails_who_has_none(
-    pytester: pytest.Pytester,
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(CONFTEST.parents[1]))
     pytester.makeconftest(CONFTEST.read_text())
     pytester.makeini("[pytest]\nmarkers =\n  attack(attacker): as in this project")
     pytester.makepyfile(ATTACKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +39,9 @@ def uses(path: Path, dotted: str) -> bool:
     return False
 
 
-def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+def python(*arguments: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, *arguments]
+    return subprocess.run(words, input=said, capture_output=True, text=True, check=True, cwd=ROOT)
 
 
 def at_home(module: str, homes: tuple[str, ...]) -> bool:
@@ -75,30 +77,42 @@ def test_a_power_is_used_only_in_its_home(module: str, path: Path) -> None:
     )
 
 
-def test_every_module_imports_alone() -> None:
-    """Each in a process of its own; its parent has imported torch, for speed, and nothing of ours."""
-    program = (
-        "import os, sys, torch\n"
-        "for number, name in enumerate(sys.argv[1:]):\n"
-        "    if number >= os.cpu_count():\n"
-        "        os.wait()\n"
-        "    child = os.fork()\n"
-        "    if child == 0:\n"
-        "        try:\n"
-        "            __import__(name)\n"
-        "        except BaseException as error:\n"
-        "            print(f'{name}: {error!r}', flush=True)\n"
-        "            os._exit(1)\n"
-        "        os._exit(0)\n"
-        "while True:\n"
-        "    try:\n"
-        "        os.wait()\n"
-        "    except ChildProcessError:\n"
-        "        break\n"
-    )
-    names = [name for name, _ in modules() if not name.endswith("__main__")]
+# Imports the programs of others that it is given first, then each of our modules in a process of its own.
+IMPORTS_ALONE = """
+import contextlib, importlib, json, os, sys
+theirs, ours = json.load(sys.stdin)
+for name in theirs:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+assert not {name.partition(".")[0] for name in sys.modules} & {"provision", "runtime"}
+for number, name in enumerate(ours):
+    if number >= os.cpu_count():
+        os.wait()
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            print(f"{name}: {error!r}", flush=True)
+            os._exit(1)
+        os._exit(0)
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        break
+"""
 
-    finished = python("-W", "ignore", "-c", program, *names)
+
+@pytest.mark.parametrize("package", ["provision", "runtime"])
+def test_every_module_imports_alone(package: str) -> None:
+    """Each in a process of its own; its parent has imported what is not ours, most of the work."""
+    paths = {name: path for name, path in modules() if name.partition(".")[0] == package}
+    ours = [name for name in paths if not name.endswith("__main__")]
+    imported = {name for path in paths.values() for name in imports(path)}
+    theirs = sorted(name for name in imported if name.partition(".")[0] not in ("provision", "runtime"))
+
+    finished = python("-W", "ignore", "-c", IMPORTS_ALONE, said=json.dumps([theirs, ours]))
 
     assert finished.stdout == ""
 

@@ -166,11 +166,12 @@ def lab_machine() -> None:
         pytest.skip(f"this machine lacks {', '.join(lacks)}")
 
 
-def made(name: str, subnet: str, nodes: int) -> Iterator[LabUnderTest]:
-    """A fresh lab, taken down at the end; another session of tests that has it is waited for."""
+def made(name: str, subnet: str, nodes: int, *, snapshot: str = "") -> Iterator[LabUnderTest]:
+    """A lab, fresh or from a snapshot, taken down at the end; another session that has it is waited for."""
+    how = ("--from", snapshot) if snapshot else ("--subnet", subnet, "--nodes", str(nodes))
     with hold(f"the tests on lab {name}", wait_seconds=500):
         provision("lab", "down", "--name", name)
-        provision("lab", "up", "--name", name, "--subnet", subnet, "--nodes", str(nodes), timeout_seconds=900)
+        provision("lab", "up", "--name", name, *how, timeout_seconds=900)
         found = record.load(folder_of(name))
         assert found is not None
         yield LabUnderTest(lab=found)
@@ -271,14 +272,21 @@ class FourRuns:
     second: Run
 
 
+# The snapshot that `make frozen-site` makes: with it, tests on converged nodes begin in seconds.
+SITE_FROM = os.environ.get("SITE_FROM", "")
+
+
 @pytest.fixture(scope="session")
 def site_lab(lab_machine: None) -> Iterator[LabUnderTest]:
     """Four nodes for site.yml, which no test resets."""
-    yield from made("site", "10.77.202.0/24", 4)
+    yield from made("site", "10.77.202.0/24", 4, snapshot=SITE_FROM)
 
 
 @pytest.fixture(scope="session")
 def four_runs(mirror: None, site_lab: LabUnderTest) -> FourRuns:
+    if SITE_FROM:
+        pytest.skip(f"it begins with blank nodes, not with those of SITE_FROM={SITE_FROM}")
+
     def run(*words: str) -> Run:
         started = time.monotonic()
         finished = playbook(site_lab, *words)
@@ -298,6 +306,8 @@ def four_runs(mirror: None, site_lab: LabUnderTest) -> FourRuns:
 
 
 @pytest.fixture(scope="session")
-def converged_lab(site_lab: LabUnderTest, four_runs: FourRuns) -> LabUnderTest:
+def converged_lab(request: pytest.FixtureRequest, site_lab: LabUnderTest) -> LabUnderTest:
     """Four nodes after site.yml. A test that breaks a node mends it, or runs site.yml again."""
+    if not SITE_FROM:
+        request.getfixturevalue("four_runs")
     return site_lab

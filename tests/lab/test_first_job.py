@@ -38,7 +38,7 @@ def ready(converged_lab: LabUnderTest) -> LabUnderTest:
             f"chown -R {JOB_USER}: {FOLDER}",
         )
     first = converged_lab.nodes[0]
-    proven = smoke(converged_lab, "--max-bytes", "65536")
+    proven = smoke(converged_lab, "--max-bytes", "65536", "--unless-proven")
     assert proven.returncode == 0, proven.printed
     converged_lab.run(first, f"cd {FOLDER} && {PYTHON} plain.py --metrics plain.jsonl", timeout_seconds=120)
     return converged_lab
@@ -82,6 +82,10 @@ JOBS = {
 }
 
 
+# Of four nodes the test above and those below tell: here a rank and its neighbour are enough.
+PAIR = "--include te1@te2"
+
+
 @pytest.mark.parametrize("name", JOBS)
 def test_every_stage_and_offload_equals_plain_pytorch(ready: LabUnderTest, name: str) -> None:
     first = ready.nodes[0]
@@ -89,7 +93,8 @@ def test_every_stage_and_offload_equals_plain_pytorch(ready: LabUnderTest, name:
 
     ready.run(
         first,
-        f"cd {FOLDER} && zerorun train.py --deepspeed_config changed.json --steps 8 --metrics changed.jsonl",
+        f"cd {FOLDER} && zerorun {PAIR} train.py --deepspeed_config changed.json --steps 8 "
+        "--metrics changed.jsonl",
         timeout_seconds=180,
     )
     compared = ready.run(
@@ -134,7 +139,7 @@ def test_the_same_job_in_bf16_learns(ready: LabUnderTest) -> None:
 
     ready.run(
         first,
-        f"cd {FOLDER} && zerorun train.py --deepspeed_config ds_config_bf16.json --metrics bf16.jsonl",
+        f"cd {FOLDER} && zerorun {PAIR} train.py --deepspeed_config ds_config_bf16.json --metrics bf16.jsonl",
         timeout_seconds=180,
     )
     losses = [json.loads(line)["loss"] for line in ready.out(first, f"cat {FOLDER}/bf16.jsonl").splitlines()]

