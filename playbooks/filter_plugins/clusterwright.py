@@ -50,6 +50,17 @@ def hosts_block_of(nodes: Dicts) -> str:
     return hosts_block([Node(**node) for node in nodes])
 
 
+def own_addresses(observed: Mapping[str, Any]) -> list[str]:
+    """The addresses to which a node's own name leads, from getent."""
+    lines = observed["commands"]["own_address"]["stdout"].splitlines()
+    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+
+
+def numbered(devices: Dicts, uuid: str) -> list[str]:
+    """The numbers of the devices that hold a file system."""
+    return [device["number"] for device in devices if device["uuid"] == uuid]
+
+
 def host_keys_read(files: Mapping[str, Mapping[str, str] | None]) -> list[str]:
     """The public keys among the observed files."""
     paths = [path for path in files if path.startswith("/etc/ssh/ssh_host_") and path.endswith("_key.pub")]
@@ -293,7 +304,9 @@ class FilterModule:
             "mesh_problems": mesh_problems,
             "mesh_refusals": mesh_refusals,
             "refused_connections": refused_connections,
+            "numbered": numbered,
             "offers_too_much": offers_too_much,
+            "own_addresses": own_addresses,
             "passwords_end": passwords_end,
             "reads_ours": sshd_settings.reads_ours,
             "removable_packages": removable_packages,

@@ -7,6 +7,7 @@ import hashlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.block_devices import reported
 from ansible.module_utils.node_files import described
 from ansible.module_utils.node_place import Place, Refused
 
@@ -36,6 +37,20 @@ options:
     description: Time for each command; one that takes longer ends with rc 124.
     type: int
     default: 15
+  disks:
+    description:
+      - Asks for each disk, and for what uses the folder C(mount_path).
+      - C(device) is a path whose real name is told, a link in /dev/disk for example.
+    type: dict
+    default: {}
+  parts:
+    description: Several things to observe at once; a name for each set of the options above.
+    type: dict
+    default: {}
+  where:
+    description: Parts are observed only where this path is there.
+    type: path
+    default: /
 author: Clusterwright
 """
 
@@ -48,7 +63,23 @@ commands:
   description: For each name its rc, stdout and stderr; rc 127 where there is no such program.
   returned: always
   type: dict
+disks:
+  description: The C(devices), C(asked), C(mount) and C(fstab) of O(disks); empty where not asked for.
+  returned: always
+  type: dict
+parts:
+  description: For each name of O(parts) its files, commands and disks; empty where O(where) is not there.
+  returned: always
+  type: dict
 """
+
+OPTIONS = {
+    "files": {"type": "list", "elements": "str", "default": []},
+    "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
+    "commands": {"type": "dict", "default": {}},
+    "timeout_seconds": {"type": "int", "default": 15},
+    "disks": {"type": "dict", "default": {}},
+}
 
 
 def paths_for(pattern: str) -> dict[str, str]:
@@ -78,17 +109,12 @@ def run(module: AnsibleModule, words: list[str], timeout_seconds: int) -> dict[s
     return {"rc": rc, "stdout": out.strip(), "stderr": err.strip()}
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "files": {"type": "list", "elements": "str", "default": []},
-            "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
-            "commands": {"type": "dict", "default": {}},
-            "timeout_seconds": {"type": "int", "default": 15},
-        },
-        supports_check_mode=True,
-    )
-    wanted = module.params
+def observed(module: AnsibleModule, wanted: dict) -> dict[str, object]:
+    """The files, the commands and the disks, as the module returns them.
+
+    Raises:
+        ValueError: a path leads through a link that a user can make.
+    """
     files = {}
     for patterns, with_text in ((wanted["files"], True), (wanted["secrets"], False)):
         for pattern in patterns:
@@ -96,11 +122,34 @@ def main() -> None:
                 try:
                     files[path] = describe(actual, with_text=with_text)
                 except Refused as e:
-                    module.fail_json(msg=f"read {path}: {e}")
+                    raise ValueError(f"read {path}: {e}") from e
     commands = {
         name: run(module, words, wanted["timeout_seconds"]) for name, words in wanted["commands"].items()
     }
-    module.exit_json(changed=False, files=files, commands=commands)
+    disks = reported(module, **wanted["disks"]) if wanted["disks"] else {}
+    return {"files": files, "commands": commands, "disks": disks}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **OPTIONS,
+            "parts": {"type": "dict", "default": {}},
+            "where": {"type": "path", "default": "/"},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    defaults = {name: option["default"] for name, option in OPTIONS.items()}
+    parts = wanted["parts"] if os.path.exists(wanted["where"]) else {}
+    try:
+        module.exit_json(
+            changed=False,
+            parts={name: observed(module, {**defaults, **part}) for name, part in parts.items()},
+            **observed(module, wanted),
+        )
+    except ValueError as e:
+        module.fail_json(msg=str(e))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _PLAIN = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A block device as module `block_devices` reports it."""
+    """A block device as module `observe` reports it."""
 
     path: str
     number: str

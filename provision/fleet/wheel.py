@@ -62,6 +62,16 @@ def source_digest(root: Path) -> str:
     return total.hexdigest()
 
 
+def ready(root: Path, *, cache: Path) -> Wheel | None:
+    """The wheel of the sources under `root` where it was built before.
+
+    Raises:
+        BadInput: `root` is not a checkout of this project.
+    """
+    found = sorted(_folder(root, cache).glob("*.whl"))
+    return _described(found[0], built=False) if found else None
+
+
 def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
     """The wheel of the sources under `root`, from `cache` where it was built before.
 
@@ -71,9 +81,9 @@ def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
         BadInput: `root` is not a checkout of this project.
         CommandFailed: the build did not succeed.
     """
-    folder = cache / source_digest(root)[:16]
-    if ready := sorted(folder.glob("*.whl")):
-        return _described(ready[0], built=False)
+    if (made := ready(root, cache=cache)) is not None:
+        return made
+    folder = _folder(root, cache)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         sources, output = Path(scratch) / "sources", Path(scratch) / "output"
@@ -85,6 +95,10 @@ def build(root: Path, *, cache: Path, environment: Mapping[str, str]) -> Wheel:
         )
         _publish(output, folder)
     return _described(next(folder.glob("*.whl")), built=True)
+
+
+def _folder(root: Path, cache: Path) -> Path:
+    return cache / source_digest(root)[:16]
 
 
 def _copy_sources(root: Path, target: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from provision.edges import cluster_lock
-from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook
+from tests.lab.conftest import ROOT, Finished, LabUnderTest, changed, playbook
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-clusterwright.conf"
 DRIFTED = "ssh_trust,time_sync,data_disk,host_names,base_packages"
@@ -46,6 +47,43 @@ def test_drift_is_repaired_by_one_run_and_the_next_changes_nothing(converged_lab
         ("te1", "te2", "te4"), 0
     )
     assert changed(again) == dict.fromkeys(lab.nodes, 0)
+
+
+def tasks_of(run: Finished) -> dict[str, set[str]]:
+    """The roles of which a task ran, and on which nodes."""
+    found: dict[str, set[str]] = {}
+    role = ""
+    for title, node in re.findall(
+        r"^(?:TASK \[(.*?)\]|(?:ok|changed): \[([\w.-]+)\])", run.stdout, re.MULTILINE
+    ):
+        role = title.partition(" : ")[0] if title else role
+        if node:
+            found.setdefault(role, set()).add(node)
+    return found
+
+
+def test_a_run_without_drift_asks_each_node_once_and_tests_the_cluster(converged_lab: LabUnderTest) -> None:
+    lab, every = converged_lab, set(converged_lab.nodes)
+    playbook(lab)
+
+    ran = tasks_of(playbook(lab))
+
+    assert ran == {"node_access": every, "See which roles would change nothing": every, "smoke_test": {"te1"}}
+
+
+def test_what_the_look_said_of_every_node_is_forgotten_once_one_has_changed(
+    converged_lab: LabUnderTest,
+) -> None:
+    lab, every = converged_lab, set(converged_lab.nodes)
+    lab.run("te3", "rm /etc/ssh/ssh_known_hosts")
+
+    repaired = playbook(lab)
+    ran = tasks_of(repaired)
+
+    assert {node for node, count in changed(repaired).items() if count} == {"te3"}
+    assert {"host_names", "job_user"}.isdisjoint(ran)
+    assert ran["ssh_trust"] == ran["base_packages"] == ran["data_disk"] == ran["runtime"] == every
+    assert changed(playbook(lab)) == dict.fromkeys(lab.nodes, 0)
 
 
 def test_a_second_controller_is_refused_by_name_until_the_first_is_gone(converged_lab: LabUnderTest) -> None:

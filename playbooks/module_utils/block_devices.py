@@ -1,4 +1,8 @@
-"""Reports what lies on each disk of a node, from the disk itself. Writes nothing."""
+"""What lies on each disk of a node, from the disk itself, for module observe. Writes nothing.
+
+Looks at the block nodes that exist in /dev, since a container's /sys shows the disks of its host. Signatures
+are read with blkid and wipefs, which know different ones; both ends are compared with zeros.
+"""
 
 from __future__ import annotations
 
@@ -8,45 +12,6 @@ import os
 import re
 import stat
 import struct
-
-from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = r"""
-module: block_devices
-short_description: Report what lies on each disk of a node
-description:
-  - Looks at the block nodes that exist in /dev, since a container's /sys shows the disks of its host.
-  - Signatures are read with blkid and wipefs, which know different ones; both ends are compared with zeros.
-options:
-  device:
-    description: A path whose real name is reported as C(asked), a link in /dev/disk for example.
-    type: str
-    default: ""
-  mount_path:
-    description: The folder whose present use is reported.
-    type: str
-    required: true
-author: Clusterwright
-"""
-
-RETURN = r"""
-devices:
-  description: For each disk and partition its path, size, serial, signatures, label, uuid and uses.
-  returned: always
-  type: list
-asked:
-  description: The real path of O(device); empty where there is none.
-  returned: always
-  type: str
-mount:
-  description: The device numbers mounted on O(mount_path), or the number of entries of an unmounted one.
-  returned: always
-  type: dict
-fstab:
-  description: The fields of each entry of /etc/fstab.
-  returned: always
-  type: list
-"""
 
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd|dm-)")
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
@@ -93,7 +58,7 @@ def look_inside(path: str) -> dict[str, object]:
     return {"size": size, "ends_are_zero": not any(first) and not any(last), "unreadable": ""}
 
 
-def signatures(module: AnsibleModule, path: str) -> list[str]:
+def signatures(module, path: str) -> list[str]:
     """Every signature that wipefs finds; blkid's low-level probe adds those that wipefs leaves out."""
     found = set()
     rc, out, _ = module.run_command(["wipefs", "--no-act", "--json", path])
@@ -104,7 +69,7 @@ def signatures(module: AnsibleModule, path: str) -> list[str]:
     return sorted(found)
 
 
-def probe(module: AnsibleModule, path: str) -> dict[str, str]:
+def probe(module, path: str) -> dict[str, str]:
     """rc 2 is "nothing found", rc 8 "several signatures that do not agree" (blkid(8))."""
     rc, out, _ = module.run_command(["blkid", "--probe", "--output", "export", path])
     if rc == 8:
@@ -121,7 +86,7 @@ def mounts() -> dict[str, list[str]]:
     return found
 
 
-def describe(module: AnsibleModule, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
+def describe(module, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
     path = f"/dev/{name}"
     number = numbers(path)
     sys_folder = f"/sys/dev/block/{number}"
@@ -152,25 +117,17 @@ def fstab() -> list[list[str]]:
     return [fields for fields in lines if len(fields) >= 4]
 
 
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "device": {"type": "str", "default": ""},
-            "mount_path": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    asked, mount_path = module.params["device"], module.params["mount_path"]
+def reported(module, mount_path: str, device: str = "") -> dict[str, object]:
+    """What observe returns as `disks`: each disk and partition, and what uses the folder `mount_path`.
+
+    `asked` is the real path of `device`, empty where there is none; `mount` has the numbers of the devices
+    mounted on the folder, or the number of entries of an unmounted one; `fstab` the fields of each entry.
+    """
     mounted = mounts()
     on_path = [number for number, paths in mounted.items() if mount_path in paths]
-    module.exit_json(
-        changed=False,
-        devices=[describe(module, name, mounted) for name in block_nodes()],
-        asked=os.path.realpath(asked) if asked and os.path.exists(asked) else "",
-        mount={"numbers": on_path, "entries": 0 if on_path else len(names_in(mount_path))},
-        fstab=fstab(),
-    )
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "devices": [describe(module, name, mounted) for name in block_nodes()],
+        "asked": os.path.realpath(device) if device and os.path.exists(device) else "",
+        "mount": {"numbers": on_path, "entries": 0 if on_path else len(names_in(mount_path))},
+        "fstab": fstab(),
+    }
