@@ -13,7 +13,7 @@ from tests.lab.conftest import FourRuns, LabUnderTest, Run
 ROOT = Path(__file__).parents[2]
 PLAYS = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
 # A smoke test is an event: it makes nothing true of a node, and has tests of its own.
-ROLES = [play["hosts"] for play in PLAYS if "hosts" in play and play["hosts"] != "smoke_test"]
+ROLES = [play["hosts"] for play in PLAYS if "roles" in play and play["hosts"] != "smoke_test"]
 LOOKS_ONLY = {"node_access", "nvidia_gpu"}
 OFF = {"wireguard_mesh"}  # unless a site asks for it
 _LINE = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(\w+) : |^changed: \[([\w.-]+)", re.MULTILINE)

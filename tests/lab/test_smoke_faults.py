@@ -48,6 +48,7 @@ def test_healthy_nodes_pass_and_leave_nothing(converged_lab: LabUnderTest) -> No
     assert converged_lab.out_of_all("ls -d /tmp/clusterwright-smoke-* 2>/dev/null | wc -l") == ["0"] * 4
 
 
+@pytest.mark.measures
 def test_a_firewall_that_lets_only_ssh_through_is_found_before_torch_starts(
     converged_lab: LabUnderTest,
 ) -> None:
@@ -68,6 +69,7 @@ def test_a_link_that_drops_is_named_by_its_two_ends(converged_lab: LabUnderTest)
     assert named == {(("te2",), "cannot reach te4"), (("te4",), "cannot reach te2")}
 
 
+@pytest.mark.measures
 def test_a_node_cut_off_entirely_is_named(converged_lab: LabUnderTest) -> None:
     cut_off(converged_lab, "te3", 25)
 
@@ -90,6 +92,7 @@ def test_a_node_that_answers_late_is_measured_with_the_others(converged_lab: Lab
     assert len(measured) == 12
 
 
+@pytest.mark.measures
 def test_a_node_that_is_off_is_named(converged_lab: LabUnderTest) -> None:
     converged_lab.power_off("te4")
     try:
@@ -102,6 +105,7 @@ def test_a_node_that_is_off_is_named(converged_lab: LabUnderTest) -> None:
     assert failed.seconds < STEP_SECONDS + 2
 
 
+@pytest.mark.measures
 def test_another_version_of_torch_is_named(converged_lab: LabUnderTest) -> None:
     find = f"{python(converged_lab)} -P -c 'import importlib.util as u; print(u.find_spec(\"torch\").origin)'"
     version = converged_lab.out("te2", f"dirname $({find})") + "/version.py"
@@ -136,6 +140,7 @@ def test_a_name_that_means_the_node_itself_is_found(converged_lab: LabUnderTest)
     ],
     ids=["stopped", "killed"],
 )
+@pytest.mark.measures
 def test_a_rank_that_drops_out_on_the_way_is_named(
     converged_lab: LabUnderTest, signal: str, words: str
 ) -> None:

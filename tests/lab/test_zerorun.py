@@ -179,6 +179,7 @@ def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnder
     assert nothing_left(cluster)
 
 
+@pytest.mark.measures
 def test_a_stopped_rank_of_a_training_job_is_named_in_time(cluster: LabUnderTest) -> None:
     job = "/tmp/cw_test/job"
     start(cluster, f"cd /tmp/cw_test && zerorun --no-gate --log-dir {job} training.py")
