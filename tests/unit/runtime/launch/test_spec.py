@@ -88,6 +88,7 @@ def test_a_rank_gets_the_short_list_of_the_session_and_computed_defaults() -> No
         "TORCH_FR_BUFFER_SIZE": "2000",
         "TORCH_FR_DUMP_TEMP_FILE": flight,
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
+        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         "PATH": "/env/bin:/usr/bin",
         "HOME": "/root",
         "OMP_NUM_THREADS": "8",
