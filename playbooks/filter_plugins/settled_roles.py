@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ def are_settled(nodes: Sequence[str], role: str) -> bool:
     return THIS_RUN.are_settled(nodes, role)
 
 
+@cache
 def ready_wheel(source: str) -> dict[str, str]:
-    """The wheel of a checkout; empty texts where it is still to be built."""
+    """The wheel of a checkout; empty texts where it is still to be built.
+
+    Read once by each process that Ansible forks for a task: every source is hashed for it.
+    """
     made = wheel.ready(Path(source), cache=user_cache() / "wheel")
     if made is None:
         return {"path": "", "sha256": "", "content": ""}

@@ -51,23 +51,21 @@ def mesh_faults(nodes: Sequence[MeshNode]) -> list[Fault]:
 
 
 def _partly(nodes: Sequence[MeshNode], having: Sequence[MeshNode]) -> Iterator[Fault]:
-    for variable in ("wireguard_mesh_enabled", "wireguard_mesh_network"):
-        values = {str(node.values.get(variable)) for node in (having if "network" in variable else nodes)}
+    for variable, told in (("wireguard_mesh_enabled", nodes), ("wireguard_mesh_network", having)):
+        values = {str(node.values.get(variable)) for node in told}
         if len(values) > 1:
             yield Fault(
                 variable=variable,
                 hosts=[node.name for node in nodes],
-                what=f"{variable} is {' for some nodes and '.join(sorted(values))} for others",
+                what=f"{variable} differs between nodes: {', '.join(sorted(values))}",
                 fix="Say it once for the site, in group_vars/all.",
             )
 
 
 def _settings(nodes: Sequence[MeshNode]) -> Iterator[Fault]:
     for node in nodes:
-        mtu, interface = (
-            node.values.get("wireguard_mesh_mtu"),
-            str(node.values.get("wireguard_mesh_interface", "")),
-        )
+        mtu = node.values.get("wireguard_mesh_mtu")
+        interface = str(node.values.get("wireguard_mesh_interface", ""))
         if isinstance(node.port, int) and not 1 <= node.port <= _LARGEST_PORT:
             yield _of(node, "wireguard_mesh_port", f"is {node.port}", f"A port is 1 to {_LARGEST_PORT}.")
         if isinstance(mtu, int) and not _MTU[0] <= mtu <= _MTU[1]:

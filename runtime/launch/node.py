@@ -232,13 +232,9 @@ class Node:
         """Why this node does not get to where the ranks meet; they themselves would say nothing for long."""
         if self._meeting:
             return ""
-        place = (order.master_addr, order.master_port)
-        why = addresses.unreached(*place, timeout_seconds=_MEETING_SECONDS)
-        return (
-            f"the ranks meet at {place[0]} port {place[1]}, and this node does not get there: {why}"
-            if why
-            else ""
-        )
+        why = addresses.unreached(order.master_addr, order.master_port, timeout_seconds=_MEETING_SECONDS)
+        place = f"{order.master_addr} port {order.master_port}"
+        return why and f"the ranks meet at {place}, and this node does not get there: {why}"
 
     def _forget_meeting(self) -> None:
         """The store has it now: when that ends, nobody listens there any more."""

@@ -7,7 +7,6 @@ order in its environment: a file could be replaced by whoever owns the job's fol
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -19,8 +18,8 @@ from pathlib import Path
 from runtime import private
 from runtime.launch.argv import program_argv
 from runtime.launch.spec import take_variables
+from runtime.launch.supervisor import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TAKEN = (*_FORWARDED, signal.SIGCHLD)
 
@@ -34,11 +33,6 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
     with contextlib.suppress(OSError):  # where it cannot be, the program's own words stay the last
         _record(Path(order.rank_exit(local_rank)), status)
     return status if status >= 0 else 128 - status
-
-
-def _die_with_parent() -> None:
-    """SIGKILL for this process when its parent ends (prctl(2))."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _redirect(log: str) -> None:
@@ -75,7 +69,7 @@ def _hand_on_signals(child: int) -> int:
 
 def _become(argv: Sequence[str]) -> None:
     """In the child: the program itself. Signals are as a program expects to find them."""
-    _die_with_parent()
+    die_with_parent()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _TAKEN)
     try:
         os.execvp(argv[0], list(argv))

@@ -165,7 +165,7 @@ class Program:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=handed_on,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self.pid = self._child.pid
 
@@ -179,7 +179,8 @@ class Program:
             self._child.terminate()
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """SIGKILL for this process when its parent ends (prctl(2))."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

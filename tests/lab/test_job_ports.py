@@ -6,8 +6,6 @@ The machine of the tests has an address in the lab's network and is no node: it 
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +13,7 @@ import pytest
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest
 from tests.lab.jobs import nothing_left, python, start, wait_until
+from tests.lab.wire import CONNECT, CONNECTED, connect
 
 FOLDER = "/tmp/cw_plane"
 # Rank 1 comes late, so that another may come in its place; then both stay until they are told to end.
@@ -75,24 +74,6 @@ def listened(lab: LabUnderTest, node: str) -> list[tuple[str, int]]:
     """Addresses and ports on which the node's programs listen, but for sshd."""
     lines = lab.out(node, LISTENS).splitlines()
     return [(address, int(port)) for address, _, port in (line.split()[3].rpartition(":") for line in lines)]
-
-
-# Asks for a connection as anybody would, and says what came of it.
-CONNECT = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2).close()
-    print("connected")
-except OSError as e:
-    print(f"connect: {e}")
-"""
-CONNECTED = "connected"
-
-
-def connect(address: str, port: int) -> str:
-    """What this machine, which is no node, sees of a port."""
-    words = [sys.executable, "-c", CONNECT, address, str(port)]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def connect_as(lab: LabUnderTest, user: str, node: str, target: str, port: int) -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import STATE, Finished, LabUnderTest, changed, made, playbook, provision
 from tests.lab.jobs import wait_until
-from tests.lab.wire import Wire
+from tests.lab.wire import CONNECT, CONNECTED, Wire
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
@@ -46,14 +46,6 @@ import socket, sys
 told = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 told.bind((sys.argv[1], 0))
 told.sendto(b"words", (sys.argv[2], 40002))
-"""
-CONNECT = """
-import socket, sys
-try:
-    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2).close()
-    print("connected")
-except OSError as e:
-    print(f"connect: {e}")
 """
 
 
@@ -191,10 +183,10 @@ def test_a_machine_on_the_same_wire_reaches_no_port_in_the_mesh(
 
     for port, words in seen.items():
         record_refusal(f"te4 to port {port}: {words}")
-        assert words != "connected"
-        assert python_on(on_the_wire, "te2", CONNECT, inside("te1"), str(port)) == "connected"
+        assert words != CONNECTED
+        assert python_on(on_the_wire, "te2", CONNECT, inside("te1"), str(port)) == CONNECTED
     with unguarded(on_the_wire):
-        assert python_on(on_the_wire, "te4", CONNECT, inside("te1"), "22") == "connected"
+        assert python_on(on_the_wire, "te4", CONNECT, inside("te1"), "22") == CONNECTED
 
 
 @contextmanager
@@ -334,7 +326,7 @@ def test_a_node_that_was_removed_is_no_peer_though_it_knows_all_that_it_knew(
         "te1", f"systemd-run --quiet --unit=job python3 -m http.server --bind {inside('te1')} {JOB_PORT}"
     )
     wait_until(mesh_lab, "te1", f"ss -ltn | grep -q {inside('te1')}:{JOB_PORT}")
-    assert python_on(mesh_lab, "te3", CONNECT, inside("te1"), str(JOB_PORT)) == "connected"
+    assert python_on(mesh_lab, "te3", CONNECT, inside("te1"), str(JOB_PORT)) == CONNECTED
     sessions = f"wg show {INTERFACE} latest-handshakes"
     before = mesh_lab.out("te1", sessions)
 
@@ -349,7 +341,7 @@ def test_a_node_that_was_removed_is_no_peer_though_it_knows_all_that_it_knew(
 
     record_refusal(f"te3 in its session of before: {in_session}")
     record_refusal(f"te3, restarted: {answered.stdout.splitlines()[-1]}; latest handshake {shaken}")
-    assert in_session != "connected"
+    assert in_session != CONNECTED
     assert answered.returncode != 0
     assert shaken == "0"
     assert "te3" not in (mesh_lab.lab.folder / "secrets" / "mesh_keys.yml").read_text()

@@ -1,11 +1,30 @@
-"""What passes the wires of this machine, the nodes' among them."""
+"""What a stranger does and sees: connections that he asks for, and what passes the wires of this machine."""
 
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
+
+# Asks for a connection as anybody would, and says what came of it.
+CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2).close()
+    print("connected")
+except OSError as e:
+    print(f"connect: {e}")
+"""
+CONNECTED = "connected"
+
+
+def connect(address: str, port: int) -> str:
+    """What this machine, which is no node, sees of a port."""
+    words = [sys.executable, "-c", CONNECT, address, str(port)]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Wire(threading.Thread):

@@ -25,10 +25,12 @@ def test_a_fault_can_still_be_put_in_and_its_tests_are_those_of_the_gate(name: s
     assert fault["becomes"] != fault["was"]
     for test in fault["found_by"]:
         module, _, function = test.partition("[")[0].partition("::")
-        functions = {node.name: node for node in ast.parse((ROOT / module).read_text()).body if is_test(node)}
+        statements = ast.parse((ROOT / module).read_text()).body
+        functions = {node.name: node for node in statements if is_test(node)}
         assert not function or function in functions
         marks = [ast.unparse(one) for one in functions[function].decorator_list] if function else []
-        assert not any("long" in mark for mark in marks)
+        marks += [text for node in statements if (text := ast.unparse(node)).startswith("pytestmark")]
+        assert not any("mark.long" in mark for mark in marks)
 
 
 def is_test(node: ast.AST) -> bool:

@@ -178,7 +178,7 @@ def test_what_is_no_dump_is_refused_and_nothing_of_it_is_run(
 
 
 def test_the_dumps_of_a_folder_are_found_by_their_names(tmp_path: Path) -> None:
-    for name in ("flight_rank0", "flight_rank10", "rank0.log", "flight_rank1.partial", "agent0.log"):
+    for name in ("flight_rank0", "flight_rank10", "rank0.log", "flight_rank1.partial", "node0.log"):
         (tmp_path / name).touch()
 
     assert [path.name for path in find_dumps([tmp_path])] == ["flight_rank0", "flight_rank10"]
