@@ -27,7 +27,7 @@ def build_wheel(
     root: Path = typer.Option(_CHECKOUT, help="Root of the checkout to build."),
     as_json: bool = typer.Option(False, "--json", help="Print path, sha256, content and built, as JSON."),
 ) -> None:
-    """Build this project's wheel, once for each state of its sources, and print where it lies."""
+    """Build the wheel that nodes get, once for each state of its sources, and print where it lies."""
     made = wheel.build(root, cache=user_cache() / "wheel", environment=os.environ)
     if as_json:
         typer.echo(json.dumps({**asdict(made), "path": str(made.path)}))

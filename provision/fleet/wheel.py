@@ -1,12 +1,14 @@
-"""Builds this project's own wheel once for each state of its sources."""
+"""Builds the wheel that nodes get, of the runtime alone, once for each state of its sources."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import sys
 import tempfile
+import tomllib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +17,10 @@ from pathlib import Path
 from provision.edges.process import run
 from provision.errors import BadInput
 
-_PACKAGES = ("provision", "runtime")
-_PROJECT_FILES = ("pyproject.toml", "README.md")
+_PACKAGE = "runtime"
+_PROJECT_FILE = "pyproject.toml"
+# What of the project's description a node's wheel has; the rest is the controller's.
+_DESCRIPTION = ("name", "version", "description", "requires-python", "dependencies")
 _PIP_WHEEL = (
     *(sys.executable, "-m", "pip", "wheel", "--quiet"),
     *("--no-deps", "--no-index", "--no-build-isolation"),
@@ -41,16 +45,14 @@ def source_files(root: Path) -> list[Path]:
     Raises:
         BadInput: `root` is not a checkout of this project.
     """
-    files = [root / name for name in _PROJECT_FILES]
-    files += [path for package in _PACKAGES for path in (root / package).rglob("*.py")]
-    missing = [path for path in files if not path.is_file()]
-    if missing or len(files) == len(_PROJECT_FILES):
+    project, modules = root / _PROJECT_FILE, sorted((root / _PACKAGE).rglob("*.py"))
+    if not project.is_file() or not modules:
         raise BadInput(
             "build the wheel",
-            found=f"{root} has no {', '.join(path.name for path in missing) or 'packages'}",
+            found=f"{root} has no {_PACKAGE if project.is_file() else _PROJECT_FILE}",
             fix="Name the root of a clusterwright checkout.",
         )
-    return sorted(files)
+    return [project, *modules]
 
 
 def source_digest(root: Path) -> str:
@@ -102,10 +104,31 @@ def _folder(root: Path, cache: Path) -> Path:
 
 
 def _copy_sources(root: Path, target: Path) -> None:
-    for path in source_files(root):
+    project, *modules = source_files(root)
+    for path in modules:
         copy = target / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    (target / _PROJECT_FILE).write_text(_node_project(project.read_text("utf-8")), "utf-8")
+
+
+def _node_project(text: str) -> str:
+    """The wheel's pyproject.toml. Texts and lists of texts are written alike in JSON and in TOML."""
+    project = tomllib.loads(text)["project"]
+    scripts = {name: at for name, at in project["scripts"].items() if at.startswith(f"{_PACKAGE}.")}
+    return "\n".join(
+        [
+            "[project]",
+            *(f"{key} = {json.dumps(project[key])}" for key in _DESCRIPTION),
+            "[project.optional-dependencies]",
+            f"node = {json.dumps(project['optional-dependencies']['node'])}",
+            "[project.scripts]",
+            *(f"{name} = {json.dumps(at)}" for name, at in scripts.items()),
+            "[tool.setuptools]",
+            f'packages.find = {{ include = ["{_PACKAGE}*"] }}',
+            "",
+        ]
+    )
 
 
 def _publish(output: Path, folder: Path) -> None:

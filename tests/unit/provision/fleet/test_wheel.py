@@ -99,6 +99,42 @@ def test_a_deleted_module_leaves_the_wheel(checkout: Path, tmp_path: Path) -> No
     assert list(checkout.glob("build")) == []
 
 
+def test_a_node_gets_the_runtime_alone_and_an_edit_of_the_controller_does_not_change_it(
+    checkout: Path, tmp_path: Path
+) -> None:
+    (checkout / "provision" / "lab").mkdir(parents=True)
+    before = wheel.build(checkout, cache=tmp_path / "cache", environment=os.environ)
+    (checkout / "provision" / "lab" / "faults.py").write_text("edited")
+    (checkout / "README.md").write_text("edited")
+
+    after = wheel.build(checkout, cache=tmp_path / "cache", environment=os.environ)
+
+    assert (after.built, after.content) == (False, before.content)
+    with zipfile.ZipFile(after.path) as archive:
+        folders = {name.partition("/")[0] for name in archive.namelist()}
+        [entries] = [archive.read(name).decode() for name in archive.namelist() if "entry_points" in name]
+    assert sorted(name.partition("-")[0] for name in folders) == ["clusterwright", "runtime"]
+    assert "zerorun" in entries
+    assert "provision" not in entries
+
+
+def test_the_wheel_depends_on_what_the_project_does_and_not_on_what_only_a_controller_needs(
+    checkout: Path, tmp_path: Path
+) -> None:
+    made = wheel.build(checkout, cache=tmp_path / "a", environment=os.environ)
+    project = checkout / "pyproject.toml"
+    project.write_text(project.read_text().replace('"fabric>=3.2"', '"fabric>=3.3"'))
+
+    again = wheel.build(checkout, cache=tmp_path / "b", environment=os.environ)
+
+    assert again.content == made.content
+    with zipfile.ZipFile(made.path) as archive:
+        [text] = [archive.read(name).decode() for name in archive.namelist() if name.endswith("METADATA")]
+    required = {line.split(": ")[1] for line in text.splitlines() if line.startswith("Requires-Dist: ")}
+    assert {"typer>=0.16", 'torch>=2.6; extra == "node"'} <= required
+    assert not any("ansible" in one for one in required)
+
+
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no pyproject\.toml"):
         wheel.source_files(tmp_path)
