@@ -9,6 +9,9 @@ SOURCES = $(PIP) config list | sed -nE "s/\\\\n/ /g; s/^[^=]*\.((extra-)?index-u
 INSTALL = $(BIN)/uv pip install --python $(BIN)/python --native-tls --index-strategy unsafe-best-match $$($(SOURCES))
 PYTEST := $(BIN)/python -m pytest --durations=12
 
+# Where the environment forbids bytecode, each start of torch and of Ansible compiles its sources, which is half of what it takes.
+unexport PYTHONDONTWRITEBYTECODE
+
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
