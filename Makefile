@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background four-nodes others small-labs style lint unit distributed lab lab-packages \
+.PHONY: help demo demo-down controller development test background low-priority four-nodes others small-labs lab-itself style lint unit distributed lab lab-packages \
   long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
@@ -31,23 +31,32 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
-# Three lanes: tests on the lab of four nodes; ranks, the browser and small labs; lint and unit tests, which take a tenth and what
-# those leave. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
+# Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
+# then the browser and the lab itself. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
 # tests/budget.yml.
 test: style lab-packages ## Everything that CI runs
 	$(MAKE) --jobs=3 --keep-going background four-nodes others
 
 background:
-	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit $(LANE)
+	$(MAKE) --jobs=1 --keep-going low-priority browser lab-itself $(LANE)
+
+low-priority:
+	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit
 
 four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" --lane four-nodes tests/lab $(LANE)
 
-small-labs:
-	$(LAB_TESTS) "not long and not four_nodes" --lane small-labs tests/lab
-
 others:
-	$(MAKE) --jobs=1 --keep-going distributed browser small-labs $(LANE)
+	$(MAKE) --jobs=1 --keep-going distributed small-labs $(LANE)
+
+# What a lab is, and what is done to the nodes of small ones: two lanes can have them at once, each has labs of its own.
+LAB_ITSELF := $(wildcard tests/lab/test_lab_*.py) tests/lab/test_mirror.py
+
+lab-itself:
+	$(LAB_TESTS) "not long" --lane lab-itself $(LAB_ITSELF)
+
+small-labs:
+	$(LAB_TESTS) "not long and not four_nodes" --lane small-labs $(filter-out $(LAB_ITSELF),$(wildcard tests/lab/test_*.py))
 
 # Each line says of which lane it is.
 LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
