@@ -54,7 +54,7 @@ def open_plain(path: Path) -> BufferedReader:
 
 
 def read_plain(path: Path, limit_bytes: int) -> bytes:
-    """All of a file that is not larger than the limit.
+    """All of a file that is not larger than the limit, as large as it is when it is opened.
 
     Raises:
         OSError: see `open_plain`.
@@ -64,7 +64,7 @@ def read_plain(path: Path, limit_bytes: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit_bytes:
             raise ValueError(f"it has {size} bytes, and at most {limit_bytes} are read")
-        return file.read(limit_bytes + 1)
+        return file.read(size)  # that much is reserved at once: never the limit
 
 
 def _check_kind(mode: int, path: Path) -> None:
