@@ -25,8 +25,9 @@ while True:
     peer.sendall(b"!" if len(peer.recv(size, socket.MSG_WAITALL)) == size else b"?")
 """
 SENDS = """import socket, sys
-peer = socket.create_connection((sys.argv[1], 20000), 2)
 size = int(sys.argv[2])
+peer = socket.create_connection((sys.argv[1], 20000), 2)
+peer.settimeout(2 + size / 1e6)
 peer.sendall(size.to_bytes(4, "big") + bytes(size))
 sys.exit(peer.recv(1) != b"!")
 """

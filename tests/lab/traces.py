@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from provision.commands.folders import user_cache
 from provision.lab.cgroups import hierarchies
 from provision.lab.layout import STATE_ROOT
 
@@ -45,6 +46,8 @@ def traces(lab: str) -> set[str]:
         if path.is_dir() and path.name != "clusterwright"
     }
     found |= {f"file {path}/" for path in [*STATE_ROOT.glob("*"), *Path("/run/systemd").glob("nspawn*/*/*")]}
+    # Images of nodes are no part of a lab: a test of another lane may have one mounted.
+    found = {trace for trace in found if f"{user_cache()}/images/" not in trace}
     return {trace for trace in found if not any(_is_of(trace, other) for other in others)}
 
 
