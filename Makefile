@@ -15,8 +15,8 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background low-priority four-nodes others small-labs lab-itself style lint unit distributed lab lab-packages \
-  long mutations frozen-site budget drill-security browser lock clean
+.PHONY: help demo demo-down controller development test background low-priority four-nodes others small-labs lab-itself \
+  style lint unit distributed lab lab-packages long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -32,8 +32,8 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
 # Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
-# then the browser and the lab itself. A test that measures has the machine to itself but for these (tests/conftest.py). Each lane holds its modules against
-# tests/budget.yml.
+# then the browser and the lab itself. A test that measures has the machine to itself but for lint and unit tests
+# (tests/conftest.py). Each lane holds its modules against tests/budget.yml.
 test: style lab-packages ## Everything that CI runs
 	$(MAKE) --jobs=3 --keep-going background four-nodes others
 

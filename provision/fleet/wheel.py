@@ -20,7 +20,7 @@ from provision.errors import BadInput
 _PACKAGE = "runtime"
 _PROJECT_FILE = "pyproject.toml"
 # What of the project's description a node's wheel has; the rest is the controller's.
-_DESCRIPTION = ("name", "version", "description", "requires-python", "dependencies")
+_DESCRIPTION = ("name", "version", "description", "requires-python", "license", "dependencies")
 _PIP_WHEEL = (
     *(sys.executable, "-m", "pip", "wheel", "--quiet"),
     *("--no-deps", "--no-index", "--no-build-isolation"),
@@ -114,10 +114,13 @@ def _copy_sources(root: Path, target: Path) -> None:
 
 def _node_project(text: str) -> str:
     """The wheel's pyproject.toml. Texts and lists of texts are written alike in JSON and in TOML."""
-    project = tomllib.loads(text)["project"]
+    document = tomllib.loads(text)
+    project, tools = document["project"], document["build-system"]
     scripts = {name: at for name, at in project["scripts"].items() if at.startswith(f"{_PACKAGE}.")}
     return "\n".join(
         [
+            "[build-system]",
+            *(f"{key} = {json.dumps(value)}" for key, value in tools.items()),
             "[project]",
             *(f"{key} = {json.dumps(project[key])}" for key in _DESCRIPTION),
             "[project.optional-dependencies]",

@@ -195,20 +195,12 @@ def _wait_for_sshd(lab: Lab, node: LabNode) -> None:
 
 def _last_words(node: LabNode) -> list[str]:
     """What a node and its keeper complained of last, and what its network and its sshd did."""
-    journal = (
-        "journalctl",
-        "--directory",
-        node.upper / "var/log/journal",
-        "--boot",
-        "--no-pager",
-        "--output=cat",
-    )
-    ways_in = ("--unit=ssh", "--unit=ssh.socket", "--unit=systemd-networkd")
-    said = [
-        process.run((*journal, *words), timeout_seconds=30, check=False).stdout.splitlines()[-10:]
-        for words in (("--priority=warning",), ways_in)
-    ]
-    return [*node.console.read_text(errors="replace").splitlines()[-10:], *said[0], *said[1]]
+    journal = ("journalctl", "--directory", node.upper / "var/log/journal", "--boot", "--output=cat")
+    words = node.console.read_text(errors="replace").splitlines()[-10:]
+    for which in (("--priority=warning",), ("--unit=ssh", "--unit=ssh.socket", "--unit=systemd-networkd")):
+        said = process.run((*journal, "--no-pager", *which), timeout_seconds=30, check=False)
+        words += said.stdout.splitlines()[-10:]
+    return words
 
 
 def try_cables(lab: Lab, name: str) -> None:

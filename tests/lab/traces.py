@@ -36,7 +36,9 @@ def traces(lab: str) -> set[str]:
     others = [path.name for path in STATE_ROOT.glob("*") if path.name != lab]
     found = {f"link {line.split(':')[1].strip().split('@')[0]}/" for line in shown("ip", "-o", "link")}
     found |= {f"network namespace {line}" for line in shown("ip", "netns", "list")}
-    found |= {f"loop device {line}" for line in shown("losetup", "--list", "--noheadings", "-O", "BACK-FILE")}
+    # No lab makes a block device of an image of nodes, but a test of another lane does.
+    files = shown("losetup", "--list", "--noheadings", "-O", "BACK-FILE")
+    found |= {f"loop device {file}" for file in files if not file.startswith(f"{user_cache()}/images/")}
     found |= {f"mount {line}" for line in Path("/proc/self/mounts").read_text().splitlines()}
     found |= set(processes(lab))
     found |= {
@@ -46,8 +48,6 @@ def traces(lab: str) -> set[str]:
         if path.is_dir() and path.name != "clusterwright"
     }
     found |= {f"file {path}/" for path in [*STATE_ROOT.glob("*"), *Path("/run/systemd").glob("nspawn*/*/*")]}
-    # Images of nodes are no part of a lab: a test of another lane may have one mounted.
-    found = {trace for trace in found if f"{user_cache()}/images/" not in trace}
     return {trace for trace in found if not any(_is_of(trace, other) for other in others)}
 
 

@@ -34,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
-OWN_PACKAGES = ("provision", "runtime")
+OWN_PACKAGES = ("provision", "runtime")  # wheels of before held the first, too
 OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
 SETTINGS = ("state", "pinned")  # of `conda env config vars set`, and of packages that are to stay
 THREADS = 8

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 
-PACKAGES = ("provision", "runtime")
+PACKAGES = ("provision", "runtime")  # wheels of before held the first, too
 PROGRAMS = ("provision", "zerorun")
 RECORDS = ".clusterwright"  # as environment_digest.py has it: it counts for no environment
 OF_PIP = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
