@@ -33,9 +33,12 @@ development: $(VENV)/.development ## Install what the tests need as well, torch 
 
 # Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
 # then the browser and the lab itself. A test that measures has the machine to itself but for lint and unit tests
-# (tests/conftest.py). Each lane holds its modules against tests/budget.yml.
+# (tests/conftest.py). Each lane holds its modules against tests/budget.yml. What failed in any of them is told again at the end.
 test: style lab-packages ## Everything that CI runs
-	$(MAKE) --jobs=3 --keep-going background four-nodes others
+	mkdir -p $(dir $(LOG))
+	$(MAKE) --jobs=3 --keep-going background four-nodes others 2>&1 | tee $(LOG) || { $(BIN)/python -m tests.failures $(LOG); exit 2; }
+
+LOG = .pytest_cache/lanes/log
 
 background:
 	$(MAKE) --jobs=1 --keep-going low-priority browser lab-itself $(LANE)
