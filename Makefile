@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background low-priority four-nodes others small-labs lab-itself \
+.PHONY: help demo demo-down controller development test background low-priority four-nodes others measured small-labs lab-itself \
   style lint unit distributed lab lab-packages long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
@@ -32,8 +32,9 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
 # Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
-# then the browser and the lab itself. A test that measures has the machine to itself but for lint and unit tests
-# (tests/conftest.py). Each lane holds its modules against tests/budget.yml. What failed in any of them is told again at the end.
+# then the browser and the lab itself. A test that measures has the machine to itself but for those (tests/conftest.py), in a lane of
+# the usual priority: what a test of little priority waits for may come late. Each lane holds its modules against
+# tests/budget.yml. What failed in any of them is told again at the end.
 test: style lab-packages ## Everything that CI runs
 	mkdir -p $(dir $(LOG))
 	$(MAKE) --jobs=3 --keep-going background four-nodes others 2>&1 | tee $(LOG) || { $(BIN)/python -m tests.failures $(LOG); exit 2; }
@@ -44,13 +45,16 @@ background:
 	$(MAKE) --jobs=1 --keep-going low-priority browser lab-itself $(LANE)
 
 low-priority:
-	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit
+	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit MARKED="not long and not measures"
 
 four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" --lane four-nodes tests/lab $(LANE)
 
 others:
-	$(MAKE) --jobs=1 --keep-going distributed small-labs $(LANE)
+	$(MAKE) --jobs=1 --keep-going distributed measured small-labs $(LANE)
+
+measured:
+	$(PYTEST) -m "not long and measures" --lane measured $$(grep --recursive --files-with-matches --include=*.py mark.measures tests/unit)
 
 # What a lab is, and what is done to the nodes of small ones: two lanes can have them at once, each has labs of its own.
 LAB_ITSELF := $(wildcard tests/lab/test_lab_*.py) tests/lab/test_mirror.py
@@ -74,7 +78,9 @@ lint: style ## ruff, mypy --strict, yamllint, ansible-lint (profile production)
 	PATH="$(CURDIR)/$(BIN):$$PATH" ANSIBLE_COLLECTIONS_PATH= $(BIN)/ansible-lint --offline --strict
 
 unit: development ## Tests that need neither ranks nor nodes, the rules of style among them
-	$(PYTEST) --numprocesses=2 --dist=worksteal -m "not long" --lane unit tests/unit tests/architecture
+	$(PYTEST) --numprocesses=2 --dist=worksteal -m "$(MARKED)" --lane unit tests/unit tests/architecture
+
+MARKED = not long
 
 distributed: development ## Tests with two to four gloo ranks on this machine
 	$(PYTEST) -m "not long" --lane distributed tests/distributed

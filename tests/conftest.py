@@ -56,11 +56,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
-    """Has a test that measures wait until no other lane runs a test; unit tests go on, at a low priority.
+    """Has a test that measures wait until no other lane runs a test; other unit tests go on.
 
     Those that measure and follow each other have the machine until the last of them has ended.
     """
-    if _HERE / "unit" in item.path.parents or _HERE / "architecture" in item.path.parents:
+    if not _measures(item) and {_HERE / "unit", _HERE / "architecture"} & set(item.path.parents):
         return (yield)
     machine = item.config.stash.setdefault(_MACHINE, _Machine())
     machine.take(alone=_measures(item))

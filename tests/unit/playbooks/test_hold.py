@@ -73,7 +73,6 @@ def play(
         input="c\n",
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     return finished.returncode, " ".join((finished.stdout + finished.stderr).split())

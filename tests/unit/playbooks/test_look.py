@@ -102,7 +102,6 @@ def tasks(site: Path, *words: str) -> list[str]:
         },
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr

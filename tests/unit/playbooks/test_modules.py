@@ -29,7 +29,7 @@ def run_module(name: str, arguments: dict[str, Any], *flags: str) -> dict[str, A
         "ANSIBLE_LOAD_CALLBACK_PLUGINS": "False",
     }
     finished = subprocess.run(
-        [*words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [*words, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     start = finished.stdout.index("=> {") + 3
     result: dict[str, Any] = json.JSONDecoder().raw_decode(finished.stdout[start:])[0]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[4]
 
 def restore(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "provision.cli", "restore", "-i", str(site), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
 @pytest.fixture

@@ -290,7 +290,7 @@ def test_a_controller_with_another_key_is_not_believed_and_the_image_alone_says_
 def test_an_image_of_an_earlier_version_is_refused_by_name(site: Site) -> None:
     connection = FIRST_BOOT.http.client.HTTPConnection
     with site.waiting():
-        asked = connection("127.0.0.1", site.port, timeout=5)
+        asked = connection("127.0.0.1", site.port, timeout=60)
         asked.request("POST", "/nonce", b"{}", {"X-Signature": "0" * 64})
         answer = asked.getresponse()
         asked.close()

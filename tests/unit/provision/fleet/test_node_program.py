@@ -18,7 +18,6 @@ def test_the_program_runs_alone_and_says_the_time_first() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
         cwd="/",
     )
 

@@ -33,7 +33,7 @@ def served(tmp_path: Path) -> Iterator[Path]:
 
 
 def ask(method: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=5)
+    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=60)
     try:
         connection.request(method, path)
         response = connection.getresponse()

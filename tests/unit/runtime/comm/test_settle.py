@@ -53,7 +53,7 @@ def slow_threads(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slow")
     source = Path(__file__).parents[3] / "cases" / "slow_gloo_threads.c"
     built = folder / "slow.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True, timeout=60)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", built, source, "-ldl"], check=True)
     return built
 
 
@@ -63,7 +63,6 @@ def test_the_interpreter_ends_only_after_gloo_has_let_go(slow_threads: Path) -> 
         env={**os.environ, "LD_PRELOAD": str(slow_threads), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
 

@@ -18,7 +18,7 @@ def test_writing_takes_about_the_time_asked_and_leaves_nothing(tmp_path: Path, f
     rate = write_rate(place, 0.05)
 
     assert rate > 0
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert sorted(place.iterdir()) == before
 
 

@@ -69,7 +69,6 @@ def test_the_program_of_the_socket_says_what_is_live(answering: Answering) -> No
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
 
     probed: Probed = conform(Probed, json.loads(done.stdout))

@@ -72,6 +72,7 @@ class Relay:
         far.shutdown(socket.SHUT_WR)
 
 
+@pytest.mark.measures
 def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
     found = measure("te1", "127.0.0.2", "te2", ("127.0.0.1", target.port), BOUNDS, token=TOKEN)
 
@@ -85,6 +86,7 @@ def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
     assert conform(PairResult, json.loads(json.dumps(stream.to_json(found)))) == found
 
 
+@pytest.mark.measures
 def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Target) -> None:
     relay = Relay(target.port, bytes_per_second=RELAYED_BYTES_PER_SECOND)
 
@@ -95,6 +97,7 @@ def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Ta
     assert 0 < found.bytes_per_s < 1.1 * RELAYED_BYTES_PER_SECOND
 
 
+@pytest.mark.measures
 def test_one_flipped_bit_is_found(target: Target) -> None:
     relay = Relay(target.port, flip_at=1_000_000)
 
@@ -111,6 +114,7 @@ def test_a_stream_of_another_pair_is_not_taken_for_this_one() -> None:
     assert one.at(5, 4096) == one.at(0, 5000)[5 : 5 + 4096]
 
 
+@pytest.mark.measures
 def test_a_way_that_passes_small_messages_only_carries_nothing(target: Target) -> None:
     relay = Relay(target.port, most=20 * MESSAGE_BYTES)
 
@@ -121,6 +125,7 @@ def test_a_way_that_passes_small_messages_only_carries_nothing(target: Target) -
     assert (found.bytes_per_s, found.error) == (0.0, "small messages pass, but nothing of a stream arrives")
 
 
+@pytest.mark.measures
 def test_nobody_there_and_nobody_who_answers_are_errors_in_time() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
