@@ -1,8 +1,10 @@
 """What a lane of `make test` took, by module, beside what it may take (tests/budget.yml).
 
-A module is over its budget when it took half as much again as is written there, in seconds and in pieces of
-the fixed work of tests/yardstick.py, which ran beside it. So a busier or slower machine fails no lane, since
-the fixed work takes longer there, too; and a module that only waits is held against seconds.
+A module is over its budget when it worked half as much again as is written there: in processor seconds and
+in pieces of the fixed work of tests/yardstick.py, which ran beside it. So a slower machine fails no lane: the
+fixed work takes longer there, too. How long it waited hangs on the other lanes as well: gates with equal code
+differed by half in one module of twenty. So it is over only when it took three times as long, in seconds and
+in pieces of the fixed work with what that waited.
 """
 
 from __future__ import annotations
@@ -25,25 +27,37 @@ import yaml
 BUDGET = Path(os.environ.get("BUDGET_OF_TESTS", Path(__file__).with_name("budget.yml")))
 LANES = Path(".pytest_cache/lanes")  # from the root of the tests: what the last run of each lane took
 SHOWN_SECONDS = 5.0
-TOO_MUCH = 1.5
+TOO_MUCH_WORK, TOO_LONG = 1.5, 3.0
 # A module of seconds is left alone: one slow start of a program would be half of it.
-SPARED_SECONDS = 10.0
+SPARED_WORK, SPARED_SECONDS = 5.0, 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """A module: its seconds, its fixtures' among them, and the milliseconds of the fixed work meanwhile."""
+    """A module: its seconds, its fixtures' among them, and the milliseconds of the fixed work meanwhile.
+
+    Of both also those in which a processor worked, the nodes of labs left out (`cpu`, `yardstick_cpu`).
+    """
 
     seconds: float
     yardstick: float
+    cpu: float
+    yardstick_cpu: float
 
 
 def is_over(took: Took, budget: Took) -> bool:
-    pieces, allowed = took.seconds / took.yardstick, budget.seconds / budget.yardstick
-    return (
-        took.seconds > max(TOO_MUCH * budget.seconds, budget.seconds + SPARED_SECONDS)
-        and pieces > TOO_MUCH * allowed
+    worked = _is_over(
+        (took.cpu, took.yardstick_cpu), (budget.cpu, budget.yardstick_cpu), TOO_MUCH_WORK, SPARED_WORK
     )
+    return worked or _is_over(
+        (took.seconds, took.yardstick), (budget.seconds, budget.yardstick), TOO_LONG, SPARED_SECONDS
+    )
+
+
+def _is_over(took: tuple[float, float], budget: tuple[float, float], times: float, spared: float) -> bool:
+    """Seconds and milliseconds of the fixed work: over in seconds and in pieces of the work."""
+    allowed = max(times * budget[0], budget[0] + spared)
+    return took[0] > allowed and took[0] / took[1] > times * budget[0] / budget[1]
 
 
 def read_budget(path: Path = BUDGET) -> dict[str, Took]:
@@ -53,8 +67,7 @@ def read_budget(path: Path = BUDGET) -> dict[str, Took]:
 def verdicts(took: Mapping[str, Took], budget: Mapping[str, Took]) -> tuple[list[str], list[str]]:
     """What is said of modules over their budget, and of those that have none."""
     over = [
-        f"{module} is over its budget: {took[module].seconds:.0f} s for {budget[module].seconds:.0f},"
-        f" where the fixed work took {took[module].yardstick:.0f} ms for {budget[module].yardstick:.0f}."
+        f"{module} is over its budget: {_said(took[module])}, for {_said(budget[module])}."
         " Make it cheaper, or say in the commit why it costs more: make budget"
         for module in sorted(took.keys() & budget.keys())
         if is_over(took[module], budget[module])
@@ -67,10 +80,17 @@ def verdicts(took: Mapping[str, Took], budget: Mapping[str, Took]) -> tuple[list
     return over, new
 
 
+def _said(took: Took) -> str:
+    return (
+        f"{took.seconds:.0f} s (processors {took.cpu:.0f}) where the fixed work took {took.yardstick:.0f} ms"
+        f" ({took.yardstick_cpu:.0f})"
+    )
+
+
 def written(budget: Mapping[str, Took]) -> str:
     """The text of tests/budget.yml."""
     lines = [
-        f"{module}: {{seconds: {took.seconds:.0f}, yardstick: {took.yardstick:.0f}}}"
+        f"{module}: {{{', '.join(f'{name}: {value:.0f}' for name, value in asdict(took).items())}}}"
         for module, took in sorted(budget.items())
     ]
     return "\n".join(["---", "# Written by `make budget` from the last run of each lane.", *lines, ""])
@@ -79,7 +99,7 @@ def written(budget: Mapping[str, Took]) -> str:
 def taken_over(lanes: Iterable[Mapping[str, Any]], budget: Mapping[str, Took]) -> dict[str, Took]:
     """The budget with what the last runs took; modules that are there no longer have none."""
     new = {
-        module: Took(seconds=one["seconds"], yardstick=one["yardstick"])
+        module: Took(**one)
         for lane in lanes
         for module, one in lane["modules"].items()
         if one["seconds"] >= SHOWN_SECONDS
@@ -93,6 +113,7 @@ class Sample:
 
     time: float
     milliseconds: float
+    cpu_milliseconds: float
     busy: float
     nodes: Mapping[str, float]
 
@@ -100,13 +121,17 @@ class Sample:
 def samples_in(text: str) -> list[Sample]:
     """What tests/yardstick.py wrote, a last line that it did not end left out."""
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [Sample(time=at, milliseconds=ms, busy=busy, nodes=nodes) for at, ms, busy, nodes in lines]
+    return [
+        Sample(time=at, milliseconds=ms, cpu_milliseconds=cpu, busy=busy, nodes=nodes)
+        for at, ms, cpu, busy, nodes in lines
+    ]
 
 
-def yardstick_of(samples: Sequence[Sample], spans: Iterable[tuple[float, float]]) -> float:
+def yardstick_of(samples: Sequence[Sample], spans: Iterable[tuple[float, float]]) -> tuple[float, float]:
     """The mean of the fixed work in these spans of time; of all of it where there were few samples."""
-    within = [one.milliseconds for begin, end in spans for one in samples if begin <= one.time <= end]
-    return mean(within if len(within) >= 3 else [one.milliseconds for one in samples])
+    within = [one for begin, end in spans for one in samples if begin <= one.time <= end]
+    chosen = within if len(within) >= 3 else samples
+    return mean(one.milliseconds for one in chosen), mean(one.cpu_milliseconds for one in chosen)
 
 
 def node_seconds(samples: Sequence[Sample]) -> dict[str, float]:
@@ -209,12 +234,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for report in reports:
         spans[report.nodeid.partition("::")[0]].append((report.start, report.stop))
-    seconds = seconds_of(reports)
-    took = {
-        module: Took(seconds=both[0], yardstick=yardstick_of(samples, spans[module]))
-        for module, both in seconds.items()
-    }
-    modules = {module: {**asdict(one), "cpu": seconds[module][1]} for module, one in took.items()}
+    took: dict[str, Took] = {}
+    for module, (seconds, cpu) in seconds_of(reports).items():
+        fixed, fixed_cpu = yardstick_of(samples, spans[module])
+        took[module] = Took(seconds=seconds, yardstick=fixed, cpu=cpu, yardstick_cpu=fixed_cpu)
+    modules = {module: asdict(one) for module, one in took.items()}
     lane.record.write_text(json.dumps({"modules": modules}, indent=1))
     over, new = verdicts(took, read_budget())
     session.config.stash[_SAID] = [*said_of_machine(samples), *new, *over]

@@ -17,12 +17,12 @@ _WORK = 1_000_000  # empty turns of a loop, 10 to 20 ms of a processor: longer t
 _GROUPS = ("clusterwright/*/*", "machine.slice/clusterwright-*.scope")
 
 
-def fixed_work() -> float:
-    """Milliseconds that the fixed work took, what it waited for a processor among them."""
-    started = time.perf_counter()
+def fixed_work() -> tuple[float, float]:
+    """Milliseconds that the fixed work took, and those of them in which it had a processor."""
+    started, worked = time.perf_counter(), time.process_time()
     for _ in range(_WORK):
         pass
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (time.perf_counter() - started), 1000 * (time.process_time() - worked)
 
 
 def busy_seconds() -> float:
@@ -49,7 +49,7 @@ def main() -> None:
     with open(sys.argv[1], "w", buffering=1) as out:
         ended = False
         while not ended:
-            sample = (time.time(), fixed_work(), busy_seconds(), node_seconds())
+            sample = (time.time(), *fixed_work(), busy_seconds(), node_seconds())
             out.write(json.dumps(sample) + "\n")
             ended = bool(select.select([sys.stdin], [], [], _PAUSE_SECONDS)[0])
 
