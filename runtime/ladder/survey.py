@@ -21,7 +21,7 @@ _FILES_SECONDS = 30.0
 _COMPUTE_SECONDS = 0.15
 _WRITE_SECONDS = 0.2
 # What is slow is slow for seconds: what a service does when its node has just been set up is not.
-_PAUSES_SECONDS = (0.0, 0.5, 1.0, 2.0)
+_PAUSES_SECONDS = (0.0, 0.5, 1.0, 2.0, 4.0)
 _Measured = TypeVar("_Measured")
 CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +22,20 @@ LABS = Path("/var/lib/clusterwright/labs")
 ROLE_LINE = re.compile(r"^(?P<role>[a-z_.]+) -+ (?P<seconds>[\d.]+)s$")
 
 
-def command(*words: str | Path, env: dict[str, str] | None = None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of site.yml: its seconds, those of each role, and how many tasks of nodes changed something."""
+
+    seconds: float
+    roles: dict[str, float]
+    changed: int
+
+
+def command(*words: str | Path, env: dict[str, str] | None = None, folder: Path = ROOT) -> str:
     """Runs to the end, shows its progress on stderr, returns its standard output."""
     process = subprocess.Popen(
         [str(word) for word in words],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, **(env or {})},
         stdout=subprocess.PIPE,
         text=True,
@@ -40,19 +50,17 @@ def command(*words: str | Path, env: dict[str, str] | None = None) -> str:
     return "".join(lines)
 
 
-def site(inventory: Path) -> dict[str, float]:
-    """Seconds per role of one run of site.yml, and of the whole."""
+def site(inventory: Path, *, binaries: Path = BIN, folder: Path = ROOT) -> Run:
+    """site.yml of the project in `folder`, on the nodes of `inventory`."""
     started = time.monotonic()
-    printed = command(
-        BIN / "ansible-playbook",
-        "playbooks/site.yml",
-        "-i",
-        inventory,
-        env={"ANSIBLE_NOCOLOR": "1"},
-    )
+    words = (binaries / "ansible-playbook", "playbooks/site.yml", "-i", inventory)
+    printed = command(*words, env={"ANSIBLE_NOCOLOR": "1"}, folder=folder)
     matches = [found for line in printed.splitlines() if (found := ROLE_LINE.match(line))]
-    rows = {found["role"]: float(found["seconds"]) for found in matches}
-    return {**rows, "whole run": time.monotonic() - started}
+    return Run(
+        seconds=time.monotonic() - started,
+        roles={found["role"]: float(found["seconds"]) for found in matches},
+        changed=sum(map(int, re.findall(r"^te\d+ .*\bchanged=(\d+)", printed, re.M))),
+    )
 
 
 def by_hand(lab: str, subnet: str, nodes: int) -> dict[str, float]:
@@ -88,11 +96,12 @@ def main() -> None:
     finally:
         command(BIN / "provision", "lab", "down", *lab)
     print("| role | first run (s) | second run (s) | by hand, serial ssh (s) |\n|---|---:|---:|---:|")
-    for role, seconds in first.items():
+    for role, seconds in first.roles.items():
         hand = f"{peer[role]:.1f}" if role in peer else "-"
-        print(f"| {role} | {seconds:.1f} | {second.get(role, 0.0):.1f} | {hand} |")
-    print(f"\nSecond run over first: {second['whole run'] / first['whole run']:.2f}.")
-    print(f"By hand over first run: {peer['whole run'] / first['whole run']:.2f}.")
+        print(f"| {role} | {seconds:.1f} | {second.roles.get(role, 0.0):.1f} | {hand} |")
+    print(f"| whole run | {first.seconds:.1f} | {second.seconds:.1f} | {peer['whole run']:.1f} |")
+    print(f"\nSecond run over first: {second.seconds / first.seconds:.2f}.")
+    print(f"By hand over first run: {peer['whole run'] / first.seconds:.2f}.")
 
 
 if __name__ == "__main__":

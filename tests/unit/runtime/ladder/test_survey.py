@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from runtime.ladder.survey import lasting
 from runtime.smoke.matrix import slow_nodes
 
@@ -23,10 +25,11 @@ def measured(busy_seconds: float) -> tuple[dict[str, float], float]:
     return lasting(first, slow=slow_nodes, rate=float, again=rate, pause=pause), now
 
 
-def test_a_burst_of_a_second_and_a_half_accuses_nobody() -> None:
-    rates, seconds = measured(1.5)
+@pytest.mark.parametrize(("burst", "asked"), [(1.5, 1.5), (6.0, 7.5)])
+def test_a_burst_of_seconds_accuses_nobody(burst: float, asked: float) -> None:
+    rates, seconds = measured(burst)
 
-    assert (slow_nodes(rates), seconds) == (frozenset(), 1.5)
+    assert (slow_nodes(rates), seconds) == (frozenset(), asked)
 
 
 def test_a_processor_that_stays_slow_is_found() -> None:
