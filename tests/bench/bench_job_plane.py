@@ -1,7 +1,8 @@
 """What the firewall of jobs, or the mesh, costs: starts, all-reduces, checkpoints, with and without in turns.
 
 Usage: python -m tests.bench.bench_job_plane [--mesh] [--lab NAME] [--starts N] [--rounds N] [--mib M] > table
-Needs root and a lab after site.yml; its first two nodes take part, and are as they were at the end.
+Needs root and a lab after `site.yml -e cluster_user=root` (ranks switch the firewall); its first two nodes
+take part, and are as they were at the end.
 With --mesh, of a lab that has one, N times a start and a job of some rounds with it, and without it: then
 what the nodes know of each other (names, host keys, addresses of jobs) says the addresses below.
 """
