@@ -123,7 +123,8 @@ class ConsoleWatcher:
 @app.command(
     cls=entry.Command,
     context_settings={"allow_interspersed_args": False},
-    help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM.",
+    help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM. Of your "
+    f"variables ranks get {', '.join(FORWARDED)}; set others with --env-file or --env.",
 )
 def zerorun(
     program: str = typer.Argument(help="A Python script, or a module with -m."),
