@@ -8,20 +8,23 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.errors import BadInput
 
+_MOST_LINKS = 40  # after so many the kernel gives up, too
+
 
 def make_job_folders(job_path: Path) -> None:
-    """Makes the job's folder and its `logs`; the parents get the usual mode.
+    """Makes the job's folder and its `logs`; the parents get the usual mode, not everybody's to write.
 
     Folders that are there already keep their modes, which somebody chose.
 
     Raises:
-        BadInput: `logs` is no folder, is another user's, or others can put files there.
+        BadInput: see `make_job_folder`; or `logs` is no folder, is another user's, or others can write there.
     """
-    job_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_job_folder(job_path)
     logs = job_path / "logs"
     with contextlib.suppress(FileExistsError):
         logs.mkdir(mode=0o700)
@@ -38,6 +41,57 @@ def make_job_folders(job_path: Path) -> None:
     if found:
         fix = f"Move it away, close it (chmod go-w {logs}), or name another folder with --log-dir."
         raise BadInput(f"write logs into {logs}", found=found, fix=fix)
+
+
+def make_job_folder(job_path: Path) -> None:
+    """Makes the job's folder, where no stranger can put another in its place.
+
+    Raises:
+        BadInput: somebody can, see `stranger_above`.
+    """
+    _refuse_strangers(job_path)
+    for folder in reversed((job_path, *job_path.parents)):
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700 if folder == job_path else 0o775, exist_ok=True)
+    _refuse_strangers(job_path)  # who was faster than we, in a folder such as /tmp
+
+
+def _refuse_strangers(job_path: Path) -> None:
+    if found := stranger_above(job_path):
+        fix = "Name another with --log-dir: a folder in one of your own, such as your home."
+        raise BadInput(f"make the job's folder {job_path}", found=found, fix=fix)
+
+
+def stranger_above(path: Path) -> str:
+    """Who else than root and the caller can replace what is or will be at the path; empty for nobody.
+
+    Whoever owns a folder can, and so can everybody where all may write and it is not sticky, as /tmp is. A
+    group that may write was let in by the folder's owner: people who share a project's folder go on doing so.
+    """
+    for folder in _way(path):
+        try:
+            status = folder.lstat()
+        except OSError:  # not there yet; where it cannot be looked at, nothing can be made either
+            return ""
+        if status.st_uid not in (0, os.geteuid()):
+            return f"{folder} belongs to user {status.st_uid}, who can replace what is in it"
+        everybody_s = status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
+        if everybody_s and not stat.S_ISLNK(status.st_mode):
+            mode = f"{stat.S_IMODE(status.st_mode):04o}"
+            return f"{folder} has mode {mode}: everybody can replace what is in it (chmod o-w closes it)"
+    return ""
+
+
+def _way(path: Path) -> Iterator[Path]:
+    """Each folder and each link that the kernel passes on its way to the path (path_resolution(7))."""
+    at, rest, links = Path("/"), list(reversed(path.absolute().parts)), 0
+    while rest:
+        part = rest.pop()
+        at = at.parent if part == ".." else at / part
+        yield at
+        if at.is_symlink() and links < _MOST_LINKS:
+            rest += reversed(at.readlink().parts)
+            at, links = at.parent, links + 1
 
 
 def create(path: Path) -> int:

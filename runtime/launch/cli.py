@@ -123,7 +123,8 @@ class ConsoleWatcher:
 @app.command(
     cls=entry.Command,
     context_settings={"allow_interspersed_args": False},
-    help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM.",
+    help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM. Of your "
+    f"variables ranks get {', '.join(FORWARDED)}; set others with --env-file or --env.",
 )
 def zerorun(
     program: str = typer.Argument(help="A Python script, or a module with -m."),
@@ -150,7 +151,10 @@ def zerorun(
         help="Set the variables of a file's KEY=VALUE lines, which only you (or root) may read. --env wins.",
     ),
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
-    log_dir: Path = typer.Option(None, help="Folder of the job on nodes. Default /data/jobs/USER/JOB_ID."),
+    log_dir: Path = typer.Option(
+        None,
+        help="Folder of the job on nodes, in folders of yours or root's. Default /data/jobs/USER/JOB_ID.",
+    ),
     tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
     timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),
     python: str = typer.Option(sys.executable, help="The interpreter, at the same path on every node."),
@@ -238,10 +242,10 @@ def _launch(job: Job, ssh_config: str, signers: Path) -> int:
 def _keep_account(console: Console, job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
     """Writes job.json; a job's end is told, and its nodes are let go in order, on a full disk, too."""
     try:
-        Path(job.job_path).mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_job_folder(Path(job.job_path))
         private.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
-    except OSError as e:
-        words = f"{job.job_file} was not written: {e.strerror}"
+    except (OSError, BadInput) as e:
+        words = f"{job.job_file} was not written: {e.found if isinstance(e, BadInput) else e.strerror}"
         console.print(words, markup=False, soft_wrap=True, style="yellow")
 
 

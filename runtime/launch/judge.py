@@ -79,7 +79,7 @@ def _alone(job: Job, host: str, facts: Facts) -> Iterator[tuple[str, str, str]]:
         yield (
             "job folder",
             f"{job.job_path} cannot be made, {facts.job_path_problem}",
-            "Pass another --log-dir.",
+            "Pass another --log-dir: a folder in one of your own, such as your home.",
         )
     master = master_name(job)
     if not facts.master_address:

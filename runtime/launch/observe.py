@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime import private
 from runtime.launch import addresses
 
 
@@ -160,4 +161,6 @@ def _job_path_problem(path: Path) -> str:
         parent = parent.parent
     if not os.path.isdir(parent):
         return f"{parent} is not a folder"
+    if found := private.stranger_above(path):
+        return found
     return "" if os.access(parent, os.W_OK | os.X_OK) else f"{parent} is not writable"

@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from runtime.untrusted.files import read_plain
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_NUMBER_BYTES = 20  # of a process, as text
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -229,8 +232,9 @@ def descendants(ancestor: int) -> tuple[int, ...]:
 def process_state(noted: Path) -> str:
     """The kernel's letter for the process whose number stands in a file: T is stopped; empty for none."""
     try:
-        stat = Path("/proc", noted.read_text(), "stat").read_text()
-    except OSError:
+        pid = int(read_plain(noted, _NUMBER_BYTES))
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, ValueError):  # it has none yet, or has ended; or what is there is not ours
         return ""
     return stat.rpartition(")")[2].split()[0]
 

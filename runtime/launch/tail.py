@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.untrusted.files import open_plain
+
 _MOST_BYTES = 1 << 16
 # Of one piece: a line that is longer is handed on in parts.
 _MOST_PIECE_BYTES = 1 << 15
@@ -19,7 +21,7 @@ class Tail:
     """Reads what is new in a file, in pieces that end with a line's end or a progress bar's return."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
+        self._file = open_plain(path)
         self._rest = b""
 
     def read(self) -> list[str]:
@@ -47,13 +49,15 @@ class Tail:
 
 
 def last_lines(path: Path, count: int) -> tuple[str, ...]:
-    """The last lines of a file, from its last 64 KiB; none where somebody removed the file."""
-    if not path.exists():
+    """The last lines of a file, from its last 64 KiB; none where somebody put something else there."""
+    try:
+        file = open_plain(path)
+    except OSError:
         return ()
-    with path.open("rb") as file:
+    with file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - _MOST_BYTES))
-        return tuple(file.read().decode(errors="replace").splitlines()[-count:])
+        return tuple(file.read(_MOST_BYTES).decode(errors="replace").splitlines()[-count:])
 
 
 def cause_line(lines: Sequence[str]) -> str:

@@ -11,11 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runtime.errors import BadInput
+from runtime.launch.environment import FORWARDED, SESSION, matching
 
 # Written by role runtime; a node without it has no user of jobs.
 DESCRIPTION = Path("/etc/clusterwright/cluster.json")
 # What jobs write on a node with a data disk: role runtime makes one folder in it for the cluster's user.
 _DATA = Path("/data")
+# What Rich asks of a terminal; site.yml says with COLUMNS how wide the smoke test's table may be.
+_TERMINAL = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
 
 def jobs_folder() -> Path | None:
@@ -53,8 +56,11 @@ def cluster_user(description: Path) -> str:
 
 
 def environment_of(account: pwd.struct_passwd, session: Mapping[str, str]) -> dict[str, str]:
-    """Root's variables for that user: its own home and name, and no folder of root's session."""
-    kept = {name: value for name, value in session.items() if not name.startswith(("XDG_", "SUDO_"))}
+    """Root's variables for that user: those that a rank may get and the terminal's; its own home and name.
+
+    All others stay with root: tokens and sockets of its session are not for whoever writes a job.
+    """
+    kept = matching(session, (*FORWARDED, *SESSION, *_TERMINAL))
     names = {"USER": account.pw_name, "LOGNAME": account.pw_name}
     return {**kept, **names, "HOME": account.pw_dir, "SHELL": account.pw_shell}
 
@@ -91,6 +97,8 @@ def go_on_as_cluster_user(
     say(f"goes on as {name}, who runs the jobs of this cluster{_leave(account.pw_dir)}")
     sys.stdout.flush()
     sys.stderr.flush()
+    # What root's shell had open: a file that was opened before can be read without a right to it.
+    os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))
     words = [sys.executable, *sys.orig_argv[1:]]
     os.execve(sys.executable, words, environment_of(account, session))
 

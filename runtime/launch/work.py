@@ -7,7 +7,6 @@ node before the first rank can; what else it does, to end the ranks together, is
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
@@ -29,9 +28,13 @@ from runtime.launch.outcome import status_text
 from runtime.launch.spec import Order
 from runtime.launch.supervisor import Program, descendants, kill_descendants, process_state
 from runtime.launch.tail import Tail, last_lines
+from runtime.untrusted.conform import members
+from runtime.untrusted.documents import parse
+from runtime.untrusted.files import read_plain
 
 _LAST_LINES = 40
 _LAST_CALLS = 50
+_RECORD_BYTES = 1 << 10
 
 
 class Work:
@@ -136,10 +139,11 @@ class Work:
         return [frame for local in sorted(self._unreported) for frame in self._end(local)]
 
     def _end(self, local_rank: int) -> list[bytes]:
-        path = Path(self._order.rank_exit(local_rank))
-        if not path.exists():
+        try:
+            content = read_plain(Path(self._order.rank_exit(local_rank)), _RECORD_BYTES)
+            recorded = members({"status": int, "time": float}, parse(content))
+        except (OSError, ValueError):  # none yet; where it is none of ours, the end of the process counts
             return []
-        recorded = json.loads(path.read_text())
         self._unreported.discard(local_rank)
         self._statuses[local_rank] = recorded["status"]
         sent = self._last_output(local_rank)

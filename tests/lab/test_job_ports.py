@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import JOB_USER, LabUnderTest
 from tests.lab.jobs import nothing_left, python, start, wait_until
 from tests.lab.wire import CONNECT, CONNECTED, connect
 
@@ -52,8 +52,8 @@ LISTENS = "ss --no-header --listening --tcp --numeric 'sport != :22'"
 def waiting_job(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     """A job of te1 and te2 whose second rank has not come yet: one for all tests here."""
     for name, text in (("job.py", JOB), ("intruder.py", INTRUDER)):
-        command = f"mkdir -p {FOLDER}; chmod 777 {FOLDER}; printf %s {shlex.quote(text)} > {FOLDER}/{name}"
-        converged_lab.out_of_all(command)
+        command = f"mkdir -p {FOLDER}; printf %s {shlex.quote(text)} > {FOLDER}/{name}"
+        converged_lab.out_of_all(f"{command}; chown {JOB_USER}: {FOLDER}")
     start(converged_lab, f"cd {FOLDER}; zerorun --no-gate --include te1@te2 --log-dir {FOLDER}/log job.py")
     wait_until(converged_lab, "te1", f"test -s {FOLDER}/port")
     yield converged_lab

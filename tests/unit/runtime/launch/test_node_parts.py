@@ -14,12 +14,14 @@ import pytest
 
 from runtime.launch import addresses, frames
 from runtime.launch.argv import node_argv
+from runtime.launch.hostfile import Host
 from runtime.launch.mesh import Listener, Peer, connect_all, knock_all
 from runtime.launch.node import LauncherGone, Line
 from runtime.launch.observe import Request, observe, torch_version
 from runtime.launch.spec import orders, to_json
 from runtime.launch.supervisor import Channel, Program, descendants, kill_descendants
 from runtime.launch.tail import Tail, last_lines
+from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import job
 
 TOKEN = "0123456789abcdef"
@@ -177,6 +179,28 @@ def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None
     assert not seen.has_cwd
 
 
+@pytest.mark.attack("user")
+def test_a_node_says_before_a_job_starts_who_could_take_its_folder_away(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs").chmod(0o777)
+    request = Request(
+        node_rank=1,
+        master="127.0.0.1",
+        kind="module",
+        program="m",
+        cwd="/",
+        job_path=str(tmp_path / "jobs" / "j"),
+        certificate_path=str(tmp_path / "certificate.json"),
+    )
+
+    seen = observe(request)
+
+    record_refusal(seen.job_path_problem)
+    assert seen.job_path_problem.startswith(f"{tmp_path}/jobs has mode 0777: everybody can replace")
+
+
 def test_a_channel_hands_on_lines_and_the_end_and_dies_when_told() -> None:
     lines: list[bytes] = []
     errors: list[bytes] = []
@@ -258,3 +282,37 @@ def test_a_node_that_does_not_get_to_where_the_ranks_meet_says_so_and_starts_non
     assert (ended["kind"], ended["ok"]) == ("ended", False)
     assert f"the ranks meet at 127.0.0.1 port {port}, and this node does not get there" in ended["tail"][0]
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.attack("user")
+def test_a_pipe_in_a_record_s_place_holds_no_node_up(tmp_path: Path, record_refusal: RecordRefusal) -> None:
+    """The end of a rank, its number and its log: nobody ever writes into these."""
+    planting = "cd logs; for name in exit.json pid log; do rm -f rank0.$name; mkfifo rank0.$name; done"
+    words = ("sh", "-c", f"{planting}; touch ../planted; exec sleep 300")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    asked = job(
+        hosts=(Host(name="te1", slots=1),), kind="program", words=words, job_path=str(folder), cwd=str(folder)
+    )
+    said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    ends: queue.SimpleQueue[int] = queue.SimpleQueue()
+    channel = Channel(node_argv(sys.executable), on_line=said.put, on_error_line=print, on_end=ends.put)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as meeting:
+            order = orders(asked, master_addr="127.0.0.1", master_port=meeting.getsockname()[1])[0]
+            channel.send(frames.encode("start", order=to_json(order)))
+            deadline = time.monotonic() + 60
+            while not (folder / "planted").exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+        channel.send(frames.encode("look"))
+        looked = frames.decode(said.get(timeout=60).decode())
+        channel.hang_up()
+        ended = ends.get(timeout=60)
+    finally:
+        channel.hang_up()
+        channel.end(1.0)
+
+    record_refusal(f"the node answers {looked}, and ends with its launcher")
+    assert looked == {"kind": "looked", "standing": [{"rank": 0, "state": ""}]}
+    assert ended == 0
+    assert last_lines(folder / "logs" / "rank0.log", 1) == ()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ import pytest
 from runtime.errors import BadInput
 from runtime.launch.user import cluster_user, environment_of, go_on_as_cluster_user
 from tests.conftest import RecordRefusal
+
+# Begun anew are a shell and its words, which look at what they were handed.
+GOES_ON = """\
+import os, sys
+from pathlib import Path
+from runtime.launch.user import go_on_as_cluster_user
+sys.executable, sys.orig_argv = "/bin/sh", ["", *sys.argv[2:]]
+go_on_as_cluster_user(os.environ, print, description=Path(sys.argv[1]))
+"""
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3cret", "VAULT_TOKEN": "s3cret", "SSH_AUTH_SOCK": "/tmp/s3cret/agent"}
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -67,14 +79,42 @@ def test_root_stays_root_where_the_site_chose_that(tmp_path: Path) -> None:
 
 def test_the_variables_are_those_of_the_user(tmp_path: Path) -> None:
     account = pwd.struct_passwd(("train", "x", 1, 1, "", "/home/train", "/bin/bash"))
+    going_on = {"NCCL_DEBUG": "INFO", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin", "COLUMNS": "110"}
     session = {
         "HOME": "/root",
         "USER": "root",
         "XDG_RUNTIME_DIR": "/run/user/0",
-        "NCCL_DEBUG": "INFO",
+        **SECRETS,
+        **going_on,
     }
 
     found = environment_of(account, session)
 
     names = {"HOME": "/home/train", "USER": "train", "LOGNAME": "train", "SHELL": "/bin/bash"}
-    assert found == {**names, "NCCL_DEBUG": "INFO"}
+    assert found == {**names, **going_on}
+
+
+@as_root
+@pytest.mark.attack("user")
+def test_no_secret_of_root_s_session_goes_on(tmp_path: Path, record_refusal: RecordRefusal) -> None:
+    asked = description(tmp_path, '{"user": "nobody"}')
+    (tmp_path / "secret").write_text("s3cret")
+    opened = os.open(tmp_path / "secret", os.O_RDONLY)
+    look = f"id -u; env; readlink /proc/$$/fd/{opened} || echo the descriptor is closed"
+
+    ended = subprocess.run(
+        [sys.executable, "-c", GOES_ON, str(asked), "-c", look],
+        env={**os.environ, **SECRETS, "NCCL_DEBUG": "INFO"},
+        cwd="/",
+        pass_fds=[opened],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    os.close(opened)
+
+    told = ended.stdout.splitlines()
+    record_refusal(told[-1])
+    assert told[1] == str(pwd.getpwnam("nobody").pw_uid)
+    assert told[-1] == "the descriptor is closed"
+    assert {line.partition("=")[0] for line in told} & {*SECRETS, "NCCL_DEBUG"} == {"NCCL_DEBUG"}
