@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from runtime.flight.dump import Call
 from runtime.launch import frames
@@ -14,10 +14,13 @@ from runtime.launch.frames import Frame
 from runtime.launch.observe import Facts
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Files, Survey
-from runtime.untrusted.conform import Malformed, members
+from runtime.untrusted.conform import AT_LEAST_0, Malformed, between, members
 
 # The largest that nodes of ours send are 64 KiB of output, every byte of which JSON may write as six.
 MOST_BYTES = 1 << 19
+# What a process can end with, negative for a signal (signal(7)).
+_Status = Annotated[int, between(-64, 255)]
+_Seconds = Annotated[float, AT_LEAST_0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +48,14 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "looked": {"standing": tuple[Standing, ...]},
     "lines": {"rank": int, "pieces": tuple[str, ...]},
     "failing": {"rank": int},
-    "exit": {"rank": int, "status": int, "age": float, "tail": tuple[str, ...], "calls": tuple[Call, ...]},
-    "ended": {"ok": bool, "status": int, "tail": tuple[str, ...]},
+    "exit": {
+        "rank": int,
+        "status": _Status,
+        "age": _Seconds,
+        "tail": tuple[str, ...],
+        "calls": tuple[Call, ...],
+    },
+    "ended": {"ok": bool, "status": _Status, "tail": tuple[str, ...]},
     "pong": {},
 }
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
 
 # What a float still holds exactly enough, and no exit status, count of bytes or time is beyond.
 _LARGEST = 1 << 63
@@ -20,6 +20,22 @@ class Malformed(ValueError):
     """A value is of another type than was agreed; the text says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What a value must be beside its type, as in Annotated[int, between(0, 255)]; in words, and tried."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def between(low: float, high: float) -> Only:
+    """A number from `low` to `high`."""
+    return Only(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+AT_LEAST_0 = Only("at least 0", lambda value: value >= 0)
+
+
 def conform(kind: Any, value: Any, where: str = "") -> Any:
     """`value`, made of JSON's values, as `kind`: a dataclass from an object, tuples from arrays.
 
@@ -29,6 +45,9 @@ def conform(kind: Any, value: Any, where: str = "") -> Any:
         Malformed: it is something else.
     """
     origin = get_origin(kind)
+    if origin is Annotated:
+        plain, only = get_args(kind)
+        return _only(plain, only, value, where)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
     if origin in (Union, UnionType):
@@ -56,7 +75,7 @@ def members(kinds: Mapping[str, Any], value: Any, where: str = "") -> dict[str, 
 
 @cache
 def _kinds(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    return get_type_hints(kind, include_extras=True)
 
 
 @cache
@@ -64,6 +83,13 @@ def _optional(kind: Any) -> frozenset[str]:
     return frozenset(
         one.name for one in fields(kind) if one.default is not MISSING or one.default_factory is not MISSING
     )
+
+
+def _only(kind: Any, only: Only, value: Any, where: str) -> Any:
+    conforming = conform(kind, value, where)
+    if not only.holds(conforming):
+        raise _wrong(only.words, value, where)
+    return conforming
 
 
 def _dataclass(kind: Any, value: Any, where: str) -> Any:
