@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.launch import addresses
+from runtime.untrusted.conform import Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ class Facts:
     master_port: int
     address: str
     interface: str
-    certificate: str = ""
+    certificate: Lines = ""
     environment: str = ""
 
 

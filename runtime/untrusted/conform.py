@@ -33,21 +33,23 @@ def between(low: float, high: float) -> Only:
     return Only(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
+# A text whose line ends count. Those of any other would begin a line in somebody else's name.
+Lines = Annotated[str, "lines"]
 AT_LEAST_0 = Only("at least 0", lambda value: value >= 0)
 
 
 def conform(kind: Any, value: Any, where: str = "") -> Any:
     """`value`, made of JSON's values, as `kind`: a dataclass from an object, tuples from arrays.
 
-    Numbers must be finite, and text is made printable as UTF-8. `where` names the value in errors.
+    Numbers must be finite; text is made printable as UTF-8, and one line of it. `where` names the value in
+    errors.
 
     Raises:
         Malformed: it is something else.
     """
     origin = get_origin(kind)
     if origin is Annotated:
-        plain, only = get_args(kind)
-        return _only(plain, only, value, where)
+        return _annotated(*get_args(kind), value=value, where=where)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
     if origin in (Union, UnionType):
@@ -85,10 +87,12 @@ def _optional(kind: Any) -> frozenset[str]:
     )
 
 
-def _only(kind: Any, only: Only, value: Any, where: str) -> Any:
-    conforming = conform(kind, value, where)
-    if not only.holds(conforming):
-        raise _wrong(only.words, value, where)
+def _annotated(kind: Any, *wanted: Any, value: Any, where: str) -> Any:
+    is_text = isinstance(value, str) and get_args(Lines)[1] in wanted
+    conforming = _utf_8(value) if is_text else conform(kind, value, where)
+    for only in wanted:
+        if isinstance(only, Only) and not only.holds(conforming):
+            raise _wrong(only.words, value, where)
     return conforming
 
 
@@ -132,7 +136,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is str and isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return " ".join(_utf_8(value).splitlines())
     if kind is bool and isinstance(value, bool):
         return value
     if kind in (int, float) and _is_number(value, whole=kind is int):
@@ -140,6 +144,10 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is Real and isinstance(value, float):
         return value
     raise _wrong(f"{getattr(kind, '__name__', kind)}", value, where)
+
+
+def _utf_8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:
