@@ -18,6 +18,7 @@ from runtime.launch.session import Interrupted, open_session
 from runtime.launch.signature import HOST_KEY, SIGNERS
 from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
 from runtime.launch.user import go_on_as_cluster_user
+from runtime.terminal import printable
 
 
 def certify(
@@ -62,7 +63,7 @@ def certify(
         except Interrupted as e:
             raise typer.Exit(128 + session.interrupts[0]) from e
     for problem in problems:
-        typer.echo(str(problem), err=True)
+        typer.echo(printable(str(problem)), err=True)
     raise typer.Exit(1 if problems else 0)
 
 

@@ -193,7 +193,7 @@ def _progress(total: int) -> Iterator[_Show]:
     columns = (
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as progress:
         yield _Show(progress, total)
@@ -212,7 +212,8 @@ def _show(report: Report, timeout: float) -> None:
         console.print(f"{finding.check}: {finding.found}", markup=False, soft_wrap=True, style="red")
         console.print(f"  {finding.fix}", markup=False, soft_wrap=True)
     colour = {"pass": "green", "fail": "red"}.get(report.verdict, "yellow")
-    console.print(summary(report, timeout_seconds=timeout), style=f"bold {colour}", soft_wrap=True)
+    last = summary(report, timeout_seconds=timeout)
+    console.print(last, markup=False, style=f"bold {colour}", soft_wrap=True)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from runtime.flight.dump import Call
 from runtime.launch import frames
@@ -14,10 +15,16 @@ from runtime.launch.frames import Frame
 from runtime.launch.observe import Facts
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Files, Survey
-from runtime.untrusted.conform import Malformed, members
+from runtime.untrusted.conform import AT_LEAST_0, Lines, Malformed, Only, between, members
 
 # The largest that nodes of ours send are 64 KiB of output, every byte of which JSON may write as six.
 MOST_BYTES = 1 << 19
+# What a process can end with, negative for a signal (signal(7)).
+_Status = Annotated[int, between(-64, 255)]
+_Seconds = Annotated[float, AT_LEAST_0]
+# As `runtime.launch.tail` cuts them: whatever follows a line's end, or a return, would look like another's.
+_ONE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)?")
+_Piece = Annotated[Lines, Only("a line, or a part of one", lambda piece: bool(_ONE_LINE.fullmatch(piece)))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,21 +50,33 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "measured": {"result": PairResult},
     "certified": {"problem": str},
     "looked": {"standing": tuple[Standing, ...]},
-    "lines": {"rank": int, "pieces": tuple[str, ...]},
+    "lines": {"rank": int, "pieces": tuple[_Piece, ...]},
     "failing": {"rank": int},
-    "exit": {"rank": int, "status": int, "age": float, "tail": tuple[str, ...], "calls": tuple[Call, ...]},
-    "ended": {"ok": bool, "status": int, "tail": tuple[str, ...]},
+    "exit": {
+        "rank": int,
+        "status": _Status,
+        "age": _Seconds,
+        "tail": tuple[str, ...],
+        "calls": tuple[Call, ...],
+    },
+    "ended": {"ok": bool, "status": _Status, "tail": tuple[str, ...]},
     "pong": {},
 }
 
 
-def read(line: bytes, *, host: str, ranks: Collection[int]) -> Frame | None:
+def read(
+    line: bytes, *, host: str, ranks: Collection[int], shown: Collection[int] | None = None
+) -> Frame | None:
     """The frame of a line from `host`, its values of the types that were agreed; None for other output.
 
     A line without its end is the rest of one that was cut off with the channel.
 
+    Args:
+        shown: the ranks whose output was asked for; None: all.
+
     Raises:
-        Malformed: it begins as a frame and is none of ours, or speaks for another node or its ranks.
+        Malformed: it begins as a frame and is none of ours, or speaks for another node or its ranks, or has
+            output that nobody asked for.
     """
     text = line.decode(errors="replace")
     if not text.startswith(frames.MARK) or (not text.endswith("\n") and len(line) < MOST_BYTES):
@@ -71,6 +90,8 @@ def read(line: bytes, *, host: str, ranks: Collection[int]) -> Frame | None:
     values = members(_KINDS[kind], {name: value for name, value in frame.items() if name != "kind"})
     if strangers := set(_spoken_for(kind, values)) - {host, *ranks}:
         raise Malformed(f"{kind!r} for {', '.join(sorted(map(str, strangers)))}, which is not there")
+    if kind == "lines" and shown is not None and values["rank"] not in shown:
+        raise Malformed(f"output of rank {values['rank']}, which is not to be shown")
     return {"kind": kind, **values}
 
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from runtime.launch.judge import Problem, ranks_of
 from runtime.launch.observe import Facts
 from runtime.launch.spec import Job
-from runtime.untrusted.conform import conform
+from runtime.untrusted.conform import Lines, conform
 
 PROVE = "Run the smoke test (python -m runtime smoke, or site.yml), or start with --no-gate."
 # No host name begins so: no node can be called like the controller.
@@ -80,7 +80,7 @@ def parse(text: str) -> tuple[Certificate, str]:
         certificate = Certificate(**values["certificate"])  # to the letter, as it was signed
         if not certificate.nodes or datetime.fromisoformat(certificate.expires).tzinfo is None:
             raise ValueError("it names no node, or no time")
-        return certificate, conform(str, values["signature"], "signature")
+        return certificate, conform(Lines, values["signature"], "signature")
     except (KeyError, TypeError) as e:
         raise ValueError(f"it lacks parts of a certificate ({e})") from e
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.launch.supervisor import complete
-from runtime.untrusted.conform import conform
+from runtime.untrusted.conform import Lines, conform
 
 RULES = Path("/usr/local/lib/clusterwright/job_firewall.nft")
 # Of role job_firewall, where the user of jobs is not root.
@@ -63,8 +63,8 @@ class Probed:
     """What root found on this node: how nft ended, what it said, and whether a port there was reached."""
 
     status: int
-    out: str
-    errors: str
+    out: Lines
+    errors: Lines
     intrusion: Intrusion
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from runtime import private
 from runtime.launch import addresses
+from runtime.untrusted.conform import Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Facts:
     master_port: int
     address: str
     interface: str
-    certificate: str = ""
+    certificate: Lines = ""
     environment: str = ""
 
 

@@ -174,7 +174,10 @@ def _node_cause(node: NodeEnd) -> Cause:
 
 
 def exit_status(outcome: Outcome) -> int:
-    """0 only when every rank said so; the launcher's own reason, else the first cause's status."""
+    """0 only when every rank said so; the launcher's own reason, else the first cause's status.
+
+    A shell keeps the last eight bits, so nothing above 255 may reach it.
+    """
     if outcome.ok:
         return 0
     if outcome.stopped:
@@ -182,4 +185,4 @@ def exit_status(outcome: Outcome) -> int:
     cause = first_cause(outcome)
     if cause is None:
         return 1
-    return cause.status if 0 < cause.status < 126 else 128 - cause.status if cause.status < 0 else 1
+    return cause.status if 0 < cause.status < 126 else min(255, 128 - cause.status) if cause.status < 0 else 1

@@ -220,8 +220,8 @@ class Session:
         """What a node said, noted; None where it is no frame. One that is malformed ends its channel."""
         try:
             is_output = event.kind == "line"
-            ranks = self._ranks[line.host]
-            frame = answers.read(event.value, host=line.host, ranks=ranks) if is_output else None
+            ranks, shown = self._ranks[line.host], self.job.shown_ranks
+            frame = answers.read(event.value, host=line.host, ranks=ranks, shown=shown) if is_output else None
         except Malformed as e:
             line.fault, line.status = f"sent what no node of ours sends: {e}", _MALFORMED
             line.channel.kill()

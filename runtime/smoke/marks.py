@@ -10,9 +10,9 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from runtime.untrusted.conform import Malformed, Real, members
+from runtime.untrusted.conform import Malformed, Only, Real, members
 
 _MARK = "::smoke "
 BEAT_SECONDS = 0.5
@@ -36,7 +36,7 @@ class Wrong:
 _EVENTS: Mapping[str, Mapping[str, Any]] = {
     STARTED: {"hostname": str, "pid": int},
     IMPORTED: {"torch": str},
-    JOINED: {"backend": str},
+    JOINED: {"backend": Annotated[str, Only("gloo or nccl", lambda name: name in ("gloo", "nccl"))]},
     TRANSPORT: {"name": str},
     "beat": {"operation": int, "round": int},
     "begin": {"operation": int},

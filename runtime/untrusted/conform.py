@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NewType, Union, get_args, get_origin, get_type_hints
 
 # What a float still holds exactly enough, and no exit status, count of bytes or time is beyond.
 _LARGEST = 1 << 63
@@ -20,15 +20,36 @@ class Malformed(ValueError):
     """A value is of another type than was agreed; the text says which."""
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """What a value must be beside its type, as in Annotated[int, between(0, 255)]; in words, and tried."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+def between(low: float, high: float) -> Only:
+    """A number from `low` to `high`."""
+    return Only(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
+
+
+# A text whose line ends count. Those of any other would begin a line in somebody else's name.
+Lines = Annotated[str, "lines"]
+AT_LEAST_0 = Only("at least 0", lambda value: value >= 0)
+
+
 def conform(kind: Any, value: Any, where: str = "") -> Any:
     """`value`, made of JSON's values, as `kind`: a dataclass from an object, tuples from arrays.
 
-    Numbers must be finite, and text is made printable as UTF-8. `where` names the value in errors.
+    Numbers must be finite; text is made printable as UTF-8, and one line of it. `where` names the value in
+    errors.
 
     Raises:
         Malformed: it is something else.
     """
     origin = get_origin(kind)
+    if origin is Annotated:
+        return _annotated(*get_args(kind), value=value, where=where)
     if is_dataclass(kind):
         return _dataclass(kind, value, where)
     if origin in (Union, UnionType):
@@ -56,7 +77,7 @@ def members(kinds: Mapping[str, Any], value: Any, where: str = "") -> dict[str, 
 
 @cache
 def _kinds(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+    return get_type_hints(kind, include_extras=True)
 
 
 @cache
@@ -64,6 +85,15 @@ def _optional(kind: Any) -> frozenset[str]:
     return frozenset(
         one.name for one in fields(kind) if one.default is not MISSING or one.default_factory is not MISSING
     )
+
+
+def _annotated(kind: Any, *wanted: Any, value: Any, where: str) -> Any:
+    is_text = isinstance(value, str) and get_args(Lines)[1] in wanted
+    conforming = _utf_8(value) if is_text else conform(kind, value, where)
+    for only in wanted:
+        if isinstance(only, Only) and not only.holds(conforming):
+            raise _wrong(only.words, value, where)
+    return conforming
 
 
 def _dataclass(kind: Any, value: Any, where: str) -> Any:
@@ -106,7 +136,7 @@ def _object(value: Any, where: str) -> dict[str, Any]:
 
 def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is str and isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return " ".join(_utf_8(value).splitlines())
     if kind is bool and isinstance(value, bool):
         return value
     if kind in (int, float) and _is_number(value, whole=kind is int):
@@ -114,6 +144,10 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
     if kind is Real and isinstance(value, float):
         return value
     raise _wrong(f"{getattr(kind, '__name__', kind)}", value, where)
+
+
+def _utf_8(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_number(value: Any, *, whole: bool) -> bool:

@@ -69,6 +69,11 @@ def test_a_rank_killed_by_a_signal_is_the_cause_though_it_said_nothing() -> None
     assert exit_status(ended) == 137
 
 
+@pytest.mark.parametrize("status", [-64, -127, -128, -384, 126, 255, 256, 512])
+def test_no_status_of_a_rank_that_failed_reaches_a_shell_as_success(status: int) -> None:
+    assert exit_status(outcome(rank_end(2, status, 1.0))) % 256 != 0
+
+
 def test_a_node_that_was_lost_explains_the_ranks_that_lost_their_connections() -> None:
     nodes = (node_end("te1"), node_end("te2", ok=False, at=2.0, found="was lost: its control channel ended"))
 

@@ -154,9 +154,16 @@ REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
         (frame("exit"), "lacks or should not have"),
         (frame("exit", **EXIT | {"rank": "0"}), "rank should be int"),
         (frame("exit", **EXIT | {"age": float("nan")}), "age should be float"),
+        (frame("exit", **EXIT | {"age": -1e9}), "age should be at least 0"),
+        (frame("exit", **EXIT | {"status": -128}), "status should be from -64 to 255, and is -128"),
+        (frame("exit", **EXIT | {"status": 256}), "status should be from -64 to 255, and is 256"),
+        (frame("ended", ok=False, status=-128, tail=[]), "status should be from -64 to 255"),
         (frame("exit", **EXIT | {"tail": "x"}), "tail should be a list"),
         (frame("exit", **EXIT | {"rank": 2}), "for 2, which is not there"),
         (frame("lines", rank=-1, pieces=["x"]), "for -1, which is not there"),
+        (frame("lines", rank=1, pieces=["\r[te2:2] loss 0.01\n"]), "pieces should be a line"),
+        (frame("lines", rank=1, pieces=["a\n", "b\nzerorun: job finished\n"]), "pieces should be a line"),
+        (frame("lines", rank=1, pieces=["a\r\r"]), "pieces should be a line"),
         (frame("failing", rank=7), "for 7, which is not there"),
         (frame("looked", standing=[{"rank": 2, "state": "T"}]), "for 2, which is not there"),
         (frame("reached", reached=[REACH | {"source": "te2"}]), "for te2, which is not there"),
@@ -172,6 +179,34 @@ def test_a_frame_that_no_node_of_ours_sends_is_refused(
 
     record_refusal(e.value)
     assert words in str(e.value)
+
+
+@pytest.mark.attack("node")
+def test_the_output_of_a_rank_that_is_not_to_be_shown_is_refused(record_refusal: RecordRefusal) -> None:
+    assert answers.read(frame("lines", rank=0, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
+
+    with pytest.raises(Malformed, match="rank 1, which is not to be shown") as e:
+        answers.read(frame("lines", rank=1, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
+
+    record_refusal(e.value)
+
+
+@pytest.mark.parametrize("said", ["a\n", "a\r", "a\r\n", "\r", "10%|=  |\r", "x" * 40_000, ""])
+def test_a_line_a_progress_bar_and_a_part_of_a_long_line_pass_as_they_are(said: str) -> None:
+    read = answers.read(frame("lines", rank=1, pieces=[said]), host="te1", ranks=(0, 1))
+
+    assert read == {"kind": "lines", "rank": 1, "pieces": (said,)}
+
+
+@pytest.mark.attack("node")
+def test_what_a_node_says_of_itself_begins_no_line_of_its_own(record_refusal: RecordRefusal) -> None:
+    said = asdict(facts(torch="2\nzerorun: job finished\r\n\u2028ok", certificate="{\n}\n"))
+
+    read = answers.read(frame("facts", facts=said), host="te1", ranks=(0, 1))
+
+    assert read
+    record_refusal(f"read as {read['facts'].torch!r}")
+    assert read["facts"] == facts(torch="2 zerorun: job finished  ok", certificate="{\n}\n")
 
 
 def test_frames_of_ours_and_other_output_pass() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from runtime.commands.smoke import _show
 from runtime.errors import BadInput
 from runtime.smoke import marks
 from runtime.smoke.figures import bus_factor, figures
@@ -15,6 +17,7 @@ from runtime.smoke.pattern import ITERATIONS, PERIOD, Pattern, compare
 from runtime.smoke.places import Places
 from runtime.smoke.plan import check_sizes, operations, size_text, sweep
 from runtime.smoke.report import Report, cells, conclude, summary, time_text, to_json
+from tests.conftest import RecordRefusal
 
 
 def test_the_plan_holds_every_root_both_ways_of_the_ring_and_every_collective() -> None:
@@ -180,6 +183,21 @@ def test_the_json_holds_units_and_every_operation() -> None:
     assert values["operations"][-2]["p50_seconds"] == 0.002
     assert values["operations"][-2]["busbw_gb_s"] == pytest.approx(4 / 0.002 / 1e9)
     assert [node["name"] for node in values["nodes"]] == ["te1", "te2"]
+
+
+@pytest.mark.attack("rank")
+@pytest.mark.parametrize("backend", ["[/x]", "[link=http://198.51.100.1]gloo", "gloo\nPASS: all is well"])
+def test_a_rank_names_no_backend_that_is_none(
+    backend: str, capsys: pytest.CaptureFixture[str], record_refusal: RecordRefusal
+) -> None:
+    event = marks.decode(marks.encode(marks.JOINED, backend=backend))
+
+    _show(replace(concluded(run()), backend=backend), 30.0)
+
+    shown = " ".join(capsys.readouterr().out.split())
+    record_refusal(f"heard as {event}; printed, if it were: {shown[-160:]}")
+    assert event is None
+    assert f"2 ranks on 2 nodes over {' '.join(backend.split())}" in shown
 
 
 def test_marks_are_told_from_text() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
-from runtime.untrusted.conform import Malformed, Real, conform, members
+from runtime.untrusted.conform import AT_LEAST_0, Malformed, Real, between, conform, members
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +25,8 @@ class Outer:
     rates: Mapping[str, float]
     counts: dict[int, int] | None
     ok: bool = True
+    share: Annotated[float, between(0, 1)] = 0.0
+    port: Annotated[int, AT_LEAST_0] | None = None
 
 
 GOOD: dict[str, Any] = {
@@ -62,6 +64,9 @@ def test_plain_values_become_what_was_sent() -> None:
         ({"rates": {"x": float("nan")}}, "rates should be float, and is nan"),
         ({"rates": {"x": float("inf")}}, "rates should be float, and is inf"),
         ({"counts": {"many": 1}}, "counts should be a number, and is 'many'"),
+        ({"share": 1.5}, "share should be from 0 to 1, and is 1.5"),
+        ({"share": "1"}, "share should be float, and is '1'"),
+        ({"port": -1}, "port should be at least 0, and is -1"),
         ({"ok": 1}, "ok should be bool, and is 1"),
         ({"more": 1}, "it lacks or should not have 'more'"),
     ],
