@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS = 40  # as the kernel's own limit, path_resolution(7)
+_MOST_BYTES = 16 << 20  # of a file that others than root can change
 
 
 class Refused(Exception):
@@ -128,7 +129,13 @@ class Place:
         with os.fdopen(descriptor, "rb") as stream:
             status = os.fstat(descriptor)
             self._check(status)
-            return stream.read(), status
+            if not (is_changeable(self.folder) or is_changeable(descriptor)):
+                return stream.read(), status
+            content = stream.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            found = f"has more than {_MOST_BYTES >> 20} MiB, and others than root can write it"
+            raise Refused(self.path, found, "Move it away.")
+        return content, status
 
     def _reader(self, reader):
         if not is_changeable(self.folder):
@@ -201,7 +208,7 @@ class Place:
 
 
 def is_changeable(folder):
-    """Whether somebody else than root (or who runs this) can change what an opened folder holds."""
+    """Whether somebody else than root (or who runs this) can change what an opened folder or file holds."""
     status = os.fstat(folder)
     return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & 0o022)
 

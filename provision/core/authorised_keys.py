@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 _KEY = re.compile(r"^((?:ssh|ecdsa|sk)-[\w@.-]+)[ \t]+([A-Za-z0-9+/]+=*)(?:[ \t]|$)")
-# Options end at the first blank outside quotes; within quotes, \" is no end.
-_OPTIONS = re.compile(r'^(?:"(?:\\"|[^"])*"|[^" \t])+[ \t]+')
+# Options end at the first blank outside quotes; \" neither begins nor ends a quotation. Nothing is read again
+# in another way (`++`, `*+`): whoever may write such a line decides how long it is.
+_OPTIONS = re.compile(r'^(?:\\"|"(?:\\"|[^"])*+"|[^" \t])++[ \t]+')
 
 
 def key_in(line: str) -> str:

@@ -1,6 +1,8 @@
 """Symptoms in texts, probable causes, checks and fixes: data only, in the order in which a report has them.
 
 Sources: runs of torch 2.13 with Gloo here (tests/cases/diagnose says which), issues and manuals where named.
+A pattern of two words with a gap begins with the first one of the line, `^(?>.*?word)`: from each of many,
+the search for the second would go to the line's end again.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ ROWS = (
     ),
     Row(
         name="wrong-interface",
-        pattern=r"NET/Socket ?: ?Using .*\[\d+\](?:docker|virbr|br-|tun|tap|wg|cni|veth)",
+        pattern=r"^(?>.*?NET/Socket ?: ?Using ).*\[\d+\](?:docker|virbr|br-|tun|tap|wg|cni|veth)",
         cause="NCCL chose the interface of a container engine, a bridge or a VPN",
         check="ip route get PEER, on each node",
         fix="NCCL_SOCKET_IFNAME==eth0 in /etc/nccl.conf, with the node's own name (role collective_network).",
@@ -117,7 +119,7 @@ ROWS = (
     Row(
         name="address-family",
         pattern=r"errno: ?97\b|EAFNOSUPPORT|[Aa]ddress family not supported"
-        r"|ss_family.*\b(?:2 vs\.? 10|10 vs\.? 2)\b|remote=\[fe80::",
+        r"|^(?>.*?ss_family).*\b(?:2 vs\.? 10|10 vs\.? 2)\b|remote=\[fe80::",
         cause="IPv4 and IPv6 are mixed: a name has both, or a node has no IPv6 (then it is a warning only)",
         check="getent ahosts NAME; sysctl net.ipv6.conf.all.disable_ipv6; on each node",
         fix="Use one family: addresses of /etc/hosts, NCCL_SOCKET_FAMILY=AF_INET.",
@@ -125,7 +127,7 @@ ROWS = (
     ),
     Row(
         name="shared-memory",
-        pattern=r"(?:shm|/dev/shm|shared memory).*No space left on device|insufficient shared memory \(shm\)",
+        pattern=r"^(?>.*?(?:shm|shared memory)).*No space left on device|insufficient shared memory \(shm\)",
         cause="/dev/shm is full or small (64 MiB in a container)",
         check="df -h /dev/shm",
         fix="docker run --ipc=host or --shm-size; fewer workers of the data loader.",
@@ -151,7 +153,7 @@ ROWS = (
     ),
     Row(
         name="roce-gid",
-        pattern=r"ibv_modify_qp.*(?:Invalid argument|errno 22)",
+        pattern=r"^(?>.*?ibv_modify_qp).*(?:Invalid argument|errno 22)",
         cause="the index of the RoCE address (GID) is not the same kind on both nodes",
         check="show_gids, on each node",
         fix="Unset NCCL_IB_GID_INDEX (NCCL 2.21 and later finds it), or set it for each node.",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_OFFERED = re.compile(r"Permission denied \(([^)]*)\)")
+_OFFERED = re.compile(r"Permission denied \(([^()]*)\)")
 
 
 def trust_problems(

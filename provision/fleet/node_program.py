@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import socket
+import stat
 import struct
 import sys
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 
 _SIOCGIFADDR, _SIOCGIFMTU = 0x8915, 0x8921  # netdevice(7)
 _CONFIG = Path("/etc/clusterwright")
+_MOST_BYTES = 1 << 20
 
 
 def _ask(interface: str, request: int) -> bytes:
@@ -43,24 +45,37 @@ def _resolve(name: str) -> str:
 
 
 def _text(path: Path) -> str:
+    """A regular file's text, up to a limit: the user of jobs may write there, a link or a pipe too."""
     try:
-        return path.read_text(errors="replace")
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return ""
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read(_MOST_BYTES).decode(errors="replace")
+
+
+def _mapping(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError, MemoryError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _free(folder: str) -> int:
-    stat = os.statvfs(folder)
-    return stat.f_bavail * stat.f_frsize
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
 
 
-def _described() -> dict[str, str]:
-    found: dict[str, str] = json.loads(_text(_CONFIG / "environment.json") or "{}")
-    return found
+def _described(name: str, default: str) -> str:
+    return str(_mapping(_CONFIG / "environment.json").get(name, default))
 
 
 def _prefix() -> Path:
-    return Path(_described().get("prefix", "/nonexistent"))
+    return Path(_described("prefix", "/nonexistent"))
 
 
 def _clusterwright() -> str:
@@ -69,20 +84,12 @@ def _clusterwright() -> str:
     return found.name[: -len(".dist-info")].partition("-")[2] if found else "none"
 
 
-def _certificate() -> object:
-    try:
-        return json.loads(_text(_CONFIG / "certificate.json"))["certificate"]
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _versions() -> dict[str, str]:
-    described, prefix = _described(), _prefix()
-    torch = next(prefix.glob("lib/python3*/site-packages/torch/version.py"), Path("/nonexistent"))
+    torch = next(_prefix().glob("lib/python3*/site-packages/torch/version.py"), Path("/nonexistent"))
     version = re.search(r"^__version__\s*=\s*['\"]([^'\"]+)", _text(torch), re.MULTILINE)
     return {
         "kernel": os.uname().release,
-        "environment digest": described.get("digest", "none"),
+        "environment digest": _described("digest", "none"),
         "torch": version[1] if version else "none",
         "processors": str(len(os.sched_getaffinity(0))),
     }
@@ -102,7 +109,7 @@ def look(address: str, names: list[str]) -> dict[str, object]:
         "versions": _versions(),
         "job_interface": job[1] if job else "",
         "interface": interface,
-        "certificate": _certificate(),
+        "certificate": _mapping(_CONFIG / "certificate.json").get("certificate"),
         "clusterwright": _clusterwright(),
     }
 

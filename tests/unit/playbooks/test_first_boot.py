@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.conftest import RecordRefusal
 
 SCRIPT = Path(__file__).parents[3] / "playbooks" / "roles" / "image_cleanup" / "files" / "first_boot.py"
 IMAGE = {
@@ -222,3 +227,53 @@ def test_the_key_goes_into_the_users_own_file(
         ("nobody", 0o600),
         ("nobody", 0o700),
     ]
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def without_end(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+def link(path: Path) -> None:
+    path.with_name("secret").write_text('{"controller": "x", "token": "y"}')
+    path.symlink_to("secret")
+
+
+def deep(path: Path) -> None:
+    path.write_text("[" * 200_000)
+
+
+TRAPS = [fifo, without_end, link, deep, Path.mkdir]
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize("trap", TRAPS)
+def test_user_data_that_a_user_made_is_none(
+    program: ModuleType, trap: Callable[[Path], None], tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    trap(tmp_path / "join.json")
+
+    assert program.json_of(str(tmp_path / "join.json")) == {}
+    record_refusal("read as empty")
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize("trap", TRAPS)
+def test_the_next_file_with_a_secret_is_named_whatever_a_user_made_of_the_first(
+    trap: Callable[[Path], None], tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    """Role runtime looks for what a first boot left: the user of jobs may write there."""
+    variables = yaml.safe_load((SCRIPT.parents[2] / "runtime" / "vars" / "main.yml").read_text())
+    first, second = tmp_path / "join.json", tmp_path / "left.json"
+    trap(first)
+    second.write_text('{"controller": "x", "token": "y"}')
+
+    words = ["prlimit", f"--as={1 << 30}", *variables["runtime_join_secrets"][:3], first, second]
+    named = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    record_refusal(f"named: {named.replace(str(tmp_path), '')}")
+    assert named == f"{second}\n"

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 def run_module(name: str, arguments: dict[str, Any], *, check_mode: bool = False) -> dict[str, Any]:
     """What the module returned; its `failed` is True where it failed."""
-    words = [sys.executable, "-c", RUN, PLAYBOOKS, name]
+    words = ["prlimit", f"--as={1 << 30}", sys.executable, "-c", RUN, PLAYBOOKS, name]
     given = json.dumps({**arguments, "_ansible_check_mode": check_mode})
     finished = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
     assert finished.stdout.strip(), finished.stderr
@@ -93,6 +93,14 @@ def key_is_a_device(home: Path) -> None:
     os.mknod(home / ".ssh" / "authorized_keys", 0o20600, os.makedev(1, 3))
 
 
+def key_is_without_end(home: Path) -> None:
+    """On the disk it takes nothing."""
+    key = home / ".ssh" / "authorized_keys"
+    key.touch()
+    give(key)
+    os.truncate(key, 3 << 30)
+
+
 def key_was_moved_there(home: Path) -> None:
     """A file of root's in the user's home, which he may rename."""
     (home.parent / "secret").rename(home / ".ssh" / "authorized_keys")
@@ -110,6 +118,7 @@ TRAPS = [
     key_is_a_second_name,
     key_is_a_fifo,
     key_is_a_device,
+    key_is_without_end,
     key_was_moved_there,
     folder_is_somebody_elses,
 ]
@@ -119,7 +128,8 @@ def everything_below(folder: Path) -> dict[str, tuple[int, int, str]]:
     found = {}
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
-        text = path.read_text() if path.is_file() and not path.is_symlink() else ""
+        is_read = path.is_file() and not path.is_symlink() and status.st_size < 1 << 20
+        text = path.read_text() if is_read else f"{status.st_size} bytes"
         found[str(path)] = (status.st_uid, status.st_mode, text)
     return found
 

@@ -37,6 +37,7 @@ ASK_SECONDS = 5.0
 ANSWER_BYTES = 1 << 16
 MOST_SAID = 500
 # What a controller, or whoever is in its place, can make of an answer.
+MOST_BYTES = 1 << 20
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException)
 
 
@@ -52,10 +53,27 @@ def text_of(path: str) -> str:
         return ""
 
 
+def plain(path: str) -> str:
+    """A file's text, where a user may have put something else under its name.
+
+    Raises:
+        OSError: it is a link, no regular file or too large.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path} is no regular file; move it away")
+    with os.fdopen(descriptor, "rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(f"{path} has more than {MOST_BYTES >> 20} MiB; move it away")
+    return content.decode("utf-8", "replace")
+
+
 def json_of(path: str) -> dict:
     try:
-        found = json.loads(text_of(path))
-    except ValueError:
+        found = json.loads(plain(path))
+    except (OSError, ValueError, RecursionError, MemoryError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -316,13 +334,9 @@ def authorise(home: str, key: str) -> None:
 
 def keys_in(path: str) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        return plain(path)
     except FileNotFoundError:
         return ""
-    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path} is no regular file; move it away")
-        return stream.read()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import yaml
 
 from provision.core.diagnose import Text, diagnose, explain
 from provision.core.diagnose_rows import NOT_IN_TEXTS, ROWS
+from tests.conftest import RecordRefusal
 
 CASES = {path.stem: yaml.safe_load(path.read_text()) for path in Path("tests/cases/diagnose").glob("*.yml")}
 BY_NAME = {row.name: row for row in ROWS}
@@ -70,3 +71,18 @@ def test_words_of_a_finding_are_explained_by_rows() -> None:
 
 def test_what_no_text_shows_has_its_reason() -> None:
     assert all(reason.startswith("needs") for reason in NOT_IN_TEXTS.values())
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize(
+    "word", ["shm ", "NET/Socket: Using [1]", "ss_family 2 vs", "ibv_modify_qp ", "1/1 clients ", "wait time"]
+)
+def test_a_line_of_many_beginnings_is_read_once(word: str, record_refusal: RecordRefusal) -> None:
+    """From each of them to the line's end: minutes for a line of a megabyte."""
+    record_refusal(rows_of(word * (1_000_000 // len(word))) or "nothing found, in time")
+
+
+def test_the_second_word_is_found_behind_any_of_several_first() -> None:
+    assert rows_of("shm_open: shm: No space left on device") == ["shared-memory"]
+    assert rows_of("ss_family ss_family: 2 vs. 10") == ["address-family"]
+    assert rows_of("2 vs. 10: ss_family") == []
