@@ -75,7 +75,7 @@ def go_on_as_cluster_user(
         say: is told who goes on.
 
     Raises:
-        BadInput: the description is damaged, or there is no such user here.
+        BadInput: the description is damaged, there is no such user here, or he may not run this Python.
     """
     if os.geteuid() != 0:
         return
@@ -100,7 +100,14 @@ def go_on_as_cluster_user(
     # What root's shell had open: a file that was opened before can be read without a right to it.
     os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))
     words = [sys.executable, *sys.orig_argv[1:]]
-    os.execve(sys.executable, words, environment_of(account, session))
+    try:
+        os.execve(sys.executable, words, environment_of(account, session))
+    except OSError as e:
+        raise BadInput(
+            f"run this as {name}, as {description} says",
+            found=f"{name} may not run {sys.executable}: {e.strerror}",
+            fix=f"Run it from an environment that {name} can read, as site.yml installs one.",
+        ) from e
 
 
 def _leave(home: str) -> str:

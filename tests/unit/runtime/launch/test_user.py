@@ -118,3 +118,18 @@ def test_no_secret_of_root_s_session_goes_on(tmp_path: Path, record_refusal: Rec
     assert told[1] == str(pwd.getpwnam("nobody").pw_uid)
     assert told[-1] == "the descriptor is closed"
     assert {line.partition("=")[0] for line in told} & {*SECRETS, "NCCL_DEBUG"} == {"NCCL_DEBUG"}
+
+
+@as_root
+def test_a_python_that_the_user_may_not_run_is_named(tmp_path: Path) -> None:
+    asked = description(tmp_path, '{"user": "nobody"}')
+    closed = tmp_path / "python"
+    closed.touch(mode=0o700)
+    program = GOES_ON.replace("/bin/sh", str(closed))
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(asked)], capture_output=True, text=True, check=False
+    )
+
+    assert f"nobody may not run {closed}: Permission denied" in ended.stderr
+    assert "BadInput" in ended.stderr
