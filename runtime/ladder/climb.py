@@ -150,7 +150,9 @@ class _Climb:
         known = {(finding.check, finding.hosts) for finding in self.findings}
         self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
         self.findings += [
-            unheard(self.session, name) for name in self.session.facts if name not in asked.compute
+            unheard(self.session, name)
+            for name in self.session.facts
+            if name not in asked.compute and not self.session.lines[name].fault
         ]
         self._note_hosts(asked)
         self.watch.lap("nodes")

@@ -62,7 +62,12 @@ def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
     """What every node that answers gets of the ssh ports of those that do not."""
     hosts = list(session.facts)
     session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=mesh.CONNECT_SECONDS)
-    answers = session.gather("knocked", 2 * mesh.CONNECT_SECONDS, hosts=hosts)
+    answers = session.gather(
+        "knocked",
+        2 * mesh.CONNECT_SECONDS,
+        hosts=hosts,
+        fits=lambda _, frame: _targets(frame["knocked"]) == sorted(targets),
+    )
     return tuple(one for frame in answers.values() for one in frame["knocked"])
 
 
@@ -81,8 +86,17 @@ def reach(
     for own in peers:
         others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
-    answers = session.gather("reached", 2 * timeout_seconds, hosts=ports)
+    answers = session.gather(
+        "reached",
+        2 * timeout_seconds,
+        hosts=ports,
+        fits=lambda host, frame: _targets(frame["reached"]) == sorted(ports.keys() - {host}),
+    )
     return tuple(pair for frame in answers.values() for pair in frame["reached"])
+
+
+def _targets(reached: Sequence[Reach]) -> list[str]:
+    return sorted(one.target for one in reached)
 
 
 def reach_problems(

@@ -18,10 +18,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from runtime.launch.addresses import family_of
 from runtime.launch.mtu import answer_to, is_request, path_mtu
+from runtime.untrusted.conform import AT_LEAST_0
 
 MESSAGE_BYTES = 64
 # A median of fewer would be a matter of luck on a busy machine.
@@ -39,6 +40,8 @@ _UNSENT_BYTES = 1 << 17
 _NOTSENT_LOWAT = 25
 # struct tcp_info of linux/tcp.h: tcpi_total_retrans and tcpi_data_segs_out, 32 bits each.
 _RETRANSMITS_AT, _SEGMENTS_AT = 100, 156
+_Measure = Annotated[float, AT_LEAST_0]
+_Count = Annotated[int, AT_LEAST_0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +71,13 @@ class PairResult:
     source: str
     target: str
     connected: bool
-    rtt_p50_s: float | None = None
-    rtt_p99_s: float | None = None
-    bytes_per_s: float | None = None
-    retransmits: int | None = None
-    resent_share: float | None = None
-    path_mtu: int | None = None
-    busy_share: float | None = None
+    rtt_p50_s: _Measure | None = None
+    rtt_p99_s: _Measure | None = None
+    bytes_per_s: _Measure | None = None
+    retransmits: _Count | None = None
+    resent_share: _Measure | None = None
+    path_mtu: _Count | None = None
+    busy_share: _Measure | None = None
     error: str = ""
 
 
