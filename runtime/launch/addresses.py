@@ -121,8 +121,8 @@ def unreached(address: str, port: int, timeout_seconds: float) -> str:
         socket.create_connection((address, port), timeout=timeout_seconds).close()
     except TimeoutError:
         return f"no answer within {timeout_seconds:g} s"
-    except OSError as e:
-        return e.strerror or str(e)
+    except (OSError, ValueError, OverflowError) as e:  # what another node calls its address may be none
+        return getattr(e, "strerror", None) or str(e)
     return ""
 
 

@@ -76,8 +76,12 @@ def reach(
     *,
     timeout_seconds: float = mesh.CONNECT_SECONDS,
     hosts: Collection[str] | None = None,
-) -> tuple[Reach, ...]:
-    """Connects each of the hosts (default: all) to every other on fresh ports; a result for each pair."""
+) -> tuple[tuple[Reach, ...], tuple[str, ...]]:
+    """Connects each of the hosts (default: all) to every other on fresh ports.
+
+    Returns:
+        A result for each pair, and the hosts that gave none in time.
+    """
     session.broadcast("listen", hosts=hosts, token=session.token)
     ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [
@@ -92,7 +96,26 @@ def reach(
         hosts=ports,
         fits=lambda host, frame: _targets(frame["reached"]) == sorted(ports.keys() - {host}),
     )
-    return tuple(pair for frame in answers.values() for pair in frame["reached"])
+    silent = tuple(host for host in (session.lines if hosts is None else hosts) if host not in answers)
+    return tuple(pair for frame in answers.values() for pair in frame["reached"]), silent
+
+
+def unanswered(session: Session, silent: Sequence[str]) -> tuple[Problem, ...]:
+    """What is to be said of the nodes that did not tell whom they reach."""
+    return tuple(_unanswered(session, session.lines[host]) for host in silent)
+
+
+def _unanswered(session: Session, line: Line) -> Problem:
+    if line.fault:
+        return _silence(session, line)
+    said = f" ({line.errors[-1]})" if line.errors else ""
+    return Problem(
+        check="node",
+        host=line.host,
+        ranks=ranks_of(session.job)[line.host],
+        found=f"did not tell whom it reaches{f', and its side ended{said}' * (line.status is not None)}",
+        fix=f"See `ssh {line.host} dmesg` and memory there; start again.",
+    )
 
 
 def _targets(reached: Sequence[Reach]) -> list[str]:
@@ -155,7 +178,8 @@ def check_nodes(session: Session, *, gate: Trust | None) -> str:
         known = {host: read(facts, now=now, trust=gate) for host, facts in session.facts.items()}
         problems = (*problems, *refusals(session.job, known))
     if not problems and len(session.lines) > 1:
-        problems = reach_problems(session, reach(session))
+        reached, silent = reach(session)
+        problems = (*unanswered(session, silent), *reach_problems(session, reached))
     if problems:
         proven = offer(session.job, known, without={problem.host for problem in problems})
         together = f" Proven together, and well: --include {'@'.join(proven)}" if proven else ""

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import NodesNotReady
-from runtime.launch import answers, frames
+from runtime.launch import addresses, answers, frames
+from runtime.launch.fence import intrude
 from runtime.launch.follow import run
 from runtime.launch.hostfile import Host
-from runtime.launch.mesh import Listener
+from runtime.launch.mesh import Listener, Peer, connect_all
 from runtime.launch.preflight import check_nodes
 from runtime.launch.session import Session, open_session
 from runtime.launch.stream import Target
@@ -250,6 +251,76 @@ def test_an_answer_to_another_question_is_not_taken_for_the_one_that_is_awaited(
         )
 
     assert found["127.0.0.1"]["knocked"][0].target == "127.0.0.3"
+
+
+ADDRESSES = ["a" * 70, "::1%" + "a" * 70, "a..b", "\ud800", "no address", ""]
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("port", [1, 70_000, -1])
+def test_no_address_of_another_node_ends_this_one(port: int, record_refusal: RecordRefusal) -> None:
+    peers = [Peer(host=f"te{number}", address=address, port=port) for number, address in enumerate(ADDRESSES)]
+
+    reached = connect_all("te1", "127.0.0.1", peers, 10, token=TOKEN)
+
+    record_refusal("; ".join(sorted({one.error for one in reached})))
+    assert [one.target for one in reached if one.error] == [peer.host for peer in peers]
+    assert all(addresses.unreached(address, port, 10) for address in ADDRESSES if address)
+    assert intrude("127.0.0.1", [(address, port) for address in ADDRESSES]).left_out
+
+
+# The first node is well; the second does `THEN` when it is asked `WHEN`.
+TWO_NODES = """
+for line in sys.stdin.buffer:
+    asked, said = json.loads(line[1:]), None
+    kind = asked["kind"]
+    if kind == "hello":
+        name, first = asked["name"], asked["name"] == "127.0.0.1"
+        said = {"facts": FACTS | {"owns_master": first, "network": name, "address": name}}
+    elif kind == WHEN and not first:
+        THEN
+    elif kind == "listen":
+        said = {"address": name, "port": 1}
+    elif kind == "connect":
+        tried = {"source": name, "error": "", "seconds": 0.1}
+        said = {"reached": [tried | {"target": peer["host"]} for peer in asked["peers"]]}
+    if said:
+        kinds = {"hello": "facts", "listen": "listening", "connect": "reached"}
+        out.write(b"\\x1e" + json.dumps(said | {"kind": kinds[kind]}).encode() + b"\\n")
+        out.flush()
+"""
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("when", "then", "words"),
+    [
+        ("listen", "pass", "127.0.0.2 (rank 1): did not tell whom it reaches. See"),
+        ("connect", "sys.exit('gone')", "127.0.0.2 (rank 1): did not tell whom it reaches"),
+        ("listen", "said = {'address': 'a' * 70, 'port': 1}", "127.0.0.2 (rank 1): sent what no node of"),
+        ("connect", "said = {'reached': 1}", "127.0.0.2 (rank 1): sent what no node of"),
+        ("never", "pass", ""),
+    ],
+    ids=["mute", "ended", "address", "reached", "well"],
+)
+def test_a_job_does_not_start_where_a_node_does_not_tell_whom_it_reaches(
+    tmp_path: Path, when: str, then: str, words: str, record_refusal: RecordRefusal
+) -> None:
+    said = {"master_address": "127.0.0.1", "interface": "lo"}
+    script = TWO_NODES.replace("FACTS", repr(asdict(facts(**said)))).replace("WHEN", repr(when))
+    hosts = tuple(Host(name=f"127.0.0.{number}", slots=1) for number in (1, 2))
+    python = node_that_says(tmp_path, script.replace("THEN", then))
+    refused = ""
+    with open_session(job(hosts=hosts, python=python)) as session:
+        try:
+            check_nodes(session, gate=None)
+        except NodesNotReady as e:
+            refused = e.found
+
+    record_refusal(refused or "nothing is refused where all is well")
+    assert words in refused
+    assert "127.0.0.1 (" not in refused
+    assert bool(refused) == bool(words)
 
 
 class Quiet:
