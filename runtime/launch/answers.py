@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from runtime.flight.dump import Call
+from runtime.flight.dump import MOST_CALLS, Call
 from runtime.launch import frames
 from runtime.launch.addresses import Address, Port
 from runtime.launch.blame import Reach
@@ -26,6 +26,9 @@ _Seconds = _Rate = Annotated[float, AT_LEAST_0]
 # As `runtime.launch.tail` cuts them: whatever follows a line's end, or a return, would look like another's.
 _ONE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)?")
 _Piece = Annotated[Lines, Only("a line, or a part of one", lambda piece: bool(_ONE_LINE.fullmatch(piece)))]
+_Calls = Annotated[
+    tuple[Call, ...], Only(f"at most {MOST_CALLS} calls", lambda calls: len(calls) <= MOST_CALLS)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
         "status": _Status,
         "age": _Seconds,
         "tail": tuple[str, ...],
-        "calls": tuple[Call, ...],
+        "calls": _Calls,
     },
     "ended": {"ok": bool, "status": _Status, "tail": tuple[str, ...]},
     "pong": {},

@@ -20,6 +20,15 @@ def frame(kind: Any, **values: Any) -> bytes:
 
 
 EXIT = {"rank": 0, "status": 0, "age": 0.1, "tail": [], "calls": []}
+CALL = {
+    "group": "0",
+    "number": 1,
+    "operation": "barrier",
+    "shape": "",
+    "state": "",
+    "at": "",
+    "created": 0.0,
+}
 REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
 
 
@@ -40,6 +49,7 @@ REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
         (frame("exit", **EXIT | {"status": -128}), "status should be from -64 to 255, and is -128"),
         (frame("exit", **EXIT | {"status": 256}), "status should be from -64 to 255, and is 256"),
         (frame("ended", ok=False, status=-128, tail=[]), "status should be from -64 to 255"),
+        (frame("exit", **EXIT | {"calls": [CALL] * 51}), "calls should be at most 50 calls"),
         (frame("exit", **EXIT | {"tail": "x"}), "tail should be a list"),
         (frame("exit", **EXIT | {"rank": 2}), "for 2, which is not there"),
         (frame("lines", rank=-1, pieces=["x"]), "for -1, which is not there"),
@@ -170,6 +180,7 @@ def test_frames_of_ours_and_other_output_pass() -> None:
     own = {"host": "te1", "ranks": (0, 1)}
 
     assert answers.read(frame("exit", **EXIT), **own) == {"kind": "exit", **EXIT, "tail": (), "calls": ()}
+    assert answers.read(frame("exit", **EXIT | {"calls": [CALL] * 50}), **own)
     assert answers.read(frame("reached", reached=[REACH]), **own)
     assert answers.read(frame("facts", facts=asdict(facts())), **own) == {"kind": "facts", "facts": facts()}
     for other in (b"Welcome to te1\n", b"", b'\x1e{"kind": "ex'):
