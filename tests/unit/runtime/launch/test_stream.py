@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.launch import answers, frames, stream
-from runtime.launch.mtu import interface_mtu, largest_passing
+from runtime.launch.mtu import interface_mtu, largest_passing, path_mtu
 from runtime.launch.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
 from runtime.untrusted.conform import conform
 from tests.conftest import RecordRefusal
@@ -179,6 +179,28 @@ def test_a_target_that_answers_anything_costs_its_own_pair_alone(
     assert words in found.error
     read = answers.read(frames.encode("measured", result=stream.to_json(found)), host="te1", ranks=())
     assert read == {"kind": "measured", "result": found}
+
+
+@pytest.mark.attack("node")
+def test_a_target_that_floods_with_other_packets_holds_nobody(record_refusal: RecordRefusal) -> None:
+    ended = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        flood.bind(("127.0.0.1", 0))
+
+        def run() -> None:
+            _, source = flood.recvfrom(1 << 16)
+            while not ended.is_set():
+                with contextlib.suppress(OSError):
+                    flood.sendto(b"!", source)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        found = path_mtu("127.0.0.1", flood.getsockname(), TOKEN.encode())
+        ended.set()
+        thread.join()
+
+    record_refusal(f"the largest packet that passes has {found} bytes")
+    assert found == 0
 
 
 @pytest.mark.attack("node")
