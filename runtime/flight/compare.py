@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,13 +28,7 @@ def compare(dumps: Sequence[Dump], *, world_size: int = 0) -> tuple[Finding, ...
     ranks = range(world_size or max(by_rank, default=-1) + 1)
     missing = tuple(rank for rank in ranks if rank not in by_rank)
     found = list(_missing(missing))
-    groups = dict.fromkeys(call.group for dump in dumps for call in dump.calls)
-    for group in groups:
-        calls = {
-            rank: {call.number: call for call in dump.calls if call.group == group}
-            for rank, dump in by_rank.items()
-            if any(call.group == group for call in dump.calls) or group == _WORLD
-        }
+    for group, calls in _by_group(by_rank).items():
         found += _of_group(group, calls)
     if not any(finding.conclusive for finding in found):
         found += _nobody(dumps)
@@ -43,6 +37,18 @@ def compare(dumps: Sequence[Dump], *, world_size: int = 0) -> tuple[Finding, ...
 
 # The group of all ranks is the first that a job makes; its name is 0 (torch/distributed/distributed_c10d.py).
 _WORLD = "0"
+_MOST_NAMED = 64
+
+
+def _by_group(by_rank: Mapping[int, Dump]) -> dict[str, dict[int, dict[int, Call]]]:
+    """The calls of each group by rank and number; of the group of all ranks also ranks that made none."""
+    groups: dict[str, dict[int, dict[int, Call]]] = defaultdict(lambda: defaultdict(dict))
+    for rank, dump in by_rank.items():
+        for call in dump.calls:
+            groups[call.group][rank][call.number] = call
+    if _WORLD in groups:
+        groups[_WORLD] = {rank: groups[_WORLD].get(rank, {}) for rank in by_rank}
+    return groups
 
 
 def _missing(ranks: tuple[int, ...]) -> Iterator[Finding]:
@@ -63,7 +69,7 @@ def _of_group(group: str, calls: Mapping[int, Mapping[int, Call]]) -> Iterator[F
     behind = tuple(sorted(rank for rank, number in last.items() if number < furthest))
     if not behind or not furthest:
         return
-    ahead = tuple(sorted(rank for rank in last if rank not in behind))
+    ahead = tuple(sorted(last.keys() - set(behind)))
     waiting = calls[ahead[0]][furthest]
     for rank in behind:
         own = calls[rank].get(last[rank])
@@ -77,11 +83,11 @@ def _of_group(group: str, calls: Mapping[int, Mapping[int, Call]]) -> Iterator[F
 
 def _first_difference(calls: Mapping[int, Mapping[int, Call]]) -> int | None:
     """The first number at which ranks that remember it did different things."""
-    numbers = sorted({number for own in calls.values() for number in own})
-    for number in numbers:
-        if len({(own[number].operation, own[number].shape) for own in calls.values() if number in own}) > 1:
-            return number
-    return None
+    done: dict[int, set[tuple[str, str]]] = defaultdict(set)
+    for own in calls.values():
+        for number, call in own.items():
+            done[number].add((call.operation, call.shape))
+    return min((number for number, kinds in done.items() if len(kinds) > 1), default=None)
 
 
 def _difference(group: str, number: int, calls: Mapping[int, Call]) -> Finding:
@@ -118,9 +124,10 @@ def _group_words(group: str) -> str:
 
 
 def named(ranks: Sequence[int]) -> str:
-    """`rank 2`, `ranks 1, 3`, `ranks 0-3`."""
+    """`rank 2`, `ranks 1, 3`, `ranks 0-3`; of many some, and how many more."""
     if len(ranks) == 1:
         return f"rank {ranks[0]}"
     if len(ranks) > 2 and list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
         return f"ranks {ranks[0]}-{ranks[-1]}"
-    return f"ranks {', '.join(map(str, ranks))}"
+    more = f" and {len(ranks) - _MOST_NAMED} more" * (len(ranks) > _MOST_NAMED)
+    return f"ranks {', '.join(map(str, ranks[:_MOST_NAMED]))}{more}"

@@ -17,9 +17,13 @@ from runtime.untrusted.documents import mapping, parse, text, whole
 from runtime.untrusted.files import read_plain
 from runtime.untrusted.pickles import PlainUnpickler
 
-# Frames of these are how a call was carried out, not who made it.
 # As much as NCCL's recorder keeps by default, 2,000 calls with the stack of each, several times over.
 _LIMIT_BYTES, _MOST_OPERATIONS = 16 * 1024 * 1024, 2_000_000
+# Of a rank's calls, what its node sends to the launcher.
+MOST_CALLS = 50
+# All that are missing below a rank are named: more ranks than any cluster has would take all memory.
+_MOST_RANKS = 1 << 20
+# Frames of these are how a call was carried out, not who made it.
 _BELOW = ("/torch/", "/runtime/comm/", "/runtime/zero/", "/deepspeed/")
 
 
@@ -83,6 +87,9 @@ def read_dump(path: Path) -> Dump:
     """
     try:
         values = _values(read_plain(path, _LIMIT_BYTES))
+        rank = _rank_of(path) or 0
+        if rank >= _MOST_RANKS:
+            raise ValueError(f"its name says rank {rank}, and ranks below {_MOST_RANKS} are read")
         version = text(values["version"], "its format", most=20)
         if version.split(".")[0] != "2":
             raise ValueError(f"it has format {version}")
@@ -97,8 +104,7 @@ def read_dump(path: Path) -> Dump:
     in_order = sorted(calls, key=lambda call: call.created)
     if in_order and not in_order[-1].at:
         in_order[-1] = replace(in_order[-1], at=now)
-    rank = _rank_of(path)
-    return Dump(rank=rank if rank is not None else 0, calls=tuple(in_order))
+    return Dump(rank=rank, calls=tuple(in_order))
 
 
 def _values(content: bytes) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from runtime.launch.blame import Reach
 from runtime.launch.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
 from runtime.launch.judge import judge, ranks_of
-from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems
+from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems, unanswered
 from runtime.launch.session import Interrupted, Session
 from runtime.launch.stream import PairResult
 from runtime.launch.survey import Survey
@@ -150,7 +150,9 @@ class _Climb:
         known = {(finding.check, finding.hosts) for finding in self.findings}
         self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
         self.findings += [
-            unheard(self.session, name) for name in self.session.facts if name not in asked.compute
+            unheard(self.session, name)
+            for name in self.session.facts
+            if name not in asked.compute and not self.session.lines[name].fault
         ]
         self._note_hosts(asked)
         self.watch.lap("nodes")
@@ -184,8 +186,13 @@ class _Climb:
             self.skipped |= {name: reason for name in CATALOGUE if name.startswith("sockets.")}
             return
         self.show("connecting every node to every other", 0)
-        self.reached = reach(self.session, hosts=hosts)
-        unreached = reach_problems(self.session, self.reached, hosts=hosts)
+        self.reached, silent = reach(self.session, hosts=hosts)
+        named = {host for finding in self.findings if finding.check == "node" for host in finding.hosts}
+        mute = [host for host in silent if host not in named and not self.session.lines[host].fault]
+        unreached = (
+            *unanswered(self.session, mute),
+            *reach_problems(self.session, self.reached, hosts=hosts),
+        )
         self.findings += [of_problem(problem) for problem in unreached]
         self._strangers(hosts)
         open_pairs = [(one.source, one.target) for one in self.reached if one.ok]

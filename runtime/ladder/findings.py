@@ -25,7 +25,8 @@ def of_ranks(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
     if session.interrupts:
         return [interrupted(session)]
     if watch.hang is not None:
-        reached = reach(session, timeout_seconds=_AFTERMATH_SECONDS) if len(session.lines) > 1 else ()
+        several = len(session.lines) > 1
+        reached, _ = reach(session, timeout_seconds=_AFTERMATH_SECONDS) if several else ((), ())
         problems = (
             *silence_problems(session, longer_than_seconds=SILENT_SECONDS),
             *reach_problems(session, reached),

@@ -96,12 +96,17 @@ def _serve(session: Session, hosts: Sequence[str]) -> dict[str, Where]:
 def _measure(
     session: Session, pairs: Sequence[Pair], places: Mapping[str, Where], bounds: Bounds
 ) -> dict[Pair, PairResult]:
-    """Pairs that share no node, at the same time; a frame says itself which pair it is about."""
+    """Pairs that share no node, at the same time; a frame says which pair it is about."""
     session.ping()
-    asked = [(source, target) for source, target in pairs if target in places]
-    for source, target in asked:
+    asked = {source: target for source, target in pairs if target in places}
+    for source, target in asked.items():
         place, values = asdict(places[target]), {"bounds": to_json(bounds), "token": session.token}
         session.send(source, "measure", target=target, **place, **values)
-    answers = session.gather("measured", bounds.most_seconds, hosts=[source for source, _ in asked])
+    answers = session.gather(
+        "measured",
+        bounds.most_seconds,
+        hosts=asked,
+        fits=lambda host, frame: bool(frame["result"].target == asked[host]),
+    )
     found = (frame["result"] for frame in answers.values())
     return {(result.source, result.target): result for result in found}

@@ -6,11 +6,37 @@ import fcntl
 import ipaddress
 import socket
 import struct
+from typing import Annotated
+
+from runtime.untrusted.conform import Only, between
 
 _SIOCGIFADDR = 0x8915
 _SIOCGIFNETMASK = 0x891B
 # Nodes that may ask at once; the kernel lowers it to net.core.somaxconn (listen(2)).
 _BACKLOG = 4096
+_MOST_LETTERS = 63  # an address with its zone stays below what a part of a name may have (RFC 1035)
+
+
+def _is_interface(text: str) -> bool:
+    try:
+        ipaddress.ip_interface(text)
+    except ValueError:
+        return False
+    return len(text) <= _MOST_LETTERS and text.isprintable()
+
+
+def _is_address(text: str) -> bool:
+    return "/" not in text and _is_interface(text)
+
+
+# What a node says of itself is held against these.
+Address = Annotated[str, Only("an IP address", _is_address)]
+AddressOrNone = Annotated[str, Only("an IP address or nothing", lambda text: not text or _is_address(text))]
+InterfaceOrNone = Annotated[
+    str, Only("an address with its network or nothing", lambda text: not text or _is_interface(text))
+]
+Port = Annotated[int, between(1, 65535)]
+PortOrNone = Annotated[int, between(0, 65535)]
 
 
 def resolve(name: str) -> str:
@@ -95,8 +121,8 @@ def unreached(address: str, port: int, timeout_seconds: float) -> str:
         socket.create_connection((address, port), timeout=timeout_seconds).close()
     except TimeoutError:
         return f"no answer within {timeout_seconds:g} s"
-    except OSError as e:
-        return e.strerror or str(e)
+    except (OSError, ValueError, OverflowError) as e:  # what another node calls its address may be none
+        return getattr(e, "strerror", None) or str(e)
     return ""
 
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from runtime.flight.dump import Call
+from runtime.flight.dump import MOST_CALLS, Call
 from runtime.launch import frames
+from runtime.launch.addresses import Address, Port
 from runtime.launch.blame import Reach
 from runtime.launch.fence import Intrusion
 from runtime.launch.frames import Frame
@@ -21,10 +22,13 @@ from runtime.untrusted.conform import AT_LEAST_0, Lines, Malformed, Only, betwee
 MOST_BYTES = 1 << 19
 # What a process can end with, negative for a signal (signal(7)).
 _Status = Annotated[int, between(-64, 255)]
-_Seconds = Annotated[float, AT_LEAST_0]
+_Seconds = _Rate = Annotated[float, AT_LEAST_0]
 # As `runtime.launch.tail` cuts them: whatever follows a line's end, or a return, would look like another's.
 _ONE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)?")
 _Piece = Annotated[Lines, Only("a line, or a part of one", lambda piece: bool(_ONE_LINE.fullmatch(piece)))]
+_Calls = Annotated[
+    tuple[Call, ...], Only(f"at most {MOST_CALLS} calls", lambda calls: len(calls) <= MOST_CALLS)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +41,16 @@ class Standing:
 
 _KINDS: Mapping[str, Mapping[str, Any]] = {
     "facts": {"facts": Facts},
-    "listening": {"address": str, "port": int},
+    "listening": {"address": Address, "port": Port},
     "reached": {"reached": tuple[Reach, ...]},
     "knocked": {"knocked": tuple[Reach, ...]},
     "surveyed": {"survey": Survey},
     "files": {"files": Files},
     "intruded": {"intrusion": Intrusion},
     "clock": {"now": float},
-    "computed": {"rate": float},
-    "written": {"rate": float, "problem": str},
-    "serving": {"address": str, "port": int},
+    "computed": {"rate": _Rate},
+    "written": {"rate": _Rate, "problem": str},
+    "serving": {"address": Address, "port": Port},
     "measured": {"result": PairResult},
     "certified": {"problem": str},
     "looked": {"standing": tuple[Standing, ...]},
@@ -57,7 +61,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
         "status": _Status,
         "age": _Seconds,
         "tail": tuple[str, ...],
-        "calls": tuple[Call, ...],
+        "calls": _Calls,
     },
     "ended": {"ok": bool, "status": _Status, "tail": tuple[str, ...]},
     "pong": {},
@@ -65,7 +69,12 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
 
 
 def read(
-    line: bytes, *, host: str, ranks: Collection[int], shown: Collection[int] | None = None
+    line: bytes,
+    *,
+    host: str,
+    ranks: Collection[int],
+    shown: Collection[int] | None = None,
+    nodes: Collection[str] | None = None,
 ) -> Frame | None:
     """The frame of a line from `host`, its values of the types that were agreed; None for other output.
 
@@ -73,10 +82,11 @@ def read(
 
     Args:
         shown: the ranks whose output was asked for; None: all.
+        nodes: the nodes of the job, of which alone a node is asked; None: whatever it names.
 
     Raises:
-        Malformed: it begins as a frame and is none of ours, or speaks for another node or its ranks, or has
-            output that nobody asked for.
+        Malformed: it begins as a frame and is none of ours, or speaks for another node or its ranks, or tells
+            what nobody asked for.
     """
     text = line.decode(errors="replace")
     if not text.startswith(frames.MARK) or (not text.endswith("\n") and len(line) < MOST_BYTES):
@@ -90,6 +100,8 @@ def read(
     values = members(_KINDS[kind], {name: value for name, value in frame.items() if name != "kind"})
     if strangers := set(_spoken_for(kind, values)) - {host, *ranks}:
         raise Malformed(f"{kind!r} for {', '.join(sorted(map(str, strangers)))}, which is not there")
+    if nodes is not None and (odd := _odd(kind, values, set(nodes))):
+        raise Malformed(f"{kind!r} about other nodes than it was asked for: {', '.join(sorted(odd))}"[:200])
     if kind == "lines" and shown is not None and values["rank"] not in shown:
         raise Malformed(f"output of rank {values['rank']}, which is not to be shown")
     return {"kind": kind, **values}
@@ -105,3 +117,12 @@ def _spoken_for(kind: str, values: Mapping[str, Any]) -> Iterator[str | int]:
         yield from (one.source for one in values[kind])
     elif kind == "measured":
         yield values["result"].source
+
+
+def _odd(kind: str, values: Mapping[str, Any], nodes: set[str]) -> set[str]:
+    """The nodes that a frame tells of without being asked; of a survey also those that it leaves out."""
+    if kind == "surveyed":
+        return nodes ^ set(values["survey"].addresses_by_name)
+    if kind in ("reached", "knocked"):
+        return {one.target for one in values[kind]} - nodes
+    return {values["result"].target} - nodes if kind == "measured" else set()

@@ -157,7 +157,7 @@ def _connects(own_address: str, address: str, port: int) -> bool:
         socket.create_connection(
             (address, port), timeout=_CONNECT_SECONDS, source_address=(own_address, 0)
         ).close()
-    except OSError:
+    except (OSError, ValueError, OverflowError):  # what another node calls its address may be none
         return False
     return True
 

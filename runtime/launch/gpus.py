@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from typing import Annotated
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from runtime.launch.supervisor import complete
+from runtime.untrusted.conform import one_of
 
 # A card that has fallen off the bus can keep the tool waiting for ever.
 _SMI_SECONDS = 6.0
@@ -39,7 +41,7 @@ class Gpu:
     name: str
     bus: str
     uncorrected: int
-    remapping: str
+    remapping: Annotated[str, one_of("", "pending", "failed")]
     slowed_by: tuple[str, ...]
     width: int
     most_width: int

@@ -117,8 +117,8 @@ def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float, 
                 error = "other bytes came back than were sent"
     except TimeoutError:
         error = f"no answer within {timeout_seconds:g} s"
-    except OSError as e:
-        error = e.strerror or str(e)
+    except (OSError, ValueError, OverflowError) as e:  # what another node calls its address may be none
+        error = getattr(e, "strerror", None) or str(e)
     return Reach(source=source, target=peer.host, error=error, seconds=time.monotonic() - started)
 
 

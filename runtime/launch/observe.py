@@ -17,6 +17,7 @@ from typing import Any
 
 from runtime import private
 from runtime.launch import addresses
+from runtime.launch.addresses import AddressOrNone, PortOrNone
 from runtime.untrusted.conform import Lines
 
 
@@ -53,10 +54,10 @@ class Facts:
     has_program: bool
     program_digest: str
     job_path_problem: str
-    master_address: str
+    master_address: AddressOrNone
     owns_master: bool
-    master_port: int
-    address: str
+    master_port: PortOrNone
+    address: AddressOrNone
     interface: str
     certificate: Lines = ""
     environment: str = ""

@@ -62,7 +62,12 @@ def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
     """What every node that answers gets of the ssh ports of those that do not."""
     hosts = list(session.facts)
     session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=mesh.CONNECT_SECONDS)
-    answers = session.gather("knocked", 2 * mesh.CONNECT_SECONDS, hosts=hosts)
+    answers = session.gather(
+        "knocked",
+        2 * mesh.CONNECT_SECONDS,
+        hosts=hosts,
+        fits=lambda _, frame: _targets(frame["knocked"]) == sorted(targets),
+    )
     return tuple(one for frame in answers.values() for one in frame["knocked"])
 
 
@@ -71,8 +76,12 @@ def reach(
     *,
     timeout_seconds: float = mesh.CONNECT_SECONDS,
     hosts: Collection[str] | None = None,
-) -> tuple[Reach, ...]:
-    """Connects each of the hosts (default: all) to every other on fresh ports; a result for each pair."""
+) -> tuple[tuple[Reach, ...], tuple[str, ...]]:
+    """Connects each of the hosts (default: all) to every other on fresh ports.
+
+    Returns:
+        A result for each pair, and the hosts that gave none in time.
+    """
     session.broadcast("listen", hosts=hosts, token=session.token)
     ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [
@@ -81,8 +90,36 @@ def reach(
     for own in peers:
         others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
-    answers = session.gather("reached", 2 * timeout_seconds, hosts=ports)
-    return tuple(pair for frame in answers.values() for pair in frame["reached"])
+    answers = session.gather(
+        "reached",
+        2 * timeout_seconds,
+        hosts=ports,
+        fits=lambda host, frame: _targets(frame["reached"]) == sorted(ports.keys() - {host}),
+    )
+    silent = tuple(host for host in (session.lines if hosts is None else hosts) if host not in answers)
+    return tuple(pair for frame in answers.values() for pair in frame["reached"]), silent
+
+
+def unanswered(session: Session, silent: Sequence[str]) -> tuple[Problem, ...]:
+    """What is to be said of the nodes that did not tell whom they reach."""
+    return tuple(_unanswered(session, session.lines[host]) for host in silent)
+
+
+def _unanswered(session: Session, line: Line) -> Problem:
+    if line.fault:
+        return _silence(session, line)
+    said = f" ({line.errors[-1]})" if line.errors else ""
+    return Problem(
+        check="node",
+        host=line.host,
+        ranks=ranks_of(session.job)[line.host],
+        found=f"did not tell whom it reaches{f', and its side ended{said}' * (line.status is not None)}",
+        fix=f"See `ssh {line.host} dmesg` and memory there; start again.",
+    )
+
+
+def _targets(reached: Sequence[Reach]) -> list[str]:
+    return sorted(one.target for one in reached)
 
 
 def reach_problems(
@@ -141,7 +178,8 @@ def check_nodes(session: Session, *, gate: Trust | None) -> str:
         known = {host: read(facts, now=now, trust=gate) for host, facts in session.facts.items()}
         problems = (*problems, *refusals(session.job, known))
     if not problems and len(session.lines) > 1:
-        problems = reach_problems(session, reach(session))
+        reached, silent = reach(session)
+        problems = (*unanswered(session, silent), *reach_problems(session, reached))
     if problems:
         proven = offer(session.job, known, without={problem.host for problem in problems})
         together = f" Proven together, and well: --include {'@'.join(proven)}" if proven else ""

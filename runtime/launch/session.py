@@ -140,11 +140,17 @@ class Session:
             self.broadcast("ping")
 
     def gather(
-        self, kind: str, timeout_seconds: float, *, hosts: Collection[str] | None = None
+        self,
+        kind: str,
+        timeout_seconds: float,
+        *,
+        hosts: Collection[str] | None = None,
+        fits: Callable[[str, Frame], bool] = lambda host, frame: True,
     ) -> dict[str, Frame]:
         """One frame of the kind from each of the hosts (default: all), or as many as come in time.
 
-        A node whose channel has ended is not waited for.
+        A node whose channel has ended is not waited for. What does not fit the question, such as the answer
+        to one before, which came too late, counts for nothing; nor does what others say unasked.
 
         Raises:
             Interrupted: a signal came first.
@@ -156,7 +162,7 @@ class Session:
             return all(host in found or self.lines[host].status is not None for host in wanted)
 
         for host, frame in self.listen(complete, timeout_seconds):
-            if frame["kind"] == kind:
+            if frame["kind"] == kind and host in wanted and fits(host, frame):
                 found[host] = frame
         return found
 
@@ -216,12 +222,14 @@ class Session:
             if frame is not None:
                 yield event.host, frame
 
+    def _read(self, host: str, said: bytes) -> Frame | None:
+        ranks, shown = self._ranks[host], self.job.shown_ranks
+        return answers.read(said, host=host, ranks=ranks, shown=shown, nodes=self.lines)
+
     def _frame(self, line: Line, event: _Event) -> Frame | None:
         """What a node said, noted; None where it is no frame. One that is malformed ends its channel."""
         try:
-            is_output = event.kind == "line"
-            ranks, shown = self._ranks[line.host], self.job.shown_ranks
-            frame = answers.read(event.value, host=line.host, ranks=ranks, shown=shown) if is_output else None
+            frame = self._read(line.host, event.value) if event.kind == "line" else None
         except Malformed as e:
             line.fault, line.status = f"sent what no node of ours sends: {e}", _MALFORMED
             line.channel.kill()

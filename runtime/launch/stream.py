@@ -14,14 +14,15 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from runtime.launch.addresses import family_of
 from runtime.launch.mtu import answer_to, is_request, path_mtu
+from runtime.untrusted.conform import AT_LEAST_0, between, conform
 
 MESSAGE_BYTES = 64
 # A median of fewer would be a matter of luck on a busy machine.
@@ -39,6 +40,10 @@ _UNSENT_BYTES = 1 << 17
 _NOTSENT_LOWAT = 25
 # struct tcp_info of linux/tcp.h: tcpi_total_retrans and tcpi_data_segs_out, 32 bits each.
 _RETRANSMITS_AT, _SEGMENTS_AT = 100, 156
+# Of any stream: who asks a target for more would hold it.
+_MOST_SECONDS = 60.0
+_Measure = Annotated[float, AT_LEAST_0]
+_Count = Annotated[int, AT_LEAST_0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +73,34 @@ class PairResult:
     source: str
     target: str
     connected: bool
-    rtt_p50_s: float | None = None
-    rtt_p99_s: float | None = None
-    bytes_per_s: float | None = None
-    retransmits: int | None = None
-    resent_share: float | None = None
-    path_mtu: int | None = None
-    busy_share: float | None = None
+    rtt_p50_s: _Measure | None = None
+    rtt_p99_s: _Measure | None = None
+    bytes_per_s: _Measure | None = None
+    retransmits: _Count | None = None
+    resent_share: _Measure | None = None
+    path_mtu: _Count | None = None
+    busy_share: _Measure | None = None
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What the source will do: the pair, whose stream the target then knows, and how long it sends."""
+
+    source: str
+    target: str
+    seconds: Annotated[float, between(0, _MOST_SECONDS)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Delivered:
+    """What the target counted; nothing where its answer did not come."""
+
+    bytes: _Count = 0
+    bytes_per_s: _Measure = 0.0
+    wrong: bool = False
+    right: int = -1
+    busy_share: _Measure = 0.0
 
 
 def to_json(result: PairResult | Bounds) -> dict[str, Any]:
@@ -164,18 +189,17 @@ def _answer(connection: socket.socket, token: bytes) -> None:
             if not compare_digest(_exactly(connection, len(token)), token):
                 return
             with connection.makefile("rb", buffering=0) as lines:
-                request = json.loads(lines.readline(4096))
+                request: _Request = conform(_Request, json.loads(lines.readline(4096)))
             while (message := _exactly(connection, MESSAGE_BYTES)) != bytes(MESSAGE_BYTES):
                 connection.sendall(message)
             connection.sendall(message)
-            contents = _Contents(request["source"], request["target"])
-            delivered = _take_in(connection, contents, float(request["seconds"]))
-            connection.sendall(f"{json.dumps(delivered)}\n".encode())
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            delivered = _take_in(connection, _Contents(request.source, request.target), request.seconds)
+            connection.sendall(f"{json.dumps(asdict(delivered))}\n".encode())
+        except (OSError, ValueError, RecursionError):
             return
 
 
-def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> dict[str, Any]:
+def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> _Delivered:
     """Receives and checks the stream until its end or its time is over; the clock runs from the first byte.
 
     The time of a stall counts: what loss holds back comes at once when the hole is filled. After a wrong byte
@@ -202,7 +226,7 @@ def _take_in(connection: socket.socket, contents: _Contents, seconds: float) -> 
         counted += count if ended > warm_at else 0
     rate = counted / (ended - warm_at) if counted else total / max(seconds, ended - began)
     share = (_busy_seconds() - busy) / max(seconds, ended - began)
-    return {"bytes": total, "bytes_per_s": rate, "wrong": right >= 0, "right": right, "busy_share": share}
+    return _Delivered(bytes=total, bytes_per_s=rate, wrong=right >= 0, right=right, busy_share=share)
 
 
 def measure(
@@ -221,7 +245,7 @@ def measure(
             known |= _bandwidth(connection, _Contents(source, target), bounds)
     except TimeoutError:
         known["error"] = "small messages are not answered" if known["connected"] else "no answer in time"
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         known["error"] = getattr(e, "strerror", None) or str(e)
     return PairResult(source=source, target=target, **known)
 
@@ -260,19 +284,19 @@ def _bandwidth(connection: socket.socket, contents: _Contents, bounds: Bounds) -
     connection.settimeout(2 * _DRAIN_SECONDS)
     try:
         with connection.makefile("rb", buffering=0) as lines:
-            delivered = json.loads(lines.readline(4096) or b"{}")
+            delivered = conform(_Delivered, json.loads(lines.readline(4096) or b"{}"), "what arrived")
     except TimeoutError:
-        delivered = {}
-    share = max(busy / bounds.stream_seconds, delivered.get("busy_share", 0.0))
+        delivered = _Delivered()
+    share = max(busy / bounds.stream_seconds, delivered.busy_share)
     return {**resent, "busy_share": min(1.0, share), **_judged(delivered)}
 
 
-def _judged(delivered: Mapping[str, Any]) -> dict[str, Any]:
-    if delivered.get("wrong"):
-        return {"error": f"other bytes arrived than were sent, after {delivered['right']} right ones"}
-    if not delivered.get("bytes"):
+def _judged(delivered: _Delivered) -> dict[str, Any]:
+    if delivered.wrong:
+        return {"error": f"other bytes arrived than were sent, after {delivered.right} right ones"}
+    if not delivered.bytes:
         return {"bytes_per_s": 0.0, "error": "small messages pass, but nothing of a stream arrives"}
-    return {"bytes_per_s": float(delivered["bytes_per_s"])}
+    return {"bytes_per_s": delivered.bytes_per_s}
 
 
 def _send_for(connection: socket.socket, contents: _Contents, seconds: float) -> None:

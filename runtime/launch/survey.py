@@ -16,16 +16,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from runtime.errors import BadInput
 from runtime.launch import addresses, fence, gpus
+from runtime.launch.addresses import AddressOrNone, InterfaceOrNone
 from runtime.launch.env_file import read_job_environment
 from runtime.launch.fence import Fence
 from runtime.launch.gpus import Gpus
 from runtime.launch.mtu import interface_mtu
 from runtime.launch.observe import environment_digest
 from runtime.launch.supervisor import complete
+from runtime.untrusted.conform import Only
 
 # An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
 _NAMES_SECONDS = 3.0
@@ -49,11 +51,11 @@ class Survey:
     """
 
     hostname: str
-    own_address: str
-    addresses_by_name: Mapping[str, str]
+    own_address: AddressOrNone
+    addresses_by_name: Mapping[str, AddressOrNone]
     interface: str
     job_interface: str
-    job_address: str
+    job_address: InterfaceOrNone
     mtu: int
     speed_bits: int
     rdma: bool
@@ -61,7 +63,7 @@ class Survey:
     open_files: int
     locked_bytes: int
     shared_memory_free: int
-    free_bytes: Mapping[str, int]
+    free_bytes: Annotated[Mapping[str, int], Only("by mount point, / among them", lambda free: "/" in free)]
     free_files: Mapping[str, int]
     kernel: str
     processors: int

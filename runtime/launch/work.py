@@ -18,7 +18,7 @@ from typing import Any
 
 from runtime import private
 from runtime.errors import BadInput
-from runtime.flight.dump import read_dump
+from runtime.flight.dump import MOST_CALLS, read_dump
 from runtime.launch import frames, spec
 from runtime.launch.argv import rank_argv, store_argv
 from runtime.launch.env_file import read_job_environment
@@ -33,7 +33,6 @@ from runtime.untrusted.documents import parse
 from runtime.untrusted.files import read_plain
 
 _LAST_LINES = 40
-_LAST_CALLS = 50
 _RECORD_BYTES = 1 << 10
 
 
@@ -163,7 +162,7 @@ class Work:
     def _calls(self, local_rank: int) -> list[dict[str, Any]]:
         """What the rank remembers, where it left that."""
         try:
-            return [asdict(call) for call in read_dump(self._dump_of(local_rank)).calls[-_LAST_CALLS:]]
+            return [asdict(call) for call in read_dump(self._dump_of(local_rank)).calls[-MOST_CALLS:]]
         except BadInput:
             return []
 

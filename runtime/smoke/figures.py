@@ -12,6 +12,9 @@ from statistics import median
 
 from runtime.smoke.plan import PARTED
 
+# Of any clock; a rank may say that it took none.
+_LEAST_SECONDS = 1e-9
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
@@ -40,7 +43,7 @@ def figures(
     """Figures from every rank's iteration times in seconds; a barrier (size 0) has no bandwidth."""
     medians = {rank: median(seconds) for rank, seconds in seconds_by_rank.items()}
     worst = max(sorted(medians), key=medians.__getitem__)
-    algbw = size / medians[worst] / 1e9
+    algbw = size / max(medians[worst], _LEAST_SECONDS) / 1e9
     return Figures(
         p50_seconds=medians[worst],
         worst_rank=worst,

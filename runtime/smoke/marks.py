@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from runtime.untrusted.conform import Malformed, Only, Real, members
+from runtime.untrusted.conform import AT_LEAST_0, Malformed, Real, members, one_of
 
 _MARK = "::smoke "
 BEAT_SECONDS = 0.5
@@ -36,11 +36,11 @@ class Wrong:
 _EVENTS: Mapping[str, Mapping[str, Any]] = {
     STARTED: {"hostname": str, "pid": int},
     IMPORTED: {"torch": str},
-    JOINED: {"backend": Annotated[str, Only("gloo or nccl", lambda name: name in ("gloo", "nccl"))]},
+    JOINED: {"backend": Annotated[str, one_of("gloo", "nccl")]},
     TRANSPORT: {"name": str},
     "beat": {"operation": int, "round": int},
     "begin": {"operation": int},
-    "done": {"operation": int, "seconds": tuple[float, ...], "wrong": Wrong | None},
+    "done": {"operation": int, "seconds": tuple[Annotated[float, AT_LEAST_0], ...], "wrong": Wrong | None},
 }
 
 

@@ -33,6 +33,11 @@ def between(low: float, high: float) -> Only:
     return Only(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
+def one_of(*words: str) -> Only:
+    """One of these texts."""
+    return Only(f"one of {', '.join(map(repr, words))}", lambda value: value in words)
+
+
 # A text whose line ends count. Those of any other would begin a line in somebody else's name.
 Lines = Annotated[str, "lines"]
 AT_LEAST_0 = Only("at least 0", lambda value: value >= 0)

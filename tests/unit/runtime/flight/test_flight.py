@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from runtime.errors import BadInput
 from runtime.flight.compare import compare
 from runtime.flight.dump import Call, Dump, find_dumps, read_dump
+from tests.conftest import RecordRefusal
 
 SHAPES = {"all_reduce": "[1024] Float", "broadcast": "[8] Float", "all_gather": "[512] BFloat16"}
 
@@ -152,6 +154,60 @@ def test_a_dump_is_read(tmp_path: Path) -> None:
             ),
         ),
     )
+
+
+@pytest.mark.attack("file")
+@pytest.mark.parametrize("rank", ["4000000000", str(1 << 20), "9" * 200])
+def test_a_rank_that_no_cluster_has_is_refused_by_its_name(
+    tmp_path: Path, rank: str, record_refusal: RecordRefusal
+) -> None:
+    written(tmp_path, f"flight_rank{rank}", {"version": "2.10", "entries": [entry()]})
+    (path,) = find_dumps([tmp_path])
+
+    with pytest.raises(BadInput, match="its name says rank") as e:
+        read_dump(path)
+
+    record_refusal(e.value)
+
+
+@pytest.mark.attack("file")
+def test_of_many_ranks_that_are_missing_some_are_named(record_refusal: RecordRefusal) -> None:
+    some = [dump(rank, "all_reduce") for rank in (0, 2, (1 << 20) - 1)]
+
+    (ranks, words), *_ = found(*some)
+
+    record_refusal(words)
+    assert len(ranks) == (1 << 20) - 3
+    assert words.startswith("ranks 1, 3, 4, ")
+    assert f" and {(1 << 20) - 3 - 64} more left no dump" in words
+
+
+class Counted(str):
+    """The name of a group that counts how often it is compared with another."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.attack("file")
+def test_calls_of_many_groups_are_looked_at_once(record_refusal: RecordRefusal) -> None:
+    """Operations are counted, not seconds."""
+    calls = dump(0, *["all_reduce"] * 2000).calls
+    dumps = [
+        Dump(rank=rank, calls=tuple(replace(call, group=Counted(call.number)) for call in calls))
+        for rank in range(2)
+    ]
+
+    (finding,) = compare(dumps)
+
+    record_refusal(f"{Counted.compared} names of groups were compared for 4,000 calls")
+    assert not finding.conclusive
+    assert Counted.compared < 40_000
 
 
 class Hostile:

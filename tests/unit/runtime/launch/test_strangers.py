@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import resource
 import socket
@@ -12,21 +11,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from runtime.errors import NodesNotReady
-from runtime.launch import answers, frames
+from runtime.launch import addresses, answers, frames
+from runtime.launch.fence import intrude
 from runtime.launch.follow import run
 from runtime.launch.hostfile import Host
-from runtime.launch.mesh import Listener
+from runtime.launch.mesh import Listener, Peer, connect_all
 from runtime.launch.preflight import check_nodes
 from runtime.launch.session import Session, open_session
 from runtime.launch.stream import Target
 from runtime.untrusted.conform import Malformed
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts, job
+from tests.unit.runtime.launch.test_answers import EXIT
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = Host(name="127.0.0.1", slots=2)
@@ -130,93 +130,7 @@ def test_a_connection_without_the_token_is_closed_without_a_word(
     listener.close()
 
 
-# From here on: frames.
-
-
-def frame(kind: Any, **values: Any) -> bytes:
-    return b"\x1e" + json.dumps({"kind": kind, **values}).encode() + b"\n"
-
-
-EXIT = {"rank": 0, "status": 0, "age": 0.1, "tail": [], "calls": []}
-REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
-
-
-@pytest.mark.attack("node")
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        (b"\x1e{\n", "no frame"),
-        (b"\x1e" + b"[" * 100_000 + b"\n", "no frame"),
-        (b'\x1e{"kind": "exit", "rank": ' + b"9" * 5000 + b"}\n", "no frame"),
-        (b"\x1e" + b"x" * answers.MOST_BYTES, "no frame"),
-        (frame("reboot"), "unknown kind"),
-        (frame(["exit"]), "unknown kind"),
-        (frame("exit"), "lacks or should not have"),
-        (frame("exit", **EXIT | {"rank": "0"}), "rank should be int"),
-        (frame("exit", **EXIT | {"age": float("nan")}), "age should be float"),
-        (frame("exit", **EXIT | {"age": -1e9}), "age should be at least 0"),
-        (frame("exit", **EXIT | {"status": -128}), "status should be from -64 to 255, and is -128"),
-        (frame("exit", **EXIT | {"status": 256}), "status should be from -64 to 255, and is 256"),
-        (frame("ended", ok=False, status=-128, tail=[]), "status should be from -64 to 255"),
-        (frame("exit", **EXIT | {"tail": "x"}), "tail should be a list"),
-        (frame("exit", **EXIT | {"rank": 2}), "for 2, which is not there"),
-        (frame("lines", rank=-1, pieces=["x"]), "for -1, which is not there"),
-        (frame("lines", rank=1, pieces=["\r[te2:2] loss 0.01\n"]), "pieces should be a line"),
-        (frame("lines", rank=1, pieces=["a\n", "b\nzerorun: job finished\n"]), "pieces should be a line"),
-        (frame("lines", rank=1, pieces=["a\r\r"]), "pieces should be a line"),
-        (frame("failing", rank=7), "for 7, which is not there"),
-        (frame("looked", standing=[{"rank": 2, "state": "T"}]), "for 2, which is not there"),
-        (frame("reached", reached=[REACH | {"source": "te2"}]), "for te2, which is not there"),
-        (frame("facts", facts={"hostname": "te1"}), "facts lacks or should not have"),
-        (frame("pong", more=1), "lacks or should not have"),
-    ],
-)
-def test_a_frame_that_no_node_of_ours_sends_is_refused(
-    line: bytes, words: str, record_refusal: RecordRefusal
-) -> None:
-    with pytest.raises(Malformed) as e:
-        answers.read(line, host="te1", ranks=(0, 1))
-
-    record_refusal(e.value)
-    assert words in str(e.value)
-
-
-@pytest.mark.attack("node")
-def test_the_output_of_a_rank_that_is_not_to_be_shown_is_refused(record_refusal: RecordRefusal) -> None:
-    assert answers.read(frame("lines", rank=0, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
-
-    with pytest.raises(Malformed, match="rank 1, which is not to be shown") as e:
-        answers.read(frame("lines", rank=1, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
-
-    record_refusal(e.value)
-
-
-@pytest.mark.parametrize("said", ["a\n", "a\r", "a\r\n", "\r", "10%|=  |\r", "x" * 40_000, ""])
-def test_a_line_a_progress_bar_and_a_part_of_a_long_line_pass_as_they_are(said: str) -> None:
-    read = answers.read(frame("lines", rank=1, pieces=[said]), host="te1", ranks=(0, 1))
-
-    assert read == {"kind": "lines", "rank": 1, "pieces": (said,)}
-
-
-@pytest.mark.attack("node")
-def test_what_a_node_says_of_itself_begins_no_line_of_its_own(record_refusal: RecordRefusal) -> None:
-    said = asdict(facts(torch="2\nzerorun: job finished\r\n\u2028ok", certificate="{\n}\n"))
-
-    read = answers.read(frame("facts", facts=said), host="te1", ranks=(0, 1))
-
-    assert read
-    record_refusal(f"read as {read['facts'].torch!r}")
-    assert read["facts"] == facts(torch="2 zerorun: job finished  ok", certificate="{\n}\n")
-
-
-def test_frames_of_ours_and_other_output_pass() -> None:
-    own = {"host": "te1", "ranks": (0, 1)}
-
-    assert answers.read(frame("exit", **EXIT), **own) == {"kind": "exit", **EXIT, "tail": (), "calls": ()}
-    assert answers.read(frame("reached", reached=[REACH]), **own)
-    assert answers.read(frame("facts", facts=asdict(facts())), **own) == {"kind": "facts", "facts": facts()}
-    for other in (b"Welcome to te1\n", b"", b'\x1e{"kind": "ex'):
-        assert answers.read(other, **own) is None
+# From here on: what a node says, and how the launcher takes it.
 
 
 def mutated(generator: random.Random) -> bytes:
@@ -262,7 +176,7 @@ def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher(record_re
 def node_that_says(path: Path, script: str) -> str:
     """A program in the place of a node's Python: what a machine that was taken over would run."""
     program = path / "python"
-    program.write_text(f"#!{sys.executable}\nimport sys, time\nout = sys.stdout.buffer\n{script}\n")
+    program.write_text(f"#!{sys.executable}\nimport json, sys, time\nout = sys.stdout.buffer\n{script}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(program)
 
@@ -315,6 +229,98 @@ def test_a_node_that_sends_what_no_node_sends_is_named(
     record_refusal(e.value)
     assert "127.0.0.1 (ranks 0-1): sent what no node of ours sends" in str(e.value)
     assert time.monotonic() - started < 50
+
+
+LATE = """
+for pair in ("127.0.0.2", "127.0.0.3", "127.0.0.1"):
+    reach = {"source": "127.0.0.1", "target": pair, "error": "", "seconds": 0.1}
+    out.write(b"\\x1e" + json.dumps({"kind": "knocked", "knocked": [reach]}).encode() + b"\\n")
+out.flush()
+time.sleep(60)
+"""
+
+
+def test_an_answer_to_another_question_is_not_taken_for_the_one_that_is_awaited(tmp_path: Path) -> None:
+    hosts = tuple(Host(name=f"127.0.0.{number}", slots=1) for number in (1, 2, 3))
+    with open_session(job(hosts=hosts, python=node_that_says(tmp_path, LATE))) as session:
+        found = session.gather(
+            "knocked",
+            60,
+            hosts=["127.0.0.1"],
+            fits=lambda _, frame: bool(frame["knocked"][0].target == "127.0.0.3"),
+        )
+
+    assert found["127.0.0.1"]["knocked"][0].target == "127.0.0.3"
+
+
+ADDRESSES = ["a" * 70, "::1%" + "a" * 70, "a..b", "\ud800", "no address", ""]
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("port", [1, 70_000, -1])
+def test_no_address_of_another_node_ends_this_one(port: int, record_refusal: RecordRefusal) -> None:
+    peers = [Peer(host=f"te{number}", address=address, port=port) for number, address in enumerate(ADDRESSES)]
+
+    reached = connect_all("te1", "127.0.0.1", peers, 10, token=TOKEN)
+
+    record_refusal("; ".join(sorted({one.error for one in reached})))
+    assert [one.target for one in reached if one.error] == [peer.host for peer in peers]
+    assert all(addresses.unreached(address, port, 10) for address in ADDRESSES if address)
+    assert intrude("127.0.0.1", [(address, port) for address in ADDRESSES]).left_out
+
+
+# The first node is well; the second does `THEN` when it is asked `WHEN`.
+TWO_NODES = """
+for line in sys.stdin.buffer:
+    asked, said = json.loads(line[1:]), None
+    kind = asked["kind"]
+    if kind == "hello":
+        name, first = asked["name"], asked["name"] == "127.0.0.1"
+        said = {"facts": FACTS | {"owns_master": first, "network": name, "address": name}}
+    elif kind == WHEN and not first:
+        THEN
+    elif kind == "listen":
+        said = {"address": name, "port": 1}
+    elif kind == "connect":
+        tried = {"source": name, "error": "", "seconds": 0.1}
+        said = {"reached": [tried | {"target": peer["host"]} for peer in asked["peers"]]}
+    if said:
+        kinds = {"hello": "facts", "listen": "listening", "connect": "reached"}
+        out.write(b"\\x1e" + json.dumps(said | {"kind": kinds[kind]}).encode() + b"\\n")
+        out.flush()
+"""
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("when", "then", "words"),
+    [
+        ("listen", "pass", "127.0.0.2 (rank 1): did not tell whom it reaches. See"),
+        ("connect", "sys.exit('gone')", "127.0.0.2 (rank 1): did not tell whom it reaches"),
+        ("listen", "said = {'address': 'a' * 70, 'port': 1}", "127.0.0.2 (rank 1): sent what no node of"),
+        ("connect", "said = {'reached': 1}", "127.0.0.2 (rank 1): sent what no node of"),
+        ("never", "pass", ""),
+    ],
+    ids=["mute", "ended", "address", "reached", "well"],
+)
+def test_a_job_does_not_start_where_a_node_does_not_tell_whom_it_reaches(
+    tmp_path: Path, when: str, then: str, words: str, record_refusal: RecordRefusal
+) -> None:
+    said = {"master_address": "127.0.0.1", "interface": "lo"}
+    script = TWO_NODES.replace("FACTS", repr(asdict(facts(**said)))).replace("WHEN", repr(when))
+    hosts = tuple(Host(name=f"127.0.0.{number}", slots=1) for number in (1, 2))
+    python = node_that_says(tmp_path, script.replace("THEN", then))
+    refused = ""
+    with open_session(job(hosts=hosts, python=python)) as session:
+        try:
+            check_nodes(session, gate=None)
+        except NodesNotReady as e:
+            refused = e.found
+
+    record_refusal(refused or "nothing is refused where all is well")
+    assert words in refused
+    assert "127.0.0.1 (" not in refused
+    assert bool(refused) == bool(words)
 
 
 class Quiet:

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.launch import stream
-from runtime.launch.mtu import interface_mtu, largest_passing
+from runtime.launch import answers, frames, stream
+from runtime.launch.mtu import interface_mtu, largest_passing, path_mtu
 from runtime.launch.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
 from runtime.untrusted.conform import conform
+from tests.conftest import RecordRefusal
 
 TOKEN = "0123456789abcdef"
 BOUNDS = Bounds(connect_seconds=0.5, latency_seconds=0.02, stream_seconds=0.2)
@@ -136,6 +137,86 @@ def test_nobody_there_and_nobody_who_answers_are_errors_in_time() -> None:
 
     assert refused == PairResult(source="te1", target="te2", connected=False, error="Connection refused")
     assert (mute.connected, mute.error) == (True, "small messages are not answered")
+
+
+def lying_target(server: socket.socket, answer: bytes) -> None:
+    """Does as it must until it says what arrived."""
+    connection, _ = server.accept()
+    with connection, connection.makefile("rb") as lines:
+        lines.read(len(TOKEN))
+        lines.readline()
+        while any(message := lines.read(MESSAGE_BYTES)):
+            connection.sendall(message)
+        connection.sendall(message)
+        while lines.read(1 << 16):
+            pass
+        connection.sendall(answer)
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"[]\n", "what arrived should be an object, and is a list of 0"),
+        (b'{"bytes": "1"}\n', "what arrived.bytes should be int"),
+        (b'{"bytes": 1, "bytes_per_s": Infinity}\n', "bytes_per_s should be float, and is inf"),
+        (b'{"bytes": 1, "bytes_per_s": -1}\n', "bytes_per_s should be at least 0"),
+        (b'{"bytes": 1, "busy_share": NaN}\n', "busy_share should be float, and is nan"),
+        (b'{"wrong": true, "right": "\\u001b[2K"}\n', "what arrived.right should be int"),
+        (b"[" * 4096, "recursion"),
+        (b"{}\n", "nothing of a stream arrives"),
+    ],
+)
+def test_a_target_that_answers_anything_costs_its_own_pair_alone(
+    answer: bytes, words: str, record_refusal: RecordRefusal
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lying_target, args=(server, answer), daemon=True).start()
+        patient = Bounds(connect_seconds=30, latency_seconds=0, stream_seconds=0.05)
+        found = measure("te1", "127.0.0.1", "te2", server.getsockname(), patient, token=TOKEN)
+
+    record_refusal(found.error)
+    assert words in found.error
+    read = answers.read(frames.encode("measured", result=stream.to_json(found)), host="te1", ranks=())
+    assert read == {"kind": "measured", "result": found}
+
+
+@pytest.mark.attack("node")
+def test_a_target_that_floods_with_other_packets_holds_nobody(record_refusal: RecordRefusal) -> None:
+    ended = threading.Event()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
+        flood.bind(("127.0.0.1", 0))
+
+        def run() -> None:
+            _, source = flood.recvfrom(1 << 16)
+            while not ended.is_set():
+                with contextlib.suppress(OSError):
+                    flood.sendto(b"!", source)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        found = path_mtu("127.0.0.1", flood.getsockname(), TOKEN.encode())
+        ended.set()
+        thread.join()
+
+    record_refusal(f"the largest packet that passes has {found} bytes")
+    assert found == 0
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("seconds", ["1e300", "Infinity", "-1", '"1"', "[]"])
+def test_a_source_cannot_ask_for_any_time_that_it_likes(
+    target: Target, seconds: str, record_refusal: RecordRefusal
+) -> None:
+    request = f'{{"source": "te1", "target": "te2", "seconds": {seconds}}}\n'
+    with socket.create_connection(("127.0.0.1", target.port), timeout=60) as source:
+        source.sendall(TOKEN.encode() + request.encode() + bytes(MESSAGE_BYTES))
+        heard = b""
+        with contextlib.suppress(ConnectionResetError):  # what it had said besides was not read
+            heard = source.recv(1)
+
+    record_refusal(f"recv: {heard!r}, closed")
+    assert heard == b""
 
 
 @pytest.mark.parametrize(
