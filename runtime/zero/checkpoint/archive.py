@@ -21,7 +21,7 @@ import torch
 
 from runtime.untrusted.documents import whole
 from runtime.untrusted.files import open_plain
-from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
+from runtime.untrusted.pickles import MOST_OPERATIONS, Holder, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk
 
 Storage = Callable[[str, torch.dtype, int], torch.Tensor]  # key, type, elements
@@ -247,26 +247,31 @@ class _Outline(_Values):
 
     def __init__(self, content: bytes, operations: int) -> None:
         super().__init__(content, operations, lambda key, dtype, count: torch.empty(0, dtype=dtype))
+        self._others: list[Holder] = []
 
     def known(self, name: str) -> Any:
-        """As for values; anything else is nothing."""
-        return super().known(name) or _Nothing
+        """As for values; anything else is an object of which no more than its parts is known."""
+        return super().known(name) or self._other
 
     def fill(self, made: Any, state: Any) -> None:
-        """Forgets the state."""
-        if type(made) is not _Nothing:
+        """The state is one of the parts."""
+        if type(made) is Holder:
+            made.parts.append(state)
+        else:
             super().fill(made, state)
+
+    def walked(self, value: Any) -> Any:
+        """Who makes these objects walks their parts, those of an object that is thrown away, too."""
+        return [value, *self._others]
+
+    def _other(self, *parts: Any) -> Holder:
+        self._others.append(Holder(*parts))
+        return self._others[-1]
 
     def _view(
         self, stored: Any, dtype: torch.dtype, offset: Any, size: Any, stride: Any, rest: Any
     ) -> torch.Tensor:
         return torch.empty(0, dtype=dtype)
-
-
-class _Nothing:
-    """Stands for an object of any class."""
-
-    def __init__(self, *arguments: Any) -> None: ...
 
 
 class _Stored:
@@ -282,9 +287,9 @@ def _parameter(data: torch.Tensor, requires_grad: bool, _hooks: Any) -> torch.nn
     return torch.nn.Parameter(data, requires_grad=requires_grad is True)
 
 
-def _encoded(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"it asks for the encoding {encoding[:20]!r}")
+def _encoded(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
+        raise ValueError("it asks for an encoding other than latin1, or of something else than text")
     return text.encode("latin1")
 
 
