@@ -27,7 +27,8 @@ from runtime.zero.checkpoint.table import DTYPES, Chunk
 Storage = Callable[[str, torch.dtype, int], torch.Tensor]  # key, type, elements
 _LOCAL_HEADER_BYTES = 30
 _REPEATED = 2**20
-_BYTES_PER_OPERATION = 8  # a storage takes more than 200 bytes of an archive, and its tensor 25 operations
+_MOST_BYTES = 256 * 1024 * 1024  # of the pickle, and of the list of records: holes can be of any size
+_OPERATIONS, _PER_BYTES = 2, 3  # a tensor's take four bytes each, the smallest numbers' two
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -68,7 +69,7 @@ def check_archive(path: Path) -> None:
     """
     with open_plain(path) as file:
         archive = _Archive(file)
-        _Outline(archive.pickle(), archive.most_operations).read_all()
+        _Outline(archive.pickle()).read_all()
 
 
 def read_chunk(file: BufferedReader, chunk: Chunk, dtype: str) -> torch.Tensor:
@@ -121,10 +122,9 @@ class _Archive:
         self._size = file.seek(0, 2)
         self._records = _records(file, self._size)
         [self._folder] = {name.partition("/")[0] for name in self._records}
-        self.most_operations = max(MOST_OPERATIONS, self._size // _BYTES_PER_OPERATION)
 
     def read(self) -> Any:
-        return _Values(self.pickle(), self.most_operations, self._storage).read_all()
+        return _Values(self.pickle(), self._storage).read_all()
 
     def pickle(self) -> bytes:
         if self._bytes("byteorder", b"little") != b"little":
@@ -138,7 +138,7 @@ class _Archive:
                 raise ValueError(f"it has no {name}")
             return default
         self._file.seek(self._start(record))
-        content: bytes = self._file.read(record.file_size)
+        content: bytes = _Sparing(self._file).read(record.file_size)
         return content
 
     def _storage(self, key: str, dtype: torch.dtype, count: int) -> torch.Tensor:
@@ -163,10 +163,28 @@ class _Archive:
         return start
 
 
+class _Sparing:
+    """A file of which little is read at once, since so much memory is reserved before."""
+
+    def __init__(self, file: Any) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        """So many bytes, or what is left.
+
+        Raises:
+            ValueError: they are too many.
+        """
+        if count > _MOST_BYTES:
+            raise ValueError(f"it asks for {count} bytes at once, and at most {_MOST_BYTES} are read")
+        content: bytes = self._read(count)
+        return content
+
+
 def _records(file: Any, size: int) -> dict[str, zipfile.ZipInfo]:
     """Records by name: stored as they are, in one folder, no larger together than the archive."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Sparing(file)) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as e:
         raise ValueError(f"it is cut off or no archive of torch.save ({e})") from e
@@ -183,8 +201,8 @@ class _Values(PlainUnpickler):
     objects = True
     what = "an archive of values and tensors"
 
-    def __init__(self, content: bytes, operations: int, storage: Storage) -> None:
-        super().__init__(content, operations=operations)
+    def __init__(self, content: bytes, storage: Storage) -> None:
+        super().__init__(content, operations=max(MOST_OPERATIONS, len(content) * _OPERATIONS // _PER_BYTES))
         self._storage = storage
         self._made: dict[str, torch.Tensor] = {}
 
@@ -245,8 +263,8 @@ class _Values(PlainUnpickler):
 class _Outline(_Values):
     """Goes through the operations and makes no tensor."""
 
-    def __init__(self, content: bytes, operations: int) -> None:
-        super().__init__(content, operations, lambda key, dtype, count: torch.empty(0, dtype=dtype))
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content, lambda key, dtype, count: torch.empty(0, dtype=dtype))
         self._others: list[Holder] = []
 
     def known(self, name: str) -> Any:
