@@ -26,6 +26,7 @@ from runtime.zero.checkpoint.table import DTYPES, Chunk
 
 Storage = Callable[[str, torch.dtype, int], torch.Tensor]  # key, type, elements
 _LOCAL_HEADER_BYTES = 30
+_LOCKED = 1  # the flag of a record that is encrypted
 _REPEATED = 2**20
 _MOST_BYTES = 256 * 1024 * 1024  # of the pickle, and of the list of records: holes can be of any size
 _OPERATIONS, _PER_BYTES = 2, 3  # a tensor's take four bytes each, the smallest numbers' two
@@ -65,11 +66,13 @@ def check_archive(path: Path) -> None:
     """Goes through an archive as `read_archive` does, without its tensors; names of any class may be in it.
 
     Raises:
-        OSError, ValueError: see `read_archive`.
+        OSError, ValueError: see `read_archive`; a record that does not match its CRC-32 is damaged, too.
     """
     with open_plain(path) as file:
         archive = _Archive(file)
-        _Outline(archive.pickle()).read_all()
+        content = archive.pickle()
+        archive.check_sums()
+        _Outline(content).read_all()
 
 
 def read_chunk(file: BufferedReader, chunk: Chunk, dtype: str) -> torch.Tensor:
@@ -131,6 +134,16 @@ class _Archive:
             raise ValueError("it was written by a big-endian machine")
         return self._bytes("data.pkl")
 
+    def check_sums(self) -> None:
+        """Reads every record, none of which is packed, and compares it with its CRC-32."""
+        try:
+            with zipfile.ZipFile(self._file) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as e:
+            raise ValueError(f"it is cut off or no archive of torch.save ({e})") from e
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it does not match its CRC-32")
+
     def _bytes(self, name: str, default: bytes | None = None) -> bytes:
         record = self._records.get(f"{self._folder}/{name}")
         if record is None:
@@ -189,9 +202,12 @@ def _records(file: Any, size: int) -> dict[str, zipfile.ZipInfo]:
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as e:
         raise ValueError(f"it is cut off or no archive of torch.save ({e})") from e
     records = {record.filename: record for record in found}
-    plain = all(r.compress_type == zipfile.ZIP_STORED and r.compress_size == r.file_size for r in found)
+    plain = all(
+        r.compress_type == zipfile.ZIP_STORED and r.compress_size == r.file_size and not r.flag_bits & _LOCKED
+        for r in found
+    )
     if len(records) != len(found) or not plain or sum(record.file_size for record in found) > size:
-        raise ValueError("its records are packed or overlap, which torch.save does not do")
+        raise ValueError("its records are packed, encrypted or overlap, which torch.save does not do")
     if len({name.partition("/")[0] for name in records}) != 1:
         raise ValueError("its records are not in one folder")
     return records
