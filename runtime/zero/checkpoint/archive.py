@@ -21,13 +21,15 @@ import torch
 
 from runtime.untrusted.documents import whole
 from runtime.untrusted.files import open_plain
-from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
+from runtime.untrusted.pickles import MOST_OPERATIONS, Holder, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk
 
 Storage = Callable[[str, torch.dtype, int], torch.Tensor]  # key, type, elements
 _LOCAL_HEADER_BYTES = 30
+_LOCKED = 1  # the flag of a record that is encrypted
 _REPEATED = 2**20
-_BYTES_PER_OPERATION = 8  # a storage takes more than 200 bytes of an archive, and its tensor 25 operations
+_MOST_BYTES = 256 * 1024 * 1024  # of the pickle, and of the list of records: holes can be of any size
+_OPERATIONS, _PER_BYTES = 2, 3  # a tensor's take four bytes each, the smallest numbers' two
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -64,11 +66,13 @@ def check_archive(path: Path) -> None:
     """Goes through an archive as `read_archive` does, without its tensors; names of any class may be in it.
 
     Raises:
-        OSError, ValueError: see `read_archive`.
+        OSError, ValueError: see `read_archive`; a record that does not match its CRC-32 is damaged, too.
     """
     with open_plain(path) as file:
         archive = _Archive(file)
-        _Outline(archive.pickle(), archive.most_operations).read_all()
+        content = archive.pickle()
+        archive.check_sums()
+        _Outline(content).read_all()
 
 
 def read_chunk(file: BufferedReader, chunk: Chunk, dtype: str) -> torch.Tensor:
@@ -121,15 +125,24 @@ class _Archive:
         self._size = file.seek(0, 2)
         self._records = _records(file, self._size)
         [self._folder] = {name.partition("/")[0] for name in self._records}
-        self.most_operations = max(MOST_OPERATIONS, self._size // _BYTES_PER_OPERATION)
 
     def read(self) -> Any:
-        return _Values(self.pickle(), self.most_operations, self._storage).read_all()
+        return _Values(self.pickle(), self._storage).read_all()
 
     def pickle(self) -> bytes:
         if self._bytes("byteorder", b"little") != b"little":
             raise ValueError("it was written by a big-endian machine")
         return self._bytes("data.pkl")
+
+    def check_sums(self) -> None:
+        """Reads every record, none of which is packed, and compares it with its CRC-32."""
+        try:
+            with zipfile.ZipFile(self._file) as archive:
+                damaged = archive.testzip()
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as e:
+            raise ValueError(f"it is cut off or no archive of torch.save ({e})") from e
+        if damaged is not None:
+            raise ValueError(f"{damaged} in it does not match its CRC-32")
 
     def _bytes(self, name: str, default: bytes | None = None) -> bytes:
         record = self._records.get(f"{self._folder}/{name}")
@@ -138,7 +151,7 @@ class _Archive:
                 raise ValueError(f"it has no {name}")
             return default
         self._file.seek(self._start(record))
-        content: bytes = self._file.read(record.file_size)
+        content: bytes = _Sparing(self._file).read(record.file_size)
         return content
 
     def _storage(self, key: str, dtype: torch.dtype, count: int) -> torch.Tensor:
@@ -163,17 +176,38 @@ class _Archive:
         return start
 
 
+class _Sparing:
+    """A file of which little is read at once, since so much memory is reserved before."""
+
+    def __init__(self, file: Any) -> None:
+        self._read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        """So many bytes, or what is left.
+
+        Raises:
+            ValueError: they are too many.
+        """
+        if count > _MOST_BYTES:
+            raise ValueError(f"it asks for {count} bytes at once, and at most {_MOST_BYTES} are read")
+        content: bytes = self._read(count)
+        return content
+
+
 def _records(file: Any, size: int) -> dict[str, zipfile.ZipInfo]:
     """Records by name: stored as they are, in one folder, no larger together than the archive."""
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Sparing(file)) as archive:
             found = archive.infolist()
     except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError) as e:
         raise ValueError(f"it is cut off or no archive of torch.save ({e})") from e
     records = {record.filename: record for record in found}
-    plain = all(r.compress_type == zipfile.ZIP_STORED and r.compress_size == r.file_size for r in found)
+    plain = all(
+        r.compress_type == zipfile.ZIP_STORED and r.compress_size == r.file_size and not r.flag_bits & _LOCKED
+        for r in found
+    )
     if len(records) != len(found) or not plain or sum(record.file_size for record in found) > size:
-        raise ValueError("its records are packed or overlap, which torch.save does not do")
+        raise ValueError("its records are packed, encrypted or overlap, which torch.save does not do")
     if len({name.partition("/")[0] for name in records}) != 1:
         raise ValueError("its records are not in one folder")
     return records
@@ -183,8 +217,8 @@ class _Values(PlainUnpickler):
     objects = True
     what = "an archive of values and tensors"
 
-    def __init__(self, content: bytes, operations: int, storage: Storage) -> None:
-        super().__init__(content, operations=operations)
+    def __init__(self, content: bytes, storage: Storage) -> None:
+        super().__init__(content, operations=max(MOST_OPERATIONS, len(content) * _OPERATIONS // _PER_BYTES))
         self._storage = storage
         self._made: dict[str, torch.Tensor] = {}
 
@@ -245,28 +279,33 @@ class _Values(PlainUnpickler):
 class _Outline(_Values):
     """Goes through the operations and makes no tensor."""
 
-    def __init__(self, content: bytes, operations: int) -> None:
-        super().__init__(content, operations, lambda key, dtype, count: torch.empty(0, dtype=dtype))
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content, lambda key, dtype, count: torch.empty(0, dtype=dtype))
+        self._others: list[Holder] = []
 
     def known(self, name: str) -> Any:
-        """As for values; anything else is nothing."""
-        return super().known(name) or _Nothing
+        """As for values; anything else is an object of which no more than its parts is known."""
+        return super().known(name) or self._other
 
     def fill(self, made: Any, state: Any) -> None:
-        """Forgets the state."""
-        if type(made) is not _Nothing:
+        """The state is one of the parts."""
+        if type(made) is Holder:
+            made.parts.append(state)
+        else:
             super().fill(made, state)
+
+    def walked(self, value: Any) -> Any:
+        """Who makes these objects walks their parts, those of an object that is thrown away, too."""
+        return [value, *self._others]
+
+    def _other(self, *parts: Any) -> Holder:
+        self._others.append(Holder(*parts))
+        return self._others[-1]
 
     def _view(
         self, stored: Any, dtype: torch.dtype, offset: Any, size: Any, stride: Any, rest: Any
     ) -> torch.Tensor:
         return torch.empty(0, dtype=dtype)
-
-
-class _Nothing:
-    """Stands for an object of any class."""
-
-    def __init__(self, *arguments: Any) -> None: ...
 
 
 class _Stored:
@@ -282,9 +321,9 @@ def _parameter(data: torch.Tensor, requires_grad: bool, _hooks: Any) -> torch.nn
     return torch.nn.Parameter(data, requires_grad=requires_grad is True)
 
 
-def _encoded(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"it asks for the encoding {encoding[:20]!r}")
+def _encoded(text: Any, encoding: Any) -> bytes:
+    if not isinstance(text, str) or not isinstance(encoding, str) or encoding != "latin1":
+        raise ValueError("it asks for an encoding other than latin1, or of something else than text")
     return text.encode("latin1")
 
 

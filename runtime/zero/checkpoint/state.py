@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
+from runtime.untrusted.documents import whole
 
 if TYPE_CHECKING:
     from runtime.zero.engine import Engine
@@ -130,9 +131,13 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Sets this rank's random-number generators."""
+    """Sets this rank's random-number generators.
+
+    Raises:
+        ValueError: they are none of Python's.
+    """
     torch.set_rng_state(states["torch"])
-    random.setstate(_as_tuple(states["python"]))
+    random.setstate(_of_python(states["python"]))
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
 
@@ -157,5 +162,10 @@ def _home(parameter: nn.Parameter) -> torch.device:
     return parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(_as_tuple(one) for one in value) if isinstance(value, list | tuple) else value
+def _of_python(state: Any) -> tuple[int, tuple[int, ...], float | None]:
+    """What random.getstate gave: a version, 625 numbers, and half a pair of normal ones or nothing."""
+    match state:
+        case [version, [*words], float() | None as spare]:
+            what = "a part of Python's random state"
+            return whole(version, what), tuple(whole(word, what) for word in words), spare
+    raise ValueError("it holds no random state of Python's")

@@ -26,6 +26,7 @@ DTYPES = {
 _MOST_DIMS, _MOST_SIDE_BY_SIDE = 64, 4096
 # A chunk takes 1,200 bytes of a shard, and less than 150 of the list.
 _SHARDS_PER_BYTE = 8
+_MOST_BYTES = 2**30  # of the list: shards of holes can be of any size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ Table = Mapping[str, Tensor]
 
 def limit_for(shard_bytes: int) -> int:
     """Bytes that the list of shards of this size may have."""
-    return max(LIMIT_BYTES, shard_bytes // _SHARDS_PER_BYTE)
+    return min(max(LIMIT_BYTES, shard_bytes // _SHARDS_PER_BYTE), _MOST_BYTES)
 
 
 def to_values(table: Table) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk, Shape, Table, Tensor
 
 _FOLDER = "torch.distributed.checkpoint."
+# By a tensor's name and a chunk's offsets as text: whoever chooses numbers chooses their hash.
+_Places = dict[tuple[str, str], "_Inert"]
 # A chunk takes 1,200 bytes of a shard, and less than 50 operations.
 _SHARDS_PER_OPERATION = 24
 
@@ -104,15 +106,16 @@ def from_pickle(content: bytes, shard_bytes: int) -> Table:
 
 def _table(metadata: Any) -> Table:
     fields = _state(metadata, _Metadata)
-    places: dict[tuple[str, Shape | None], _Inert] = {}
+    places: _Places = {}
     for index, place in _pairs(fields["storage_data"]):
         at = _state(index, _Index)
-        places[at["fqn"], _shape(at["offset"]) if at.get("offset") is not None else None] = place
+        offset = str(_shape(at["offset"])) if at.get("offset") is not None else ""
+        places[text(at["fqn"], "a tensor's name"), offset] = place
     tensors = _pairs(fields["state_dict_metadata"])
     return {text(name, "a tensor's name"): _tensor(name, about, places) for name, about in tensors}
 
 
-def _tensor(name: str, about: Any, places: Mapping[tuple[str, Shape | None], _Inert]) -> Tensor:
+def _tensor(name: str, about: Any, places: _Places) -> Tensor:
     if isinstance(about, _BytesMetadata):
         raise ValueError(f"{name} is no tensor but a pickled object, which is not read")
     fields = _state(about, _TensorMetadata)
@@ -125,13 +128,11 @@ def _tensor(name: str, about: Any, places: Mapping[tuple[str, Shape | None], _In
     return Tensor(dtype=dtype.arguments[0], shape=shape, chunks=chunks)
 
 
-def _chunk(
-    name: str, box: Mapping[str, Any], places: Mapping[tuple[str, Shape | None], _Inert], dims: int
-) -> Chunk:
+def _chunk(name: str, box: Mapping[str, Any], places: _Places, dims: int) -> Chunk:
     offsets, sizes = _shape(box["offsets"]), _shape(box["sizes"])
     if len(offsets) != dims or len(sizes) != dims:
         raise ValueError(f"a chunk of {name} does not fit its {dims} dimensions")
-    place = places.get((name, offsets), places.get((name, None)))
+    place = places.get((name, str(offsets)), places.get((name, "")))
     if place is None:
         raise ValueError(f"a chunk of {name} is in no file")
     fields = _state(place, _Place)

@@ -30,8 +30,9 @@ DTYPES = {
 }
 NAMES = {kind: name for name, kind in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
-_LIMIT_BYTES = 1024 * 1024  # of a header or an index, or a 64th of the weights
-_SHARE = 64
+# Of a header or an index: 1 MiB or a 64th of the weights, but a file of holes can be of any size. The format
+# allows 100 MB.
+_LIMIT_BYTES, _SHARE, _MOST_BYTES = 1024 * 1024, 64, 100_000_000
 _MOST_ELEMENTS = 2**60
 ByName = Callable[[str], torch.Tensor]
 Weights = str | Path | ByName
@@ -90,7 +91,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _in_index(index: Path, weight_bytes: int) -> list[Path]:
-    limit = max(_LIMIT_BYTES, weight_bytes // _SHARE)
+    limit = _limit(weight_bytes)
     try:
         fields = mapping(parse(read_plain(_within(index), limit), limit_bytes=limit, encoding="utf-8"), "it")
         names = {check_name(name) for name in mapping(fields.get("weight_map"), "its weight_map").values()}
@@ -101,6 +102,10 @@ def _in_index(index: Path, weight_bytes: int) -> list[Path]:
             fix="Its weight_map names files of the same folder; bring the folder again from where it was.",
         ) from e
     return sorted(_within(index.parent / name) for name in names)
+
+
+def _limit(weight_bytes: int) -> int:
+    return min(max(_LIMIT_BYTES, weight_bytes // _SHARE), _MOST_BYTES)
 
 
 def _within(path: Path) -> Path:
@@ -122,7 +127,7 @@ def _within(path: Path) -> Path:
 def _tensors(path: Path) -> dict[str, Source]:
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
-        limit = max(_LIMIT_BYTES, size // _SHARE)
+        limit = _limit(size)
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= min(size - 8, limit):
             raise ValueError(f"its header's length does not fit its size, or is more than {limit} bytes")

@@ -15,7 +15,7 @@ import torch
 from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import MetadataIndex
 
-from runtime.errors import BadInput, CheckpointFailed
+from runtime.errors import BadInput, CheckpointFailed, RuntimeFault
 from runtime.zero.checkpoint import folder as disk
 from runtime.zero.checkpoint.deepspeed.pickles import Inert, loadable
 from runtime.zero.checkpoint.deepspeed.places import Piece, Place, Shape, in_parts, in_ranges, whole
@@ -72,6 +72,21 @@ def import_checkpoint(path: Path, root: Path) -> Path:
         BadInput: it is of a kind that is not imported, or the tag exists in `root`.
         CheckpointFailed: a file is missing, damaged or of another save; nothing is written.
     """
+    try:
+        return _import(path, root)
+    except (RuntimeFault, OSError):
+        raise
+    except Exception as e:  # what files that hold something else do to their reader is not to be foreseen
+        [first, *_] = e.args or (None,)
+        why = repr(first[:120]) if isinstance(first, str) else "something is of another kind"
+        raise CheckpointFailed(
+            f"import {path}",
+            found=f"its files do not hold what DeepSpeed's do ({type(e).__name__}: {why})",
+            fix="Bring it again from where it was saved, or take an earlier checkpoint.",
+        ) from e
+
+
+def _import(path: Path, root: Path) -> Path:
     source = open_source(path)
     tag = disk.check_tag(source.folder.resolve().name)
     if (root / tag).exists():

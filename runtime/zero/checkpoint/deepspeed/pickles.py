@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ import torch
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from runtime.errors import CheckpointFailed
-from runtime.untrusted.files import open_plain
 from runtime.zero.checkpoint.archive import check_archive
 
+_OF_VALUES = (ValueError, TypeError, AttributeError, EOFError)
 _FIX = "Bring the file again from where it was saved, or take an earlier checkpoint."
 
 
@@ -43,15 +42,17 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointFailed: it is missing, cut off or altered, or its pickle is not one that can be read safely.
     """
-    _check_bytes(path)
     try:
         check_archive(path)
         names = get_unsafe_globals_in_checkpoint(path)
         stand_ins = [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in names]
         with safe_globals(stand_ins):  # type: ignore[arg-type]
             content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError) as e:
-        raise _failed(path, f"it cannot be read safely ({str(e).splitlines()[0]})") from e
+    except FileNotFoundError as e:
+        raise _failed(path, "it is missing") from e
+    except (pickle.UnpicklingError, OSError, RuntimeError, LookupError, *_OF_VALUES) as e:
+        [first, *_] = str(e).splitlines() or [type(e).__name__]
+        raise _failed(path, f"it cannot be read safely ({first})") from e
     if not isinstance(content, dict):
         raise _failed(path, "it is none of DeepSpeed's files")
     return content
@@ -73,18 +74,6 @@ def _inert(value: Any) -> Iterator[Inert]:
     elif isinstance(value, list | tuple | set):
         for one in value:
             yield from _inert(one)
-
-
-def _check_bytes(path: Path) -> None:
-    try:
-        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
-            damaged = archive.testzip()
-    except FileNotFoundError as e:
-        raise _failed(path, "it is missing") from e
-    except (OSError, EOFError, NotImplementedError, zipfile.BadZipFile) as e:
-        raise _failed(path, f"it is cut off or no archive of torch.save ({e})") from e
-    if damaged is not None:
-        raise _failed(path, f"{damaged} in it does not match its CRC-32")
 
 
 def _failed(path: Path, found: str) -> CheckpointFailed:

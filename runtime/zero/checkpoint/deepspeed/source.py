@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from runtime.zero.checkpoint.deepspeed.pickles import Inert, read
 from runtime.zero.checkpoint.folder import read_latest
 
 _OPTIMIZER = re.compile(r"(?P<prefix>\w*?zero_pp_rank)_(?P<rank>\d+)_mp_rank_(?P<model>\d+)_optim_states\.pt")
+_MOST_NAMED = 64  # files that are missing
 _ASK_THERE = "Save it again there, or take an earlier checkpoint."
 
 
@@ -98,7 +100,10 @@ def _by_rank(folder: Path) -> dict[int, str]:
 
 def _check_ranks(folder: Path, names: Mapping[int, str], ranks: int) -> None:
     pattern = re.sub(r"rank_\d+_mp", "rank_{}_mp", next(iter(names.values())))
-    missing = [pattern.format(rank) for rank in range(ranks) if rank not in names]
+    lacking = (rank for rank in range(ranks) if rank not in names)  # as many as a file says
+    missing = [pattern.format(rank) for rank in islice(lacking, _MOST_NAMED)]
+    if more := ranks - sum(rank < ranks for rank in names) - len(missing):
+        missing.append(f"and {more} more")
     foreign = [name for rank, name in names.items() if rank >= ranks]
     if missing or foreign:
         parts = [("is missing", missing), (f"is there besides those of {ranks} ranks", foreign)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from runtime.zero.checkpoint.listing import read_table
 from runtime.zero.checkpoint.manifest import MANIFEST, Manifest, inspect
 from runtime.zero.checkpoint.shards import read_shards
 from tests.cases.deepspeed.small import VARIANTS
+from tests.conftest import RecordRefusal
 
 CASES = Path(__file__).parents[4] / "cases" / "deepspeed"
 TYPES = {"": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -80,14 +82,23 @@ def halve(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def of_another_step(path: Path) -> None:
+def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Another file of a rank's states, with what an import reads of them."""
     kept = read(path)["optimizer_state_dict"]
-    for state in kept["base_optimizer_state"]["state"].values():
-        state["step"] += 1
     plain = ("base_optimizer_state", "single_partition_of_fp32_groups", "partition_count")
+    states = {"zero_stage": 1} | {name: kept[name] for name in plain}
+    change(states)
     beside = path.with_suffix(".new")  # the tensors are mapped from the old one
-    torch.save({"optimizer_state_dict": {"zero_stage": 1} | {name: kept[name] for name in plain}}, beside)
+    torch.save({"optimizer_state_dict": states}, beside)
     beside.replace(path)
+
+
+def of_another_step(path: Path) -> None:
+    def change(states: dict[str, Any]) -> None:
+        for state in states["base_optimizer_state"]["state"].values():
+            state["step"] += 1
+
+    rewritten(path, change)
 
 
 class Attack:
@@ -106,6 +117,79 @@ def rename_to_model_parallel(path: Path) -> None:
 def remove_all(path: Path) -> None:
     for file in path.parent.glob("*optim_states.pt"):
         file.unlink()
+
+
+def packed(path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/data.pkl", bytes(2**26))
+
+
+def spoilt(path: Path) -> None:
+    packed(path)
+    content = bytearray(path.read_bytes())
+    content[40:48] = b"\xff" * 8
+    path.write_bytes(content)
+
+
+def encrypted(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+
+
+def of_states(**changes: object) -> Callable[[Path], None]:
+    """Of the first rank, whose file says how many there are."""
+    first = OPTIMIZER.replace("rank_1", "rank_0")
+    return lambda path: rewritten(path.with_name(first), lambda states: states.update(changes))
+
+
+def of_model(**changes: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        file = path.with_name("mp_rank_00_model_states.pt")
+        torch.save(torch.load(file, weights_only=True, mmap=False) | changes, file)
+
+    return change
+
+
+def in_each_other(count: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(count):
+        made = [made, made]
+    return made
+
+
+FORGED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a trillion ranks": (of_states(partition_count=10**12), r"rank_2_mp.*and 999999999934 more is missing"),
+    "a number of ranks that is none": (of_states(partition_count=[]), "ValueError: .*empty"),
+    "no optimizer": (of_states(base_optimizer_state={}), "KeyError: 'state'"),
+    "no steps": (of_model(global_steps="x"), "ValueError: .invalid literal"),
+    "no weights": (of_model(module={}), "KeyError: '"),
+    "shapes that are none": (of_model(param_shapes=[{"a": 3}]), "TypeError: "),
+    "a script's state without end": (of_model(client=in_each_other(60)), r"more than \d+ parts"),
+    "a script's state that is deep": (
+        of_model(client=json.loads("[" * 300 + "]" * 300)),
+        "nested deeper than 200 times",
+    ),
+    "a packed record": (packed, "its records are packed, encrypted or overlap"),
+    "a spoilt record": (spoilt, "its records are packed, encrypted or overlap"),
+    "an encrypted record": (encrypted, "its records are packed, encrypted or overlap"),
+}
+
+
+@pytest.mark.attack("file")
+@pytest.mark.parametrize("name", FORGED)
+def test_what_is_forged_is_refused_and_nothing_is_written(
+    name: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    forge, said = FORGED[name]
+    shutil.copytree(CASES / "zero1", tmp_path / "source")
+    forge(tmp_path / "source" / "global_step3" / OPTIMIZER)
+
+    with pytest.raises(CheckpointFailed, match=said) as refusal:
+        import_checkpoint(tmp_path / "source", tmp_path / "out")
+
+    record_refusal(refusal.value)
+    assert not (tmp_path / "out").exists()
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
