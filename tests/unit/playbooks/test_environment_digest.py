@@ -25,7 +25,7 @@ PACKAGES = Path("lib/python3.11/site-packages")
 
 def digest(prefix: Path, *words: str, status: int = 0) -> dict[str, Any]:
     finished = subprocess.run(
-        [sys.executable, "-I", SCRIPT, "--prefix", prefix, *words],
+        [sys.executable, "-E", "-s", SCRIPT, "--prefix", prefix, *words],
         capture_output=True,
         text=True,
         check=False,

@@ -156,6 +156,20 @@ def test_an_environment_with_one_changed_file_is_named_with_that_file(tmp_path: 
     assert [(one["rule"], one["found"]) for one in after] == [("environment", "changed lib/module.py")]
 
 
+@pytest.mark.attack("file")
+def test_a_program_of_an_environment_that_runs_as_its_owner_is_named(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    tree, prefix, _ = with_environment(tmp_path)
+    (prefix / "lib" / "module.py").chmod(0o4644)
+
+    (found,) = tree.run("scan", "--digest-script", DIGEST)
+
+    record_refusal(found["found"])
+    assert found["rule"] == "environment"
+    assert found["found"].startswith("open lib/module.py (mode 4644")
+
+
 def test_another_environment_than_the_manifests_is_named(tmp_path: Path) -> None:
     tree, _, _ = with_environment(tmp_path, environment_name="llm", environment="0123456789abcdef")
 

@@ -8,6 +8,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 from tests.conftest import RecordRefusal
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
-PARTS = ("module_utils/running.py", "roles/conda_env/files/relay.py")
+FILES = "roles/conda_env/files"
+PARTS = ("module_utils/running.py", f"{FILES}/beside_digest.py", f"{FILES}/relay.py")
 TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
 USER = pwd.getpwuid(os.geteuid()).pw_name
 KEY = "5e" * 32
@@ -76,9 +78,9 @@ def relay(site: Path, *nodes: str, broken: str = "") -> dict[str, dict[str, Any]
 
 
 def held(site: Path, node: str) -> dict[str, Any]:
-    """What a node has, by path."""
-    folder = site / node / "envs"
-    paths = [path for path in folder.rglob("*") if ".llm.previous" not in path.parts and not path.is_socket()]
+    """What a node has, by path, but the records that a node keeps of its own."""
+    folder, others = site / node / "envs", {".llm.previous", ".clusterwright"}
+    paths = [path for path in folder.rglob("*") if not others & set(path.parts) and not path.is_socket()]
     return {
         str(path.relative_to(folder)): os.readlink(path)
         if path.is_symlink()
@@ -107,6 +109,75 @@ def test_bytecode_does_not_travel(site: Path) -> None:
         "big",
         "program",
     ]
+
+
+def test_what_arrived_is_an_unfinished_build_of_ours_until_its_digest_is_recorded(site: Path) -> None:
+    relay(site, "te2")
+
+    claim = site / "te2" / "envs" / "llm" / ".clusterwright" / "record.json"
+    assert claim.read_text() == '{"unfinished": true}\n'
+
+
+@pytest.mark.attack("node")
+def test_no_rights_owners_or_records_of_the_sender_arrive(site: Path, record_refusal: RecordRefusal) -> None:
+    sent, got = (site / node / "envs" / "llm" for node in ("te1", "te2"))
+    for name in ("conda-meta/state", "conda-meta/pinned/deep", "conda-meta/a.json", ".clusterwright/evil.so"):
+        (sent / name).parent.mkdir(parents=True, exist_ok=True)
+        (sent / name).write_text("{}")
+    (sent / "lib" / "program").chmod(0o6755)
+    (sent / "lib" / "big").chmod(0o666)
+    (sent / "lib").chmod(0o3777)
+    if os.geteuid() == 0:
+        os.chown(sent / "lib" / "big", 65534, 65534)
+
+    said = relay(site, "te2")
+
+    assert said["te2"]["ok"]
+    record_refusal(f"arrived: {', '.join(sorted(str(path.relative_to(got)) for path in got.rglob('*')))}")
+    modes = {name: (got / name).stat().st_mode & 0o7777 for name in ("lib", "lib/big", "lib/program")}
+    assert modes == {"lib": 0o755, "lib/big": 0o644, "lib/program": 0o755}
+    assert {path.lstat().st_uid for path in got.rglob("*")} == {os.geteuid()}
+    assert [path.name for path in (got / "conda-meta").iterdir()] == ["a.json"]
+    assert [path.name for path in (got / ".clusterwright").iterdir()] == ["record.json"]
+
+
+def with_a_pipe(sent: Path) -> None:
+    (sent / "conda-meta").mkdir()
+    os.mkfifo(sent / "conda-meta" / "a.json")
+
+
+def with_folders_behind_a_link(sent: Path) -> None:
+    (sent / "conda-meta").symlink_to("../../elsewhere")
+
+
+def as_a_link(sent: Path) -> None:
+    sent.rename(sent.with_name("other"))
+    sent.symlink_to("other")
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (with_a_pipe, "conda-meta/a.json is neither a file, a folder nor a link"),
+        (with_folders_behind_a_link, "conda-meta is no folder"),
+        (as_a_link, "llm is no folder"),
+    ],
+)
+def test_what_is_no_environment_is_not_put_in_place(
+    site: Path, spoil: Callable[[Path], None], why: str, record_refusal: RecordRefusal
+) -> None:
+    (site / "te3" / "elsewhere").mkdir()
+    (site / "te3" / "elsewhere" / "state").write_text("somebody's")
+    before = held(site, "te3")
+    spoil(site / "te1" / "envs" / "llm")
+
+    said = relay(site, "te3")
+
+    record_refusal(said["te3"]["error"])
+    assert why in said["te3"]["error"]
+    assert held(site, "te3") == before
+    assert (site / "te3" / "elsewhere" / "state").read_text() == "somebody's"
 
 
 def test_what_is_there_is_not_overwritten_where_something_was_set_aside_before(site: Path) -> None:

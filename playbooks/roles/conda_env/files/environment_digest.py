@@ -27,16 +27,16 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+
+from beside_digest import clear_bytecode, close, openings, settings
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
 OWN_PACKAGES = ("provision", "runtime")  # wheels of before held the first, too
 OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
-SETTINGS = ("state", "pinned")  # of `conda env config vars set`, and of packages that are to stay
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
@@ -84,27 +84,34 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="remember which bytecode is right")
     parser.add_argument("--files-only", action="store_true", help="run nothing of it, so judge no bytecode")
     parser.add_argument("--clear-bytecode", action="store_true", help="take all bytecode away")
+    parser.add_argument("--close", action="store_true", help="take rights away that others have to its files")
     options = parser.parse_args()
     if options.clear_bytecode:
         clear_bytecode(options.prefix)
+    if options.close:
+        close(options.prefix)
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})
     entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
     found = [*own_differences(options.prefix), *settings(options.prefix)] if options.own else []
+    if record and (options.verify or options.bytecode or options.full):
+        found += openings(options.prefix)
     report = report_of(options.prefix, entries, record, found)
     # The environment's Python judges, so every file of it must be as recorded.
     judged = (options.bytecode or options.full) and not options.files_only
     if judged and report["recorded"] and report["digest"] == report["recorded"]:
         found += bytecode_differences(options.prefix, options.full, options.keep)
         report = report_of(options.prefix, entries, record, found)
+    if options.close and report["digest"] == report["recorded"] != "":  # the marks are others now
+        write_json(record_path(options.prefix), {**record, "entries": entries})
     if options.record:
         record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
         record["conda"] = conda_records(options.prefix)
         write_json(record_path(options.prefix), record)
         report = report_of(options.prefix, entries, record, found)
     sys.stdout.write(json.dumps(report) + "\n")
-    verified = report["exists"] and report["digest"] == report["recorded"] and not report["bytecode"]
-    return 1 if options.verify and not verified else 0
+    is_recorded = report["exists"] and report["digest"] == report["recorded"]
+    return 1 if options.verify and (not is_recorded or report["bytecode"] or report["open"]) else 0
 
 
 def report_of(prefix: str, entries: dict, record: dict, found: list = ()) -> dict:
@@ -121,7 +128,8 @@ def report_of(prefix: str, entries: dict, record: dict, found: list = ()) -> dic
         "built_from": record.get("built_from", ""),
         "differences": differences[:NAMED_FILES],
         "different": len(differences),
-        "bytecode": sum("__pycache__" in line for line in found),
+        "bytecode": sum(line.startswith("changed ") and "__pycache__" in line for line in found),
+        "open": sum(line.startswith("open ") for line in found),
         "conda": len(conda),
         "files": len(entries),
         "packages": packages_of(conda, prefix),
@@ -266,13 +274,6 @@ def own_places(prefix: str) -> tuple:
     return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES)), OWN_PROGRAMS
 
 
-def clear_bytecode(prefix: str) -> None:
-    """Takes away every `__pycache__`; Python makes its bytecode again when it needs it."""
-    for folder, _, _ in os.walk(prefix):
-        if os.path.basename(folder) == "__pycache__":
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
     """Bytecode that Python would run and that is not what it compiles from the source."""
     kept_at = os.path.join(prefix, RECORDS, "bytecode.json")
@@ -323,12 +324,6 @@ def own_differences(prefix: str) -> list:
     base = os.path.dirname(folder)
     changed = [row[0] for row in rows if base64_of(os.path.join(base, row[0])) != row[1][len("sha256=") :]]
     return [f"changed {os.path.relpath(os.path.join(base, name), prefix)}" for name in changed]
-
-
-def settings(prefix: str) -> list:
-    """What a person told conda of this environment (variables, pins), which no build of ours does."""
-    names = [name for name in listed(os.path.join(prefix, "conda-meta")) if name in SETTINGS]
-    return [f"extra {os.path.join('conda-meta', name)}" for name in names]
 
 
 def base64_of(path: str) -> str:

@@ -14,7 +14,10 @@ What arrives is unpacked beside the folder and takes its place only when it came
 is then `.NAME.previous`, which is never deleted here. Equal digests of all nodes are compared afterwards. A
 node that fails hands it on all the same; one whose connection breaks ends the chain; one where processes run
 from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok, error, bytes. Needs
-the standard library, ssh and tar, and module_utils/running.py before this text.
+the standard library, ssh and tar, and before this text module_utils/running.py and beside_digest.py.
+
+The node that sends may be somebody else's by now: what arrives is files, folders and links of root, without
+rights for others, without what no digest speaks for (the sender's records, what conda was told).
 """
 
 import contextlib
@@ -27,6 +30,7 @@ import pwd
 import shlex
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -37,6 +41,9 @@ PEER = struct.Struct("3i")
 WAIT_SECONDS = 300
 F_SETPIPE_SZ = 1031  # fcntl(2); the module names it from Python 3.10 on
 TAR = ("tar", "--blocking-factor=2048")
+AS_OURS = ("--no-same-owner", "--no-same-permissions")
+# As set_aside.py has it: until its digest is recorded, it is a build of ours that was not finished.
+RECORDS, CLAIM, UNFINISHED = ".clusterwright", "record.json", '{"unfinished": true}\n'
 # Who receives it takes bytecode away, and Python makes it again: it differs, so no digest speaks for it.
 LEFT_OUT = "--exclude=__pycache__"
 SSH = (
@@ -226,7 +233,7 @@ def unpack(stream, out, signs, rest, folder, own):
     try:
         os.makedirs(arriving, 0o700)
         tar = subprocess.Popen(
-            [*TAR, "-C", arriving, "-xf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            [*TAR, *AS_OURS, "-C", arriving, "-xf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
         )
         widen(tar.stdin)
     except OSError as e:
@@ -254,12 +261,37 @@ def unpack(stream, out, signs, rest, folder, own):
         tar.wait()
     if not error:
         try:
+            make_ours(os.path.join(arriving, name))
             put_in_place(os.path.join(arriving, name), folder)
         except OSError as e:
             error = str(e)
     shutil.rmtree(arriving, ignore_errors=True)
     say(out, own, error, count)
     rest.end(out)
+
+
+def make_ours(new):
+    """Leaves nothing of the sender's but files that its digest counts; nobody else can enter meanwhile."""
+    conda_meta = os.path.join(new, "conda-meta")
+    for folder in (new, *([conda_meta] if os.path.lexists(conda_meta) else [])):
+        if os.path.islink(folder) or not os.path.isdir(folder):
+            raise OSError(f"what arrived is refused: {os.path.basename(folder)} is no folder")
+    for folder, name, _, status in places_in(new):  # noqa: F821
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            path = shown(folder, name, new)  # noqa: F821
+            raise OSError(f"what arrived is refused: {path} is neither a file, a folder nor a link")
+    dropped = [RECORDS, *(os.path.join("conda-meta", name) for name in SETTINGS)]  # noqa: F821
+    for place in (os.path.join(new, name) for name in dropped):
+        if os.path.isdir(place) and not os.path.islink(place):
+            shutil.rmtree(place)
+        elif os.path.lexists(place):
+            os.unlink(place)
+    close(new)  # noqa: F821
+    if found := openings(new):  # noqa: F821
+        raise OSError(f"what arrived is refused: {found[0]}")
+    os.mkdir(os.path.join(new, RECORDS))
+    with open(os.path.join(new, RECORDS, CLAIM), "x", encoding="utf-8") as stream:
+        stream.write(UNFINISHED)
 
 
 def put_in_place(new, folder):
