@@ -16,6 +16,7 @@ from provision.fleet.image_files import (
     DATA,
     PROGRAMS,
     SYSTEM,
+    live_program,
     secret_kinds,
     sign_and_write,
     tree_program,
@@ -87,8 +88,7 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
 
 def release(machine: Machine) -> None:
     """Gives a node back what image.yml took off its disks."""
-    program = (PROGRAMS / "live_view.py").read_text()
-    ssh.run(machine, ("python3", "-c", program, "end"), timeout_seconds=120)
+    ssh.run(machine, ("python3", "-c", live_program(), "end"), timeout_seconds=120)
 
 
 def whole(records: Iterable[bytes]) -> Iterator[bytes]:
