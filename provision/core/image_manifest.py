@@ -42,6 +42,34 @@ def parse(text: str, *, where: str) -> tuple[dict[str, Any], str]:
     return image, signature
 
 
+def refuse_another(image: Image, *, node: str, since: str, where: str) -> None:
+    """Refuses a description, signed though it is, that this run of image.yml did not leave on this node.
+
+    Args:
+        since: when the run began, in UTC, as `made` is written.
+
+    Raises:
+        BadInput: it is another node's, of an earlier run, or says more than a node can know.
+    """
+    made = str(image.get("made", ""))
+    found = [
+        *([f"it is of {ascii(image.get('node'))[:80]}"] if image.get("node") != node else []),
+        *([f"it was made at {ascii(made)[:80]}, before {since}"] if made < since else []),
+        *(
+            ["it has another verdict than unproven"]
+            if image.get("rehearsal") != {"verdict": UNPROVEN}
+            else []
+        ),
+        *(["it names layers"] if "layers" in image else []),
+    ]
+    if found:
+        raise BadInput(
+            f"take {where} for what image.yml left there",
+            found="; ".join(found),
+            fix=f"Somebody put it there: look at {node} (provision audit), and bake a node that you trust.",
+        )
+
+
 def finding(found: Mapping[str, str]) -> str:
     """One thing that image_tree.py found, as a phrase."""
     return f"{found['rule']}: {found['path']}: {found['found']}"

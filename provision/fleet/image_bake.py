@@ -17,6 +17,7 @@ from provision.fleet.image_files import (
     PROGRAMS,
     SYSTEM,
     live_program,
+    refuse_foreign,
     secret_kinds,
     sign_and_write,
     tree_program,
@@ -41,15 +42,23 @@ _TAR = (
 OnBytes = Callable[[str, int], None]
 
 
-def take(machine: Machine, folder: Path, *, key: Path, on_bytes: OnBytes) -> dict[str, Any]:
+def take(machine: Machine, folder: Path, *, key: Path, since: str, on_bytes: OnBytes) -> dict[str, Any]:
     """Writes both layers and the manifest into `folder`; returns what the manifest says.
 
     Args:
-        key: the controller's, which signs the manifest.
+        key: the controller's, which has signed what image.yml left on the node, and signs the manifest.
+        since: when image.yml began.
         on_bytes: gets the layer's name and how many more bytes of it have come.
+
+    Raises:
+        BadInput: what the node shows is not what image.yml left there.
     """
-    text = ssh.run(machine, ("cat", _IMAGE), timeout_seconds=60).stdout
-    image, _ = image_manifest.parse(text, where=f"{machine.name}:{_IMAGE}")
+    where = f"{machine.name}:{_IMAGE}"
+    image, signature = image_manifest.parse(
+        ssh.run(machine, ("cat", _IMAGE), timeout_seconds=60).stdout, where=where
+    )
+    refuse_foreign(image, signature, key, where=where)
+    image_manifest.refuse_another(image, node=machine.name, since=since, where=where)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     system = ssh.download(machine, _TAR, timeout_seconds=_SILENCE_SECONDS, accepted=(0, 1))  # 1: a file grew
     send = ("python3", "-c", (PROGRAMS / "send_disk.py").read_text(), image["data_path"])

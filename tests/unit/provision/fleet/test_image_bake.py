@@ -1,0 +1,101 @@
+"""What `image bake` takes from a node that may have been taken over."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from provision.core.image_manifest import sealed
+from provision.errors import BadInput
+from provision.fleet import image_bake
+from provision.fleet.image_files import read_manifest, sign
+from provision.model import Machine
+from tests.conftest import RecordRefusal
+
+TE1 = Machine(name="te1", address="10.0.0.11", user="root", key_file=Path("k"), known_hosts=Path("h"))
+SINCE = "2026-05-01T12:00:00Z"
+LEFT = {
+    "id": "te1-20260501T120100Z",
+    "made": "2026-05-01T12:01:00Z",
+    "node": "te1",
+    "commit": "f" * 40,
+    "environment": "0" * 64,
+    "data_path": "/data",
+    "rehearsal": {"verdict": "unproven"},
+}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("secrets") / "controller_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    return path
+
+
+def taken(monkeypatch: pytest.MonkeyPatch, text: str, folder: Path, key: Path) -> dict[str, Any]:
+    """What comes of a node that shows this text, and has disks of a few bytes."""
+
+    def run(machine: Machine, argv: Sequence[str], **_: object) -> SimpleNamespace:
+        return SimpleNamespace(stdout=text if argv[0] == "cat" else "4\n")
+
+    def download(machine: Machine, argv: Sequence[str], **_: object) -> Iterator[bytes]:
+        yield struct.pack(">QQ", 4, 0) if argv[0] == "python3" else b"tar"
+
+    monkeypatch.setattr(image_bake, "ssh", SimpleNamespace(run=run, download=download))
+    return image_bake.take(TE1, folder, key=key, since=SINCE, on_bytes=lambda name, count: None)
+
+
+def test_what_image_yml_left_is_signed_with_the_layers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: Path
+) -> None:
+    image = taken(monkeypatch, sealed(LEFT, sign(LEFT, key)), tmp_path / "image", key)
+
+    assert read_manifest(tmp_path / "image", key=key) == image
+    assert {**image, "layers": None} == {**LEFT, "layers": None}
+
+
+@pytest.mark.attack("node")
+def test_a_node_does_not_describe_its_image_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: Path, record_refusal: RecordRefusal
+) -> None:
+    own = {**LEFT, "node": "te7", "rehearsal": {"verdict": "proven"}}
+
+    with pytest.raises(BadInput, match="it is not signed with") as refusal:
+        taken(monkeypatch, sealed(own, sign(LEFT, key)), tmp_path / "image", key)
+
+    record_refusal(refusal.value)
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ({"node": "te7"}, "it is of 'te7'"),
+        ({"made": "2026-05-01T11:59:59Z"}, "it was made at '2026-05-01T11:59:59Z', before"),
+        ({"rehearsal": {"verdict": "proven", "by": "nobody"}}, "another verdict than unproven"),
+        ({"layers": {}}, "it names layers"),
+    ],
+)
+def test_what_the_controller_signed_for_something_else_is_not_taken(
+    other: dict[str, Any],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: Path,
+    record_refusal: RecordRefusal,
+) -> None:
+    """A manifest, or what image.yml left at another time or on another node."""
+    image = {**LEFT, **other}
+
+    with pytest.raises(BadInput, match=found) as refusal:
+        taken(monkeypatch, sealed(image, sign(image, key)), tmp_path / "image", key)
+
+    record_refusal(refusal.value)
+    assert not (tmp_path / "image").exists()
