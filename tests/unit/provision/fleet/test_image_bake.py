@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from provision.core.image_manifest import sealed
-from provision.errors import BadInput
+from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_bake
 from provision.fleet.image_files import read_manifest, sign
 from provision.model import Machine
@@ -99,3 +99,71 @@ def test_what_the_controller_signed_for_something_else_is_not_taken(
 
     record_refusal(refusal.value)
     assert not (tmp_path / "image").exists()
+
+
+def record(offset: int, length: int, content: bytes = b"") -> bytes:
+    return struct.pack(">QQ", offset, length) + content
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        ([record(1 << 62, 0)], "at 4611686018427387904, after 0 of 1073741824"),
+        ([record(GIB - 1, 4, b"abcd")], "a record of 4 bytes at 1073741823"),
+        ([record(0, (1 << 20) + 1)], "a record of 1048577 bytes"),
+        ([record(0, 1 << 63)], "a record of 9223372036854775808 bytes"),
+        ([record(8, 4, b"abcd"), record(0, 4, b"efgh")], "at 0, after 12 of"),
+        ([record(0, 4, b"abcd")], "no record that ends it, after 4 bytes"),
+        ([record(0, 4, b"abcd"), record(1 << 20, 4)], "no record that ends it"),
+        ([record(0, 4, b"abcd"), record(4, 0)[:7]], "no record that ends it"),
+        ([record(4, 0), b"x"], "more after the record that ends it"),
+        ([record(4, 0) + record(8, 0)], "more after the record that ends it"),
+        ([], "no record that ends it, after 0 bytes"),
+    ],
+)
+def test_records_that_no_disk_of_that_size_has_are_refused(
+    sent: list[bytes], found: str, record_refusal: RecordRefusal
+) -> None:
+    arrived = bytearray()
+    with pytest.raises(CommandFailed, match=found) as refusal:
+        arrived.extend(byte for chunk in image_bake.whole(sent, node="te1", size=GIB) for byte in chunk)
+
+    record_refusal(refusal.value)
+    assert len(arrived) <= 16
+
+
+@pytest.mark.attack("node")
+def test_a_record_that_never_ends_is_not_kept(record_refusal: RecordRefusal) -> None:
+    asked = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal asked
+        yield record(0, 1 << 40)
+        while True:
+            asked += 1
+            yield b"y"
+
+    with pytest.raises(CommandFailed, match="a record of 1099511627776 bytes") as refusal:
+        list(image_bake.whole(endless(), node="te1", size=1 << 41))
+
+    record_refusal(refusal.value)
+    assert asked == 0
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("said", ["", "-1", "4 EiB", str(1 << 62), "9" * 5000, "\x1b[2J", "\u0664"])
+def test_a_size_that_no_disk_has_is_refused(
+    said: str, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
+) -> None:
+    monkeypatch.setattr(
+        image_bake, "ssh", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(stdout=said + "\n"))
+    )
+
+    with pytest.raises(CommandFailed, match="not a number of bytes up to") as refusal:
+        image_bake._size_of_disk(TE1, "/data")
+
+    record_refusal(refusal.value)

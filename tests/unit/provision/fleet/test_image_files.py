@@ -146,7 +146,8 @@ def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], st
     send_disk.send(io.BytesIO(disk), sent)
     records = sent.getvalue()
 
-    arrived = b"".join(whole(records[at : at + step] for at in range(0, len(records), step)))
+    cut = (records[at : at + step] for at in range(0, len(records), step))
+    arrived = b"".join(whole(cut, node="te1", size=len(disk)))
 
     assert arrived == disk
 
