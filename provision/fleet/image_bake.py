@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -111,7 +110,15 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
         timeout_seconds=_SILENCE_SECONDS,
         check=False,
     )
-    found: list[dict[str, Any]] = json.loads(looked.stdout)
+    try:
+        found = image_manifest.findings_in(looked.stdout)
+    except ValueError as e:
+        said = looked.stderr.strip()[-500:]
+        raise CommandFailed(
+            f"look at the disks of {machine.name}",
+            found=said or f"it does not answer as asked: {e}",
+            fix="Run it again; image_tree.py runs with the node's own python3.",
+        ) from e
     return [one for one in found if one["rule"] != "manifest"]
 
 

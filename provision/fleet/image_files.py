@@ -109,9 +109,13 @@ def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise BadInput(f"read {path}", found="there is none", fix="Name a folder that `image bake` wrote.")
-    image, signature = image_manifest.parse(path.read_text(), where=str(path))
+    if path.stat().st_size > image_manifest.MOST_BYTES:
+        found = f"it has {path.stat().st_size} bytes, and at most {image_manifest.MOST_BYTES} are read"
+        raise BadInput(f"read {path}", found=found, fix="Bake the image again.")
+    image, signature = image_manifest.parse(path.read_text(errors="replace"), where=str(path))
     if key:
         refuse_foreign(image, signature, key, where=str(path))
+    image_manifest.check_baked(image, (SYSTEM, DATA), where=str(path))
     for name, layer in image["layers"].items():
         _check(folder / name, layer["sha256"])
     return image

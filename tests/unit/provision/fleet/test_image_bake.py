@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -167,3 +168,38 @@ def test_a_size_that_no_disk_has_is_refused(
         image_bake._size_of_disk(TE1, "/data")
 
     record_refusal(refusal.value)
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        "{}",
+        "5",
+        "[5]",
+        '["rule"]',
+        "[" * 200_000,
+        '[{"rule": "log"}]',
+        '[{"rule": "log", "path": 1, "found": "x", "mended": true}]',
+        '[{"rule": "log", "path": "x", "found": "x", "mended": "red"}]',
+    ],
+)
+def test_a_preview_that_is_none_is_named(
+    said: str, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
+) -> None:
+    answer = SimpleNamespace(stdout=said, stderr="")
+    monkeypatch.setattr(image_bake, "ssh", SimpleNamespace(run=lambda *_, **__: answer))
+
+    with pytest.raises(CommandFailed, match="look at the disks of te1: it does not answer") as refusal:
+        image_bake.preview(TE1)
+
+    record_refusal(refusal.value)
+
+
+def test_a_preview_names_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = {"rule": "log", "path": "var/log/x", "found": "it is not empty", "mended": True}
+    answer = SimpleNamespace(stdout=json.dumps([log, {**log, "rule": "manifest"}]), stderr="")
+    monkeypatch.setattr(image_bake, "ssh", SimpleNamespace(run=lambda *_, **__: answer))
+
+    assert image_bake.preview(TE1) == [log]
