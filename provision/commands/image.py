@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,12 +87,13 @@ def bake(
             }
         ),
     )
+    since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     with cluster_lock.hold(secrets, f"provision image bake {node}"):
         try:
             with _lines("image.yml") as on_line:
                 play(inventory, ("playbooks/image.yml", *words), on_line=on_line, environment=os.environ)
             with _bars() as on_bytes:
-                image = image_bake.take(machine, output, key=key, on_bytes=on_bytes)
+                image = image_bake.take(machine, output, key=key, since=since, on_bytes=on_bytes)
         finally:
             image_bake.release(machine)
     _say(image, as_json)

@@ -125,13 +125,23 @@ def rehearse_image(
 
 def _refuse_another_controller(unpacked: Unpacked, join_key: Path) -> None:
     path, public = unpacked.root / "etc/clusterwright/join.json", join_key.with_name("join_key.pub")
-    held = json.loads(path.read_text()).get("controller_key", "") if path.is_file() else ""
+    held = _controller_key_in(path)
     if not public.is_file() or held.split()[:2] != public.read_text().split()[:2]:
         raise BadInput(
             "rehearse as the controller that the image's machines believe",
             found=f"its key is not {public}" if held else "it holds none: an earlier version baked it",
             fix="Bake the image again, on this controller.",
         )
+
+
+def _controller_key_in(path: Path) -> str:
+    """Of the image, in which anything may lie under this name."""
+    try:
+        found = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
+        return ""
+    held = found.get("controller_key", "") if isinstance(found, dict) else ""
+    return held if isinstance(held, str) else ""
 
 
 def _lab(name: str, subnet: str, unpacked: Unpacked) -> Lab:

@@ -25,6 +25,7 @@ SYSTEM, DATA, MANIFEST = "system.tar.zst", "data.raw.zst", "manifest.json"
 # What runs on nodes and on trees of images belongs to the role.
 _ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
 PROGRAMS = _ROLES / "image_cleanup" / "files"
+_PLACE = _ROLES.parent / "module_utils" / "node_place.py"
 _DIGEST = _ROLES / "conda_env" / "files" / "environment_digest.py"
 _SECRETS = PROGRAMS / "secrets.yml"
 _UNPACK_SECONDS = 1800.0
@@ -54,6 +55,11 @@ def tree_program() -> str:
     """image_tree.py with its module, as one text for a node's own Python."""
     program, module = ((PROGRAMS / name).read_text() for name in ("image_tree.py", "image_secrets.py"))
     return with_module(program, "image_secrets", module)
+
+
+def live_program() -> str:
+    """live_view.py with its module, likewise."""
+    return with_module((PROGRAMS / "live_view.py").read_text(), "node_place", _PLACE.read_text())
 
 
 def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Layer:
@@ -103,9 +109,13 @@ def read_manifest(folder: Path, *, key: Path | None) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise BadInput(f"read {path}", found="there is none", fix="Name a folder that `image bake` wrote.")
-    image, signature = image_manifest.parse(path.read_text(), where=str(path))
+    if path.stat().st_size > image_manifest.MOST_BYTES:
+        found = f"it has {path.stat().st_size} bytes, and at most {image_manifest.MOST_BYTES} are read"
+        raise BadInput(f"read {path}", found=found, fix="Bake the image again.")
+    image, signature = image_manifest.parse(path.read_text(errors="replace"), where=str(path))
     if key:
         refuse_foreign(image, signature, key, where=str(path))
+    image_manifest.check_baked(image, (SYSTEM, DATA), where=str(path))
     for name, layer in image["layers"].items():
         _check(folder / name, layer["sha256"])
     return image

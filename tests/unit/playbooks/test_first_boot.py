@@ -157,6 +157,28 @@ def test_what_another_machine_noted_counts_for_nothing(
     assert program.json_of(program.STATE) == {"machine": "two", "data": "mounted"}
 
 
+@pytest.mark.attack("network")
+def test_whoever_answers_in_the_controllers_place_says_one_printable_line(
+    program: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    record_refusal: RecordRefusal,
+) -> None:
+    monkeypatch.setattr(program, "STATE", str(tmp_path / "state.json"))
+
+    program.note(
+        joined="waits for a:1: 403 \x1b]0;owned\x07\x1b[2J\x9b31m\r\nname: te1\u2028\u202e" + "x" * 9999
+    )
+
+    said = capsys.readouterr().out
+    record_refusal(said)
+    assert said.count("\n") == 1
+    assert said.removesuffix("\n").isprintable()
+    assert len(said) < 1100
+    assert program.json_of(program.STATE)["joined"].isprintable()
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home of `nobody`, beside a file that only root can read."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -251,6 +253,50 @@ def test_a_secret_at_either_end_of_a_large_file_is_found(
     for one in found:
         record_refusal(f"/{one['path']}: {one['found']}")
     assert [one["path"] for one in found] == ["data/first.txt", "data/last.txt"]
+
+
+@pytest.mark.attack("user")
+def test_no_link_that_a_user_puts_there_meanwhile_is_kept_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
+) -> None:
+    """What is kept is put back as the user's own file."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    spec = importlib.util.spec_from_file_location("image_tree", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    place, real = tmp_path / "authorized_keys", os.stat
+    place.write_text("ssh-ed25519 A\n")
+    (tmp_path / "shadow").write_text("root's\n")
+
+    def look(path: str, **words: Any) -> os.stat_result:
+        status = real(path, **words)
+        if path == place.name and not place.is_symlink():
+            place.unlink()
+            place.symlink_to(tmp_path / "shadow")
+        return status
+
+    monkeypatch.setattr(os, "stat", look)
+    kept = [{"place": str(place), "path": "home/ann/.ssh/authorized_keys"}]
+    with pytest.raises(OSError, match="symbolic links") as refusal:
+        module.save(kept, str(tmp_path / "kept.tar"), [str(tmp_path)])
+
+    record_refusal(refusal.value)
+    assert not (tmp_path / "kept.tar").exists()
+
+
+def test_links_are_kept_as_links(tmp_path: Path) -> None:
+    tree, keep = Tree(tmp_path, {}), tmp_path / "kept.tar"
+    place = tree.place("etc/ssh/ssh_host_rsa_key")
+    place.parent.mkdir(parents=True)
+    place.symlink_to("elsewhere")
+
+    tree.run("clean", "--keep", keep)
+
+    with tarfile.open(keep) as archive:
+        assert [(one.name, one.linkname) for one in archive] == [("etc/ssh/ssh_host_rsa_key", "elsewhere")]
+    assert not place.is_symlink()
 
 
 @pytest.mark.attack("image")

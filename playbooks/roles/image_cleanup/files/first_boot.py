@@ -35,9 +35,9 @@ NAMESPACE, PATH = "clusterwright-join-answer", "/join"
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd)")
 ASK_SECONDS = 5.0
 ANSWER_BYTES = 1 << 16
-MOST_SAID = 500
-# What a controller, or whoever is in its place, can make of an answer.
+MOST_SAID, MOST_NOTED = 500, 1000
 MOST_BYTES = 1 << 20
+# What a controller, or whoever is in its place, can make of an answer.
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException)
 
 
@@ -95,9 +95,15 @@ def note(**what: str) -> None:
     state = json_of(STATE)
     if state.get("machine") != machine():
         state = {"machine": machine()}
+    what = {name: line(value) for name, value in what.items()}
     write(STATE, json.dumps({**state, **what}, indent=2) + "\n")
     sys.stdout.write(" ".join(f"{name}: {value}" for name, value in what.items()) + "\n")
     sys.stdout.flush()
+
+
+def line(said: str) -> str:
+    """One printable line: whoever answers in the controller's place, or names a disk, chooses the words."""
+    return "".join(one if one.isprintable() else " " for one in said[:MOST_NOTED])
 
 
 def machine() -> str:

@@ -293,8 +293,22 @@ def save(kept: list, keep: str, tops: list) -> None:
     with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
         for place, path in sorted({one["place"]: one["path"] for one in kept}.items()):
             with opened_folder(place, tops) as (folder, name), suppress(FileNotFoundError):
-                archive.add(f"/proc/self/fd/{folder}/{name}", arcname=path)
+                add(archive, folder, name, path)
     os.replace(partial, keep)
+
+
+def add(archive, folder: int, name: str, path: str) -> None:
+    """A file or a link: not by its name, where a user may put a link to root's files meanwhile."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        member = tarfile.TarInfo(path)
+        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
+        member.uid, member.gid, member.mtime = status.st_uid, status.st_gid, status.st_mtime
+        archive.addfile(member)
+    elif stat.S_ISREG(status.st_mode):
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as stream:
+            archive.addfile(archive.gettarinfo(arcname=path, fileobj=stream), stream)
 
 
 @contextmanager
@@ -343,6 +357,15 @@ def main() -> int:
     parser.add_argument("--secrets", required=True, help="secrets.yml as JSON")
     options = parser.parse_args()
     take_in(json.loads(options.secrets))
+    try:
+        return act(options)
+    except OSError as error:  # such as a link that a user put in the way meanwhile
+        found = f"{options.action} stopped: {error.filename or 'a file'}: {error.strerror or error}"
+        sys.stderr.write(f"{found}. Nothing was read or written through it; run it again.\n")
+        return 2
+
+
+def act(options) -> int:
     if options.action == "clean":
         sys.stdout.write(json.dumps(clean(options.root, options.data, options.keep)) + "\n")
         return 0

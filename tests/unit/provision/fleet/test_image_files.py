@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,20 @@ import zstandard
 
 from provision.core.image_manifest import content_of, parse, payload
 from provision.errors import BadInput
+from provision.fleet import image_files
 from provision.fleet.image_bake import whole
 from provision.fleet.image_files import MANIFEST, PROGRAMS, read_manifest, sign_and_write, write_layer
 from tests.conftest import RecordRefusal
 
 CHUNK = 1 << 20
+DESCRIBED = {
+    "id": "te1-1",
+    "node": "te1",
+    "commit": "unknown",
+    "environment": "",
+    "rehearsal": {"verdict": "unproven"},
+}
+LAYER = {"sha256": "0", "bytes": 1, "unpacked_bytes": 1}
 
 
 @pytest.fixture
@@ -33,8 +44,9 @@ def new_key(folder: Path, name: str) -> Path:
 
 def baked(folder: Path, key: Path) -> dict[str, Any]:
     folder.mkdir()
-    layer = write_layer(folder / "data.raw.zst", [b"a" * 10, b"b"], lambda _: None)
-    image = {"id": "te1-1", "layers": {"data.raw.zst": {"sha256": layer.sha256}}}
+    names = ("system.tar.zst", "data.raw.zst")
+    layers = {name: asdict(write_layer(folder / name, [b"a" * 10, b"b"], lambda _: None)) for name in names}
+    image = {**DESCRIBED, "layers": layers}
     sign_and_write(folder, image, key=key)
     return image
 
@@ -105,6 +117,50 @@ def test_an_altered_layer_is_refused(tmp_path: Path, key: Path, record_refusal: 
     record_refusal(refusal.value)
 
 
+@pytest.mark.attack("file")
+@pytest.mark.parametrize(
+    "image",
+    [
+        {},
+        [],
+        5,
+        {**DESCRIBED, "layers": []},
+        {**DESCRIBED, "layers": {}},
+        {**DESCRIBED, "layers": {"system.tar.zst": 5, "data.raw.zst": LAYER}},
+        {**DESCRIBED, "layers": {"system.tar.zst": {"sha256": 5}, "data.raw.zst": LAYER}},
+        {**DESCRIBED, "layers": {"../../../etc/hostname": LAYER}},
+        {**DESCRIBED, "layers": {"system.tar.zst": LAYER, "data.raw.zst": LAYER, "../x": LAYER}},
+        {"layers": {"system.tar.zst": LAYER, "data.raw.zst": LAYER}},
+        {**DESCRIBED, "rehearsal": "proven", "layers": {"system.tar.zst": LAYER, "data.raw.zst": LAYER}},
+        {**DESCRIBED, "packages": json.loads("[" * 20 + "]" * 20)},
+    ],
+)
+def test_a_manifest_that_image_bake_did_not_write_is_refused_before_a_layer_is_opened(
+    image: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
+) -> None:
+    monkeypatch.setattr(image_files, "sha256_of", lambda path: pytest.fail(f"{path} was read"))
+    (tmp_path / MANIFEST).write_text(json.dumps({"image": image, "signature": "x"}))
+
+    with pytest.raises(BadInput, match="it is none") as refusal:
+        read_manifest(tmp_path, key=None)
+    record_refusal(refusal.value)
+
+
+@pytest.mark.attack("file")
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 200_000, b'{"image": ' + b"[" * 900 + b"]" * 900, b"\xff", b"1" * 9999, b" " * (1 << 21)],
+)
+def test_a_text_that_is_no_manifest_is_refused(
+    content: bytes, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    (tmp_path / MANIFEST).write_bytes(content)
+
+    with pytest.raises(BadInput, match=r"it is none|at most 1048576 are read") as refusal:
+        read_manifest(tmp_path, key=None)
+    record_refusal(refusal.value)
+
+
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path, key: Path) -> None:
     with pytest.raises(BadInput, match="image bake"):
         read_manifest(tmp_path, key=key)
@@ -146,7 +202,8 @@ def test_a_disk_arrives_whole_however_its_records_are_cut(parts: list[bytes], st
     send_disk.send(io.BytesIO(disk), sent)
     records = sent.getvalue()
 
-    arrived = b"".join(whole(records[at : at + step] for at in range(0, len(records), step)))
+    cut = (records[at : at + step] for at in range(0, len(records), step))
+    arrived = b"".join(whole(cut, node="te1", size=len(disk)))
 
     assert arrived == disk
 
