@@ -52,9 +52,11 @@ def secret_kinds() -> str:
 
 
 def tree_program() -> str:
-    """image_tree.py with its module, as one text for a node's own Python."""
-    program, module = ((PROGRAMS / name).read_text() for name in ("image_tree.py", "image_secrets.py"))
-    return with_module(program, "image_secrets", module)
+    """image_tree.py with its modules, as one text for a node's own Python."""
+    program = (PROGRAMS / "image_tree.py").read_text()
+    for name in ("image_secrets", "image_walk"):  # the second is there when the first imports it
+        program = with_module(program, name, (PROGRAMS / f"{name}.py").read_text())
+    return program
 
 
 def live_program() -> str:

@@ -22,10 +22,11 @@ import sys
 import tarfile
 from contextlib import contextmanager, suppress
 
-from image_secrets import Claims, a_setting, content_findings, read, take_in_contents
+from image_secrets import a_setting, content_findings, take_in_contents
+from image_walk import every_file, read
 
 HOMES = r"(root|home/[^/]+|data|data/home/[^/]+)"
-LEFT_OUT = {"dev", "proc", "run", "sys"}
+ANYWHERE = "(.*/)?"
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
 STABLE_NAME = re.compile(r"/dev/(disk/by-(id|uuid|label|partuuid|partlabel)|mapper)/")
 
@@ -165,58 +166,42 @@ JUDGES = {"present": exists, "filled": anything, "set": a_setting}
 def take_in(table: dict) -> None:
     """Adds the kinds of secrets.yml to the rules."""
     for one in table["places"]:
-        pattern = ("(.*/)?" if one.get("anywhere") else "") + f"({'|'.join(one['paths'])})"
+        pattern = (ANYWHERE if one.get("anywhere") else "") + f"({'|'.join(one['paths'])})"
         RULES.append((one["kind"], pattern, JUDGES[one["when"]], REMOVE if one.get("mend") else None))
     take_in_contents(table["contents"])
 
 
-def files_below(top: str, prefix: str, left_out: set, claims: Claims):
-    """Path in the table's words, and on this machine, of each file and link of one file system."""
-    device = os.lstat(top).st_dev
-    for folder, folders, names in os.walk(top):
-        inside = os.path.relpath(folder, top)
-        if inside == ".":
-            folders[:] = [name for name in folders if name not in left_out]
-        folders[:] = sorted(n for n in folders if same_device(os.path.join(folder, n), device))
-        shown = os.path.normpath(os.path.join(prefix, inside))
-        claims.look(folder, shown, folders, names)
-        for name in sorted([*names, *(n for n in folders if os.path.islink(os.path.join(folder, n)))]):
-            path = os.path.normpath(os.path.join(shown, name))
-            if path not in claims and not name.endswith(".pyc"):
-                yield path, os.path.join(folder, name)
-
-
-def same_device(path: str, device: int) -> bool:
-    """A folder of a running node may go at any time."""
-    with suppress(FileNotFoundError):
-        return os.lstat(path).st_dev == device
-    return False
-
-
-def every_file(root: str, data: str):
-    claims = Claims(root)
-    yield from files_below(root, "", LEFT_OUT | ({"data"} if data else set()), claims)
-    if data:
-        yield from files_below(data, "data", set(), claims)
-
-
 def findings(root: str, data: str):
     """Each rule that a file breaks: rule, path, what was found, how it is mended, where it is."""
-    compiled = [(name, re.compile(pattern), judge, mend) for name, pattern, judge, mend in RULES]
-    any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled))
+    compiled = [(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in RULES]
+    any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled), re.DOTALL)
     allowed = [path.strip("/") for path in manifest_of(root).get("allowed", [])]
-    for path, place in every_file(root, data):
-        content = read(place)
-        text = content.decode("utf-8", "replace")
+    for path, place, claimed, unread in every_file(root, data):
         matching = [rule for rule in compiled if rule[1].fullmatch(path)] if any_rule.fullmatch(path) else []
-        found = [(name, judge(text), mend) for name, _, judge, mend in matching]
-        spared = {"password-hash"} if any(name == "password" for name, *_ in found) else set()
-        if not any(said and name in ("before-texts", "log", "temporary") for name, said, _ in found):
-            said = content_findings(content)
-            found += [(kind, what, None) for kind, what in said if kind not in spared]
+        if claimed:  # no package says what lies in a place of ours
+            matching = [rule for rule in matching if not rule[1].pattern.startswith(ANYWHERE)]
+            if not matching:
+                continue
+        try:
+            content = b"" if unread else read(place)
+        except OSError as error:
+            unread = error.strerror
+        if unread:
+            found = [("unread", f"it cannot be read ({unread}), so nobody knows what it holds", None)]
+        else:
+            found = findings_of(content, matching, claimed)
         for name, said, mend in found:
             if said and (name in OWN_KINDS or not is_allowed(path, allowed)):
                 yield {"rule": name, "path": path, "found": said, "mend": mend, "place": place}
+
+
+def findings_of(content: bytes, matching: list, claimed: bool) -> list:
+    text = content.decode("utf-8", "replace")
+    found = [(name, judge(text), mend) for name, _, judge, mend in matching]
+    spared = {"password-hash"} if any(name == "password" for name, *_ in found) else set()
+    if claimed or any(said and name in ("before-texts", "log", "temporary") for name, said, _ in found):
+        return found
+    return found + [(kind, what, None) for kind, what in content_findings(content) if kind not in spared]
 
 
 def is_allowed(path: str, allowed: list) -> bool:
@@ -232,7 +217,7 @@ def environment_findings(root: str, data: str, script: str):
             continue
         prefix = os.path.join(folder, name)
         words = [sys.executable, script, "--prefix", prefix, "--verify", "--full", "--files-only"]
-        report = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout)
+        report = report_of(subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout)
         found = ", ".join(report["differences"]) or (
             "" if report["recorded"] else "its digest was not recorded"
         )
@@ -245,6 +230,13 @@ def environment_findings(root: str, data: str, script: str):
             found = f"its digest is {report['digest'][:12]}, the manifest says {wanted[:12]}"
         if found:
             yield {"rule": "environment", "path": f"data/miniconda3/envs/{name}", "found": found}
+
+
+def report_of(text: bytes) -> dict:
+    with suppress(ValueError):
+        return json.loads(text)
+    unjudged = "its files could not be compared with its record; environment_digest.py says why"
+    return {"differences": [unjudged], "recorded": "", "digest": ""}
 
 
 def manifest_of(root: str) -> dict:

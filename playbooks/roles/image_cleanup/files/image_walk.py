@@ -1,0 +1,180 @@
+"""Walks an image's tree and reads its files; says which of them packages brought.
+
+A part of image_tree.py, which is sent to a node as one text with it. Standard library only.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import glob
+import json
+import os
+import stat
+from contextlib import suppress
+
+# Of a larger file the beginning and the end are read, half of this each.
+MOST_BYTES = 64 << 20
+LEFT_OUT = {"dev", "proc", "run", "sys"}
+
+
+def files_below(top: str, prefix: str, left_out: set, claims: Claims):
+    """Each file and link of one file system: its path in the table's words and on this machine, whether a
+    package brought it, and why a folder in its place cannot be looked into."""
+    device = os.lstat(top).st_dev
+    waiting = [(os.path.normpath(prefix), top, True)]
+    while waiting:
+        shown, folder, of_root = waiting.pop()
+        try:
+            folders, names = folders_and_names(folder, device)
+        except (FileNotFoundError, NotADirectoryError):  # a folder of a running node may go at any time
+            continue
+        except OSError as error:
+            yield shown, folder, False, error.strerror
+            continue
+        if folder == top:
+            folders = [name for name in folders if name not in left_out]
+        of_root = of_root and is_roots(folder)
+        if of_root:
+            claims.look(folder, shown, folders)
+        for name in names:
+            path = os.path.normpath(os.path.join(shown, name))
+            if not name.endswith(".pyc"):
+                yield path, os.path.join(folder, name), of_root and path in claims, ""
+        waiting += [
+            (os.path.normpath(os.path.join(shown, name)), os.path.join(folder, name), of_root)
+            for name in reversed(folders)
+        ]
+
+
+def folders_and_names(folder: str, device: int):
+    """What a folder holds, sorted; folders of other file systems are left out."""
+    folders, names = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                names.append(entry.name)
+            elif not is_elsewhere(entry, device):
+                folders.append(entry.name)
+    return sorted(folders), sorted(names)
+
+
+def is_elsewhere(entry, device: int) -> bool:
+    """What cannot be asked is looked into, and then named."""
+    with suppress(OSError):
+        return entry.stat(follow_symlinks=False).st_dev != device
+    return False
+
+
+def every_file(root: str, data: str):
+    claims = Claims(root)
+    yield from files_below(root, "", LEFT_OUT | ({"data"} if data else set()), claims)
+    if data:
+        yield from files_below(data, "data", set(), claims)
+
+
+class Claims:
+    """Paths, in the table's words, that packages brought by their own records.
+
+    A record counts where root alone can write it and every folder on the way to it, and only for paths below
+    its own folder: what a user writes of himself vouches for nothing.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._paths: set = set()
+        folder = root
+        for name in ("", "var", "lib", "dpkg", "info"):
+            folder = os.path.join(folder, name)
+            if not is_roots(folder):
+                return
+        for record in glob.glob(os.path.join(glob.escape(folder), "*.list")):
+            lines = [line.strip("/") for line in lines_of(record)]
+            self._add("", lines)
+            # Where / is merged into /usr.
+            self._add("", ["usr/" + path for path in lines if path.startswith(("bin/", "sbin/", "lib"))])
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._paths and not path.startswith(("etc/", "root/", "home/", "var/"))
+
+    def look(self, folder: str, inside: str, folders: list) -> None:
+        """Takes in the records that a folder of root's holds of what lies below it."""
+        if "conda-meta" in folders:
+            for record in glob.glob(os.path.join(glob.escape(folder), "conda-meta", "*.json")):
+                self._add(inside, json_of(record).get("files"))
+            self._add(inside, json_of(os.path.join(folder, ".clusterwright/record.json")).get("entries"))
+        if "info" in folders and os.path.exists(os.path.join(folder, "info/index.json")):
+            self._add(inside, lines_of(os.path.join(folder, "info/files")))
+        for name in folders:
+            if name.endswith(".dist-info"):
+                self._add(inside, first_columns(lines_of(os.path.join(folder, name, "RECORD"))))
+
+    def _add(self, inside: str, names) -> None:
+        below = inside + "/" if inside not in ("", ".") else ""
+        for name in names if isinstance(names, (list, dict)) else ():
+            path = os.path.normpath(os.path.join(inside, name)) if isinstance(name, str) else "/"
+            if path.startswith(below) and not path.startswith(("/", "../")):
+                self._paths.add(path)
+
+
+def is_roots(path: str) -> bool:
+    """Whether root alone can change what lies there; a link is not."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    if status.st_uid not in (0, os.geteuid()):
+        return False
+    if stat.S_ISDIR(status.st_mode):  # in a sticky folder nobody takes away what is root's
+        return not status.st_mode & stat.S_IWOTH or bool(status.st_mode & stat.S_ISVTX)
+    of_others = stat.S_IWOTH | (stat.S_IWGRP if status.st_gid else 0)
+    return stat.S_ISREG(status.st_mode) and not status.st_mode & of_others
+
+
+def record_of(place: str) -> str:
+    with suppress(OSError):
+        if is_roots(os.path.dirname(place)) and is_roots(place):
+            return read(place).decode("utf-8", "replace")
+    return ""
+
+
+def lines_of(place: str) -> list:
+    return record_of(place).splitlines()
+
+
+def first_columns(rows: list) -> list:
+    with suppress(csv.Error):
+        return [row[0] for row in csv.reader(rows) if row]
+    return []
+
+
+def json_of(place: str) -> dict:
+    with suppress(ValueError, RecursionError):
+        found = json.loads(record_of(place))
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
+def read(place: str) -> bytes:
+    """A regular file, of a large one its beginning and end; a link, a socket or what has gone is empty."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENXIO):
+            return b""
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        start = stream.read(8192)
+        if is_binary(start):
+            return start
+        rest = stream.read(MOST_BYTES // 2)
+        if status.st_size > MOST_BYTES:
+            stream.seek(-MOST_BYTES // 2, os.SEEK_END)
+        return start + rest + stream.read(MOST_BYTES // 2)
+
+
+def is_binary(start: bytes) -> bool:
+    return b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff"))
