@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from provision.core.authorised_keys import key_in
+from provision.core.setuid_programs import unusual_rights
 
-# Programs of Debian's that listen on a machine without anybody's doing.
-_USUAL = frozenset(
-    {"sshd", "chronyd", "systemd", "systemd-resolve", "systemd-network", "systemd-timesyn", "dhclient"}
-)
+# Programs of Debian's that listen on a machine without anybody's doing; of two, only where ssh does.
+_USUAL = frozenset({"chronyd", "systemd-resolve", "systemd-network", "systemd-timesyn", "dhclient"})
+_SSH = frozenset({"sshd", "systemd"})
 # The kernel has no program; and Debian's, for kernels without it.
 _WIREGUARD = frozenset({("", False), ("wireguard-go", True)})
 _SHOWN = 40
@@ -43,6 +43,7 @@ class Expected:
         listeners: of `cluster_known_listeners`: a program, or tcp/9100.
         prefix: the environment of jobs, whose ranks may listen.
         mesh: where WireGuard listens: udp/51820.
+        ssh: where sshd listens: tcp/22.
     """
 
     user: str
@@ -53,6 +54,7 @@ class Expected:
     listeners: frozenset[str]
     prefix: str
     mesh: frozenset[str] = frozenset()
+    ssh: frozenset[str] = frozenset({"tcp/22"})
 
 
 def judge(node: str, answer: Answer, expected: Expected, holders: Mapping[str, str]) -> list[Finding]:
@@ -90,15 +92,24 @@ def _ways_in(answer: Answer) -> Iterator[Said]:
             yield (
                 f"sshd's {name} {value}",
                 "it lets in keys that stand in no authorized_keys",
-                "If the site set it, look there yourself; else take it out of sshd_config, restart sshd.",
+                _SSHD_FIX,
             )
+    for one in answer["matches"]:
+        yield (
+            f"{one['path']}:{one['number']} sets {one['setting'][:_SHOWN]}",
+            f"it holds where {one['match'][:_SHOWN]}, and sshd -T does not tell of it",
+            _SSHD_FIX,
+        )
+
+
+_SSHD_FIX = "If the site set it, look there yourself; else take it out of sshd_config, restart sshd."
 
 
 def _keys(answer: Answer, expected: Expected, holders: Mapping[str, str]) -> Iterator[Said]:
     for entry in answer["keys"]:
         where = f"{entry['path']}:{entry['number']}"
         if not entry["number"]:
-            yield f"{entry['path']}", "it, or its folder, is a link", "Put a file of its own there."
+            yield f"{entry['path']}", *_NOT_READ[entry["line"]]
             continue
         key = key_in(entry["line"])
         why = _why_no_key(key, entry, expected, holders)
@@ -107,6 +118,10 @@ def _keys(answer: Answer, expected: Expected, holders: Mapping[str, str]) -> Ite
             yield what, why, _KEY_FIX if key not in (expected.cluster_key, *expected.retired) else _OUR_FIX
 
 
+_NOT_READ = {
+    "": ("it, or its folder, is a link", "Put a file of its own there."),
+    "large": ("it is too large to be read whole", "Look what it holds, then put a small one there."),
+}
 _KEY_FIX = "If it is a person's whom you know, add it to cluster_known_keys; else take that line out."
 _OUR_FIX = "Log in with a key of your own, take that line out, then site.yml --tags ssh_trust."
 
@@ -141,7 +156,9 @@ def _listeners(listeners: Sequence[Answer], expected: Expected) -> Iterator[Said
             continue
         if {name, one["program"]} & expected.listeners or one["exe"].startswith(f"{expected.prefix}/"):
             continue
-        if one["program"] in _USUAL and one["packaged"]:
+        if one["packaged"] and (
+            one["program"] in _USUAL or (one["program"] in _SSH and name in expected.ssh)
+        ):
             continue
         if name in expected.mesh and (one["program"], one["packaged"]) in _WIREGUARD:
             continue
@@ -163,10 +180,13 @@ def _modes(modes: Sequence[Answer]) -> Iterator[Said]:
             )
 
 
-def _setuid(paths: Sequence[str]) -> Iterator[Said]:
-    for path in paths:
-        fix = f"If you do not know it, look who made it, then chmod u-s,g-s {path}"
-        yield path, "it runs with the rights of its owner or group, and is of no package", fix
+def _setuid(programs: Sequence[Answer]) -> Iterator[Said]:
+    for one in programs:
+        rights = {name: one[name] for name in ("mode", "capabilities", "packaged")}
+        if why := unusual_rights(one["merged"], **rights):
+            path = one["path"]
+            remove = f"setcap -r {path}" if one["capabilities"] else f"chmod u-s,g-s {path}"
+            yield path, why, f"If you do not know it, look who made it, then {remove}"
 
 
 def _ours(ours: Mapping[str, Answer]) -> Iterator[Said]:

@@ -41,7 +41,6 @@ class Site:
     machines: Sequence[Machine]
     secrets: Path
     expected: Expected
-    data_path: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +71,6 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
     return Site(
         machines=machines,
         secrets=secrets,
-        data_path=data_path,
         expected=Expected(
             user=str(first.get("cluster_user", "trainer")),
             line=authorised_line(public[0] if public else "", sources),
@@ -85,6 +83,7 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
                 for one in variables.values()
                 if one.get("wireguard_mesh_enabled") is True
             ),
+            ssh=frozenset(f"tcp/{one.get('ansible_port', 22)}" for one in ({}, *variables.values())),
             prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
         ),
     )
@@ -98,7 +97,7 @@ def look(site: Site, *, keys_only: bool) -> Seen:
     """
     seen = Seen()
     secrets = [*_SECRETS, f"~{site.expected.user}/.ssh/clusterwright_ed25519"]
-    asked = json.dumps({"secrets": secrets, "data": site.data_path, "keys_only": keys_only})
+    asked = json.dumps({"secrets": secrets, "keys_only": keys_only})
     words = ("python3", "-c", Path(audit_program.__file__).read_text(), asked)
     seconds = _KEYS_SECONDS if keys_only else _SECONDS
 

@@ -1,6 +1,6 @@
 """Runs on a node as root, by its own Python 3: prints what `provision audit` judges as JSON, changes nothing.
 
-One word: JSON with `secrets` (paths), `data` (a mounted folder) and `keys_only`. Needs nothing else.
+One word: JSON with `secrets` (paths) and `keys_only`. Needs nothing else.
 """
 
 from __future__ import annotations
@@ -12,20 +12,35 @@ import os
 import pwd
 import re
 import stat
+import struct
 import subprocess
 import sys
 
 _JOURNAL = "/var/lib/clusterwright/journal.json"
+_SSHD_CONFIG = "/etc/ssh/sshd_config"
 _MOST_BYTES = 1 << 20
+_MOST_KEY_BYTES = 4 << 20  # sshd reads more
+_MOST_OF_OURS = 16 << 20
+_MOST_INCLUDES = 16  # one in the other, as sshd's own limit
+# What lets somebody in; under `Match` only here and there, so that `sshd -T` does not tell.
+_LETS_IN = re.compile(
+    "authorizedkeys(command|file)|authorizedprincipals(command|file)|trustedusercakeys"
+    "|(hostbased|kbdinteractive|challengeresponse|password|pubkey)authentication"
+    "|permit(emptypasswords|rootlogin|userenvironment)"
+)
+_KEYS_FILE = re.compile("authorizedkeysfile ", re.IGNORECASE)
+# On disks and in memory, where programs of a set user ID work. What an overlay shows lies in its layers.
+_LOCAL = re.compile("bcachefs|btrfs|erofs|ext[234]|f2fs|jfs|ramfs|reiserfs|squashfs|tmpfs|xfs|zfs")
+_SNAPS = ("/snap/", "/var/lib/snapd/")
 _MERGED = re.compile(r"^/usr(?=/(bin|sbin|lib\w*)/)")
 
 
-def _run(*words: str) -> str:
+def _run(*words: str, errors: str = "replace") -> str:
     try:
         done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
     except OSError:
         return ""
-    return done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors=errors)
 
 
 def _read(path: str, most: int = _MOST_BYTES) -> bytes | None:
@@ -34,8 +49,11 @@ def _read(path: str, most: int = _MOST_BYTES) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as stream:
-        return stream.read(most) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return stream.read(most)
 
 
 def _text(path: str) -> str:
@@ -46,6 +64,23 @@ def _sshd() -> dict[str, str]:
     """The settings that decide who gets in, as the daemon takes them."""
     lines = [line.partition(" ") for line in _run("/usr/sbin/sshd", "-T").splitlines()]
     return {name: value for name, _, value in lines}
+
+
+def _matches(path: str = _SSHD_CONFIG, match: str = "", depth: int = 0) -> list[dict[str, str]]:
+    """What stands under `Match` in sshd's configuration and lets somebody in, with its file and line."""
+    found: list[dict[str, str]] = []
+    for number, line in enumerate(_text(os.path.realpath(path)).split("\n"), start=1):
+        keyword, *values = line.replace("=", " ", 1).replace('"', " ").split() or ["#"]
+        setting, keyword = " ".join([keyword, *values]), keyword.lower()
+        if keyword == "match":
+            match = " ".join(values)
+        elif keyword == "include" and depth < _MOST_INCLUDES:
+            for one in values:
+                for included in sorted(glob.glob(os.path.join(os.path.dirname(_SSHD_CONFIG), one))):
+                    found += _matches(included, match, depth + 1)
+        elif match and _LETS_IN.fullmatch(keyword) and " ".join(values).lower() not in ("no", "none"):
+            found.append({"path": path, "number": str(number), "match": match, "setting": setting})
+    return found
 
 
 def _key_files(pattern: str, user: pwd.struct_passwd) -> list[str]:
@@ -66,7 +101,11 @@ def _keys(pattern: str) -> list[dict[str, object]]:
             seen.add(path)
             if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
                 found.append({"user": user.pw_name, "path": path, "number": 0, "line": ""})
-            for number, line in enumerate(_text(path).split("\n"), start=1):
+            content = _read(path, _MOST_KEY_BYTES + 1) or b""
+            if len(content) > _MOST_KEY_BYTES:
+                found.append({"user": user.pw_name, "path": path, "number": 0, "line": "large"})
+                continue
+            for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
                 if line.strip() and not line.lstrip().startswith("#"):
                     found.append(
                         {"user": user.pw_name, "path": path, "number": number, "line": line.rstrip("\r")}
@@ -130,10 +169,54 @@ def _modes(paths: list[str]) -> list[dict[str, object]]:
     return found
 
 
-def _setuid(packaged: set[str], data: str) -> list[str]:
-    roots = ["/", *([data] if os.path.ismount(data) else [])]
-    listed = _run("find", *roots, "-xdev", "-type", "f", "-perm", "/6000", "-print0").split("\0")
-    return sorted({path for path in listed if path and _MERGED.sub("", path) not in packaged})
+def _local_mounts(mountinfo: str = "/proc/self/mountinfo") -> list[str]:
+    """/, and where else this machine's own disks and memory are mounted so that a set user ID works."""
+    with open(mountinfo, errors="surrogateescape") as lines:
+        mounts = [line.partition(" - ")[::2] for line in lines]
+    found, seen = ["/"], set()
+    for mount, source in mounts:
+        _, _, device, root, place, options, *_ = mount.split()
+        path = re.sub(r"\\([0-7]{3})", lambda one: chr(int(one[1], 8)), place)
+        if (
+            _LOCAL.fullmatch(source.split()[0])
+            and "nosuid" not in options.split(",")
+            and not path.startswith(_SNAPS)
+            and (device, root) not in seen
+        ):
+            seen.add((device, root))
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _capabilities(path: str) -> int:
+    """What a file gives who runs it, bit by bit: capabilities(7), vfs_cap_data in linux/capability.h."""
+    try:
+        words = os.getxattr(path, "security.capability", follow_symlinks=False)
+    except OSError:
+        return 0
+    # A word of version, then permitted and inheritable of the first 32, then of the others.
+    numbers = [*struct.unpack(f"<{len(words) // 4}I", words[: len(words) // 4 * 4])[1:5], 0, 0, 0, 0]
+    return int(numbers[0] | numbers[1] | (numbers[2] | numbers[3]) << 32)
+
+
+def _setuid(packaged: set[str], roots: list[str]) -> list[dict[str, object]]:
+    """Programs that run with the rights of their owner or group, or with capabilities of their own."""
+    words = ("find", *roots, "-xdev", "-type", "f", "-perm", "/6111", "-printf", r"%m %p\0")
+    found = {}
+    for entry in _run(*words, errors="surrogateescape").split("\0"):
+        mode, _, path = entry.partition(" ")
+        rights = int(mode or "0", 8) & 0o6000
+        capabilities = _capabilities(path) if path else 0
+        if rights or capabilities:
+            merged = _MERGED.sub("", path)
+            found[path] = {
+                "path": path,
+                "merged": merged,
+                "mode": rights,
+                "capabilities": capabilities,
+                "packaged": merged in packaged,
+            }
+    return [found[path] for path in sorted(found)]
 
 
 def _ours() -> dict[str, dict[str, object]]:
@@ -145,7 +228,7 @@ def _ours() -> dict[str, dict[str, object]]:
         return {}
     found = {}
     for path, entry in journal.items():
-        text = _read(path, most=-1)
+        text = _read(path, _MOST_OF_OURS)
         if text is None and not os.path.isdir(os.path.dirname(path)):
             continue  # of a build, whose folder goes with it
         lines = [] if text is None else text.decode(errors="surrogateescape").split("\n")
@@ -172,20 +255,23 @@ def _changed() -> list[str]:
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    sshd = _sshd()
+    sshd, matches = _sshd(), _matches()
+    files = [sshd.get("authorizedkeysfile", ".ssh/authorized_keys .ssh/authorized_keys2")]
+    files += [one["setting"].partition(" ")[2] for one in matches if _KEYS_FILE.match(one["setting"])]
     found: dict[str, object] = {
         "sshd": {
             name: sshd.get(name, "none")
             for name in ("authorizedkeyscommand", "trustedusercakeys", "authorizedkeysfile")
         },
-        "keys": _keys(sshd.get("authorizedkeysfile", ".ssh/authorized_keys .ssh/authorized_keys2")),
+        "matches": matches,
+        "keys": _keys(" ".join(files)),
         "own_keys": _own_keys(),
     }
     if not asked["keys_only"]:
         packaged = _packaged()
         found["listeners"] = _listeners(packaged)
         found["modes"] = _modes(asked["secrets"])
-        found["setuid"] = _setuid(packaged, asked["data"])
+        found["setuid"] = _setuid(packaged, _local_mounts())
         found["ours"] = _ours()
         found["changed"] = _changed()
     sys.stdout.write(json.dumps(found) + "\n")

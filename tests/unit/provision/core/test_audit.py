@@ -41,9 +41,15 @@ def ours(**more: Any) -> dict[str, Any]:
     return {"/etc/x": {"whole": True, "there": True, "same": True, "lacks": [], **more}}
 
 
+def program(path: str, mode: int = 0, capabilities: int = 0, *, packaged: bool = True) -> dict[str, Any]:
+    merged = path.removeprefix("/usr") if not path.startswith("/usr/local") else path
+    rights = {"mode": mode, "capabilities": capabilities}
+    return {"path": path, "merged": merged, "packaged": packaged, **rights}
+
+
 def answer(**more: Any) -> dict[str, Any]:
     nothing = {"authorizedkeyscommand": "none", "trustedusercakeys": "none"}
-    empty: dict[str, Any] = {name: [] for name in ("listeners", "modes", "setuid", "changed")}
+    empty: dict[str, Any] = {name: [] for name in ("matches", "listeners", "modes", "setuid", "changed")}
     return {"sshd": nothing, "keys": [], "own_keys": {}, "ours": {}, **empty, **more}
 
 
@@ -63,6 +69,17 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
         modes=[{"path": "/etc/ssh/ssh_host_rsa_key", "mode": 0o600, "owner": "root"}],
         ours=ours(),
         changed=["/etc/x"],
+        setuid=[
+            program("/usr/bin/su", 0o4000),
+            program("/usr/bin/ssh-agent", 0o2000),
+            program("/usr/bin/nvidia-modprobe", 0o4000),
+            program("/usr/sbin/unix_chkpwd", 0o2000),
+            program("/usr/lib/x86_64-linux-gnu/utempter/utempter", 0o2000),
+            program("/usr/lib/aarch64-linux-gnu/utempter/utempter", 0o2000),
+            program("/usr/libexec/polkit-agent-helper-1", 0o4000),
+            program("/usr/bin/ping", capabilities=1 << 13),
+            program("/usr/lib/snapd/snap-confine", capabilities=1 << 21 | 1 << 7),
+        ],
     )
 
     assert judge("te1", good, EXPECTED, {}) == []
@@ -98,7 +115,33 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
             {"modes": [{"path": "/k", "mode": 0o644, "owner": "root"}]},
             "/k has mode 0644: others read a secret",
         ),
-        ({"setuid": ["/usr/local/bin/sh2"]}, "/usr/local/bin/sh2: it runs with the rights of its owner"),
+        ({"keys": [key("large", 0)]}, f"{KEYS}: it is too large to be read whole"),
+        (
+            {
+                "matches": [
+                    {"path": "/x.conf", "number": "2", "match": "User root", "setting": "PermitRootLogin yes"}
+                ]
+            },
+            "/x.conf:2 sets PermitRootLogin yes: it holds where User root",
+        ),
+        ({"listeners": [listener("sshd", port="2222")]}, "/usr/bin/sshd listens on tcp/2222"),
+        ({"listeners": [listener("systemd", port="2222")]}, "/usr/bin/systemd listens on tcp/2222"),
+        (
+            {"setuid": [program("/usr/local/bin/sh2", 0o4000, packaged=False)]},
+            "/usr/local/bin/sh2: it runs with the rights of its owner or group, and is of no package",
+        ),
+        (
+            {"setuid": [program("/usr/bin/bash", 0o4000)]},
+            "/usr/bin/bash: it runs with the rights of its owner",
+        ),
+        (
+            {"setuid": [program("/usr/bin/wall", 0o4000)]},
+            "/usr/bin/wall: it runs with the rights of its owner",
+        ),
+        ({"setuid": [program("/usr/bin/find", capabilities=1 << 7)]}, "rights of root's (cap_setuid)"),
+        ({"setuid": [program("/usr/bin/ping", capabilities=1 << 13 | 1 << 1)]}, "(cap_dac_override)"),
+        ({"setuid": [program("/x/ping", capabilities=1 << 13, packaged=False)]}, "setcap -r /x/ping"),
+        ({"setuid": [program("/usr/bin/find", capabilities=1 << 60)]}, "that this audit does not know"),
         ({"ours": ours(same=False)}, "/etc/x: it was changed since site.yml wrote it"),
         ({"ours": ours(there=False)}, "/etc/x: site.yml wrote it, and it is not there"),
         (

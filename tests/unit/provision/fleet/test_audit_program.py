@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
+import struct
 from pathlib import Path
 from types import ModuleType
 
@@ -86,3 +87,88 @@ def test_an_answer_that_is_none_is_refused(said: str, record_refusal: RecordRefu
     with pytest.raises(ValueError, match=r".") as refusal:
         answer_of(said)
     record_refusal(refusal.value)
+
+
+def test_a_key_behind_the_first_megabyte_is_told_and_a_file_beyond_the_limit_is_named(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = []
+    for name in ("padded", "large", "folder"):
+        keys = tmp_path / name / ".ssh" / "authorized_keys"
+        keys.parent.mkdir(parents=True)
+        users.append(pwd.struct_passwd((name, "x", 0, 0, "", str(tmp_path / name), "/bin/sh")))
+    (tmp_path / "padded/.ssh/authorized_keys").write_text(("#" * 99 + "\n") * 10_600 + "ssh-rsa EVIL\n")
+    (tmp_path / "large/.ssh/authorized_keys").touch()
+    os.truncate(tmp_path / "large/.ssh/authorized_keys", 3 << 30)
+    (tmp_path / "folder/.ssh/authorized_keys").mkdir()
+    monkeypatch.setattr(program.pwd, "getpwall", lambda: users)
+
+    found = program._keys(".ssh/authorized_keys")
+
+    assert [(one["user"], one["number"], one["line"]) for one in found] == [
+        ("padded", 10_601, "ssh-rsa EVIL"),
+        ("large", 0, "large"),
+    ]
+
+
+def test_what_lets_in_under_a_match_is_told_with_its_place(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under the name of a link, and after an included file, which ends its own Match."""
+    monkeypatch.setattr(program, "_SSHD_CONFIG", str(tmp_path / "sshd_config"))
+    (tmp_path / "sshd_config.d").mkdir()
+    (tmp_path / "elsewhere").write_text(
+        "Match User root\n  AuthorizedKeysFile /var/cache/.k\nPermitRootLogin no\n"
+    )
+    (tmp_path / "sshd_config.d" / "90-x.conf").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "sshd_config").write_text(
+        "Include sshd_config.d/*.conf\nPermitRootLogin yes\n#Match all\nmatch=Address 192.0.2.1\n"
+        "X11Forwarding yes\npasswordauthentication yes\n"
+    )
+
+    found = program._matches(str(tmp_path / "sshd_config"))
+
+    assert [(Path(one["path"]).name, one["number"], one["match"], one["setting"]) for one in found] == [
+        ("90-x.conf", "2", "User root", "AuthorizedKeysFile /var/cache/.k"),
+        ("sshd_config", "6", "Address 192.0.2.1", "passwordauthentication yes"),
+    ]
+
+
+MOUNTS = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - overlay overlay rw
+28 27 0:25 / /run rw,nosuid,nodev - tmpfs tmpfs rw
+29 27 254:1 / /data rw,relatime shared:2 - xfs /dev/vdb rw
+30 27 254:1 / /also rw,relatime - xfs /dev/vdb rw
+31 27 0:30 / /srv/a\\040part rw - tmpfs x rw
+32 27 7:1 / /snap/core20/1 ro,nodev - squashfs /dev/loop1 ro
+33 27 0:40 / /home rw - nfs4 server:/home rw
+34 27 0:41 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw
+"""
+
+
+def test_programs_are_looked_for_on_every_disk_of_the_machine(program: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+
+    assert program._local_mounts(str(tmp_path / "mountinfo")) == ["/", "/data", "/srv/a part"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives such rights")
+def test_a_program_with_a_users_or_with_capabilities_is_told(program: ModuleType, tmp_path: Path) -> None:
+    for name in ("plain", "shell", "group", "able"):
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "shell").chmod(0o4755)
+    (tmp_path / "group").chmod(0o2755)
+    # cap_setuid and, of the second 32, cap_bpf; version 2
+    os.setxattr(
+        tmp_path / "able", "security.capability", struct.pack("<5I", 0x02000001, 1 << 7, 0, 1 << 7, 0)
+    )
+
+    found = program._setuid({str(tmp_path / "shell")}, [str(tmp_path)])
+
+    assert [(Path(one["path"]).name, one["mode"], one["capabilities"], one["packaged"]) for one in found] == [
+        ("able", 0, 1 << 7 | 1 << 39, False),
+        ("group", 0o2000, 0, False),
+        ("shell", 0o4000, 0, True),
+    ]
