@@ -9,7 +9,7 @@
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode in `__pycache__`, conda's own records
 (they carry dates), this script's records, and the distribution `clusterwright`, which has a life of its own:
-by the names of its folders and programs, whatever its RECORD lists.
+by the names of its folders and programs, whatever its RECORD lists. No two environments have the same lines.
 
 Bytecode there is no node's like another's, and runs in place of its source: it is compared with what the
 environment's own Python makes of that.
@@ -37,6 +37,7 @@ RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
 OWN_PACKAGES = ("provision", "runtime")  # wheels of before held the first, too
 OWN_PROGRAMS = ("bin/provision", "bin/zerorun")
+UNCLEAR = re.compile(r"\n| x$| link( |$)")  # in a path, since what the file holds follows it
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
@@ -166,12 +167,17 @@ def added_packages(prefix: str, conda: list, record: dict) -> dict:
 
 
 def digest_of(conda: list, entries: dict) -> str:
-    total = hashlib.sha256()
-    for record in conda:
-        total.update("conda {}\n".format(" ".join(record)).encode())
+    lines = [line_of(" ".join(record).isprintable(), "conda", *record) for record in conda]
     for path in sorted(entries):
-        total.update(f"file {path} {entries[path][0]}\n".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
+        content = entries[path][0]
+        lines.append(line_of("\n" not in content and not UNCLEAR.search(path), "file", path, content))
+    return hashlib.sha256(b"".join(lines)).hexdigest()
+
+
+def line_of(is_plain: bool, *fields: str) -> bytes:
+    """Its fields; those that could be read as others, which honest packages have none of, stand as JSON."""
+    text = " ".join(fields) if is_plain else json.dumps(fields)
+    return f"{text}\n".encode("utf-8", "surrogateescape")
 
 
 def differences_between(before: dict, after: dict) -> list:
