@@ -24,7 +24,7 @@ import live_view as program
 top, act = sys.argv[1:]
 program.PLACE, program.ROOT, program.MEMORY = f"{top}/run", f"{top}/run/root", f"{top}/run/memory"
 program.KEPT = f"{top}/run/kept.tar"
-program.USED, program.WRITTEN = (f"{top}/home/*/.ssh",), (f"{top}/var/log",)
+program.USED, program.WRITTEN = (f"{top}/home/*/.ssh", f"{top}/etc/machine-id"), (f"{top}/var/log",)
 run, copied = program.run, program.copied
 program.run = lambda *words, check=True: None if words[0] == "journalctl" else run(*words, check=check)
 
@@ -38,13 +38,14 @@ def copied_meanwhile(source, path, *, with_files):
 program.copied = copied_meanwhile
 try:
     program.begin()
-    print(sorted(os.listdir(f"{top}/home/ann/.ssh")), os.listdir(f"{top}/var/log"), os.listdir(f"{top}/etc"))
-    with open(f"{top}/home/ann/.ssh/known_hosts", "w") as stream:
-        stream.write("of the running node\\n")
+    print(sorted(os.listdir(f"{top}/home/ann/.ssh")), os.listdir(f"{top}/var/log"))
+    for name in ("home/ann/.ssh/known_hosts", "etc/machine-id"):
+        with open(f"{top}/{name}", "w") as stream:
+            stream.write("of the running node\\n")
     program.end()
 except program.Refused as refusal:
     print(refusal)
-print(os.listdir(f"{top}/etc"))
+print(sorted(os.listdir(f"{top}/etc")), open(f"{top}/etc/machine-id").read())
 """
 
 
@@ -61,7 +62,13 @@ def acted(top: Path, act: str = "") -> list[str]:
 def node(tmp_path: Path) -> Path:
     for folder in ("etc", "home/ann/.ssh/sub", "var/log/nginx"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("etc/passwd", "home/ann/.ssh/id", "home/ann/.ssh/sub/x", "var/log/nginx/access.log"):
+    for name in (
+        "etc/passwd",
+        "etc/machine-id",
+        "home/ann/.ssh/id",
+        "home/ann/.ssh/sub/x",
+        "var/log/nginx/access.log",
+    ):
         (tmp_path / name).write_text(f"{name}\n")
     (tmp_path / "home/ann/.ssh/link").symlink_to("id")
     os.mkfifo(tmp_path / "home/ann/.ssh/pipe")
@@ -78,19 +85,19 @@ NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_nothing_is_mounted_through_a_link_that_a_user_puts_there_meanwhile(
     node: Path, record_refusal: RecordRefusal
 ) -> None:
-    refusal, etc = acted(node, "swap")
+    refusal, etc, *_ = acted(node, "swap")
 
     record_refusal(refusal)
     assert "home/ann/.ssh is a link to" in refusal
-    assert etc == "['passwd']"
+    assert etc == "['machine-id', 'passwd'] etc/machine-id"
 
 
 @NEEDS_ROOT
 def test_a_copy_covers_a_folder_and_is_taken_away_again(node: Path) -> None:
-    covered, etc = acted(node)
+    covered, etc, *_ = acted(node)
 
-    assert covered == "['id', 'link', 'sub'] ['nginx'] ['passwd']"
-    assert etc == "['passwd']"
+    assert covered == "['id', 'link', 'sub'] ['nginx']"
+    assert etc == "['machine-id', 'passwd'] etc/machine-id"
     assert not (node / "home/ann/.ssh/known_hosts").exists()
     assert (node / "home/ann/.ssh/sub/x").exists()
     assert not (node / "run").exists()
