@@ -64,7 +64,8 @@ def numbered(devices: Dicts, uuid: str) -> list[str]:
 def host_keys_read(files: Mapping[str, Mapping[str, str] | None]) -> list[str]:
     """The public keys among the observed files."""
     paths = [path for path in files if path.startswith("/etc/ssh/ssh_host_") and path.endswith("_key.pub")]
-    return sorted(host_keys.public_key(file["text"]) for path in paths if (file := files[path]))
+    keys = {host_keys.public_key(file["text"]) for path in paths if (file := files[path])}
+    return sorted(keys - {""})
 
 
 def ledger_plan(

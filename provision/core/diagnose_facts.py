@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from provision.core.diagnose import Diagnosis
@@ -40,6 +42,52 @@ class NodeFacts:
     interface: str
     certificate: Mapping[str, Any] | None = None
     clusterwright: str = ""
+
+
+def facts_in(said: str) -> tuple[float, dict[str, Any]]:
+    """A node's clock, and what it says of itself: the words of NodeFacts, each of its type.
+
+    Raises:
+        ValueError: it is anything else, which one node's answer may be.
+    """
+    clock, _, text = said.partition("\n")
+    try:
+        facts = json.loads(text)
+    except (RecursionError, MemoryError) as e:
+        raise ValueError("it is nested too deeply") from e
+    if not isfinite(float(clock)) or not isinstance(facts, dict) or facts.keys() != _KINDS.keys():
+        raise ValueError("it lacks something, or says something else")
+    if odd := [name for name, is_kind in _KINDS.items() if not is_kind(facts[name])]:
+        raise ValueError(f"{odd[0]} is of another type")
+    return float(clock), facts
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _LARGEST
+
+
+def _each(is_kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A mapping whose values are of a kind; JSON's names are text."""
+    return lambda value: isinstance(value, dict) and all(map(is_kind, value.values()))
+
+
+_LARGEST = 1 << 63
+_KINDS: Mapping[str, Callable[[Any], bool]] = {
+    "names": _each(_is_text),
+    "own": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "mtu": _is_whole,
+    "open_files": _is_whole,
+    "free": _each(_is_whole),
+    "versions": _each(_is_text),
+    "job_interface": _is_text,
+    "interface": _is_text,
+    "certificate": lambda value: value is None or isinstance(value, dict),
+    "clusterwright": _is_text,
+}
 
 
 def judge(nodes: Sequence[NodeFacts], *, unreachable: Mapping[str, str]) -> list[Diagnosis]:
@@ -144,9 +192,10 @@ def _odd(nodes: Sequence[NodeFacts]) -> Iterable[Diagnosis]:
 
 
 def _odd_in(what: str, values: Mapping[str, str]) -> Iterable[Diagnosis]:
-    (value, count), *rest = Counter(values.values()).most_common()
-    if not rest:
+    counted = Counter(values.values()).most_common()
+    if len(counted) < 2:
         return
+    value, count = counted[0]
     majority = value if count * 2 > len(values) else None
     for name, own in values.items():
         if own != majority:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from provision.core.text_block import outside_block
 Ledger = Mapping[str, Sequence[str]]
 # As an earlier release began the whole file: a block without an end goes to the end of the file.
 BEGIN = "# Clusterwright: host keys of all nodes"
+_KEY = re.compile(r"(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}")
 END = "# Clusterwright: end of the nodes' host keys"
 
 
@@ -38,8 +40,9 @@ class LedgerPlan:
 
 
 def public_key(text: str) -> str:
-    """Algorithm and key of a public key file or a known_hosts field, without its comment."""
-    return " ".join(text.split()[:2])
+    """Algorithm and key of a public key file, without its comment; empty where it holds none."""
+    key = " ".join(text.split()[:2])
+    return key if _KEY.fullmatch(key) else ""
 
 
 def plan_ledger(ledger: Ledger, observed: Ledger, *, replaced: Collection[str]) -> LedgerPlan:

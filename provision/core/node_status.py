@@ -81,7 +81,7 @@ def _proof(certificate: Mapping[str, Any] | None, now: datetime) -> Proof | None
         return Proof(
             issued=str(certificate["issued"]),
             expires=str(certificate["expires"]),
-            nodes=tuple(certificate["nodes"]),
+            nodes=tuple(map(str, certificate["nodes"])),
             signer=str(certificate.get("signer", "")).lstrip("@"),
             expired=now >= datetime.fromisoformat(certificate["expires"]),
         )

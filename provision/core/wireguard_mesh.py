@@ -6,6 +6,8 @@ says to each other is encrypted with keys that come of both of theirs. No secret
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,8 +18,9 @@ PORT = 51820
 UNIT = "clusterwright-wireguard-mesh.service"
 GUARD = "inet clusterwright_mesh"
 KEY = "/etc/wireguard/clusterwright.key"
-_RULES = 2
+_RULES, _KEY_BYTES, _SHOWN = 2, 32, 60
 _MADE = "made"
+_AGAIN = "Delete it, and the next run makes a new one"
 
 Commands = Mapping[str, Mapping[str, Any]]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -108,10 +111,15 @@ def plan_ledger(
         read: a node's public key, "" where it has none yet; behind a line `made` it was made in this run.
         replaced: nodes whose key may be another one, because the machine is.
     """
-    keys = {name: text.split()[-1] for name, text in read.items() if text.split()}
+    told = {name: text.split()[-1] for name, text in read.items() if text.split()}
+    keys = {name: key for name, key in told.items() if is_key(key)}
     made = {name for name, text in read.items() if text.split()[:1] == [_MADE]}
     after = {**ledger, **keys}
-    problems: dict[str, list[str]] = {}
+    problems = {
+        name: [f"the public half of {KEY} is {key[:_SHOWN]!a}, which is no WireGuard key. {_AGAIN}"]
+        for name, key in told.items()
+        if name not in keys
+    }
     for name, key in keys.items():
         found = []
         if ledger.get(name, key) != key and name not in (made | set(replaced)):
@@ -128,6 +136,15 @@ def plan_ledger(
         problems=problems,
         differs=after != dict(ledger) or len(keys) < len(read),
     )
+
+
+def is_key(word: str) -> bool:
+    """Whether this is a key as `wg` writes one: 32 bytes in base64."""
+    try:
+        key = base64.b64decode(word, validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(key) == _KEY_BYTES and base64.b64encode(key).decode() == word
 
 
 def refusals(observed: Mapping[str, Any], mesh: Mesh, *, paths: Sequence[str]) -> list[str]:
@@ -155,11 +172,10 @@ _OTHER_NAME = "set wireguard_mesh_interface to another name"
 def _bad_key(key: Mapping[str, Any] | None, commands: Commands) -> Iterator[str]:
     if key is None:
         return
-    again = "Delete it, and the next run makes a new one"
     if key["mode"] != "0600" or key["owner"] != "root":
-        yield f"{KEY} is {key['owner']}'s with mode {key['mode']}, so others may have read it. {again}"
+        yield f"{KEY} is {key['owner']}'s with mode {key['mode']}, so others may have read it. {_AGAIN}"
     elif commands["public"]["rc"] not in (0, 127) and "wg" not in commands["lacking"]["stdout"].split():
-        yield f"{KEY} holds no WireGuard key. {again}"
+        yield f"{KEY} holds no WireGuard key. {_AGAIN}"
 
 
 def _links(commands: Commands) -> list[Mapping[str, Any]]:

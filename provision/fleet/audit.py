@@ -154,7 +154,7 @@ def findings(site: Site, seen: Seen, before: Seen | None = None) -> list[Finding
 def _judged(name: str, answer: Answer, expected: Expected, holders: Mapping[str, str]) -> list[Finding]:
     try:
         return judge(name, answer, expected, holders)
-    except (KeyError, TypeError, AttributeError, IndexError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
         return [unheard(name, f"it does not answer as asked ({e!r})")]
 
 

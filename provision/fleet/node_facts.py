@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.core.diagnose_facts import NodeFacts
+from provision.core.diagnose_facts import NodeFacts, facts_in
 from provision.edges import ssh
 from provision.errors import CommandFailed
 from provision.fleet import node_program
@@ -55,16 +54,16 @@ def _ask(machine: Machine, program: str, names: Sequence[str]) -> NodeFacts:
 
     words = ("python3", "-c", program, machine.address, *names)
     said = ssh.run(machine, words, timeout_seconds=_ANSWER_SECONDS, on_line=on_line).stdout
-    clock, _, facts = said.partition("\n")
     try:
+        clock, facts = facts_in(said)
         return NodeFacts(
             name=machine.name,
             address=machine.address,
-            skew_seconds=float(clock) - (begun + heard) / 2,
+            skew_seconds=clock - (begun + heard) / 2,
             skew_within_seconds=(heard - begun) / 2,
-            **json.loads(facts),
+            **facts,
         )
-    except (ValueError, TypeError) as e:
+    except ValueError as e:
         raise CommandFailed(
             f"read what {machine.name} says of itself",
             found=f"it does not answer as asked, but {said[:_SHOWN_CHARACTERS].strip()!r}",

@@ -32,6 +32,12 @@ def test_healthy_nodes_are_left_alone() -> None:
     assert judge([node("te1"), node("te2"), node("te3")], unreachable={}) == []
 
 
+def test_a_site_of_which_no_node_answers_is_told() -> None:
+    (found,) = judge([], unreachable={"te1": "timed out"})
+
+    assert (found.row, found.where, found.evidence) == ("unreachable", "te1", "timed out")
+
+
 @pytest.mark.parametrize(
     ("changes", "row", "says"),
     [

@@ -15,6 +15,7 @@ from provision.core.host_keys import (
     with_host_keys,
 )
 from provision.core.nodes import Node
+from tests.conftest import RecordRefusal
 
 OLD, NEW, RSA = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew", "ssh-rsa AAAArsa"
 
@@ -101,3 +102,21 @@ def test_a_refused_host_key_is_told_from_a_node_that_is_off() -> None:
 )
 def test_a_machines_new_keys_replace_its_old_ones_and_nobody_elses(text: str, expected: str) -> None:
     assert with_host_keys(text, "10.0.0.3", ["ssh-ed25519 NEW"]) == expected
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "ssh-ed25519",
+        "te1,* ssh-ed25519",
+        'cert-authority,namespaces="x" ssh-ed25519 AAAA',
+        "ssh-rsa \x1b[2J",
+    ],
+)
+def test_what_is_no_host_key_comes_into_no_ledger(text: str, record_refusal: RecordRefusal) -> None:
+    """One word alone ended the comparison for all nodes."""
+    assert public_key(text) == ""
+    record_refusal("read as no key")

@@ -64,6 +64,13 @@ def test_what_is_no_certificate_proves_nothing(certificate: Any) -> None:
     assert not is_well(node(certificate))
 
 
+def test_the_nodes_of_a_certificate_are_shown_as_words_whatever_they_are() -> None:
+    found = node({**CERTIFICATE, "nodes": [1, ["te1"]]})
+
+    assert found.proof is not None
+    assert found.proof.nodes == ("1", "['te1']")
+
+
 def test_a_node_that_is_expired_pending_or_silent_is_not_well() -> None:
     silent = node(answers=False)
 

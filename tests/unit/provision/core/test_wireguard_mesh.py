@@ -19,8 +19,10 @@ from provision.core.wireguard_mesh import (
     refusals,
     silent,
 )
+from tests.conftest import RecordRefusal
 
-KEYS = {"te1": "ONE=", "te2": "TWO=", "te3": "THREE="}
+ONE, TWO, THREE, OTHER = (f"{name:A<43}=" for name in ("ONE", "TWO", "THREE", "OTHER"))
+KEYS = {"te1": ONE, "te2": TWO, "te3": THREE}
 PEERS = [
     Peer(name="te2", address="10.88.0.2", endpoint="192.0.2.2"),
     Peer(name="te3", address="10.88.0.3", endpoint="192.0.2.3", port=51999),
@@ -51,14 +53,14 @@ def live(**more: str) -> dict[str, dict[str, Any]]:
         "addresses": json.dumps([ETH, link()]),
         "routes": json.dumps([{"dst": "default", "dev": "eth0"}, {"dst": "10.88.0.0/24", "dev": "wg-mesh"}]),
         "routes6": "[]",
-        "key": "ONE=",
+        "key": ONE,
         "port": "51820",
-        "peers": "TWO=\t10.88.0.2/32\nTHREE=\t10.88.0.3/32",
+        "peers": f"{TWO}\t10.88.0.2/32\n{THREE}\t10.88.0.3/32",
         "guard": json.dumps({"nftables": [{"rule": {}}, {"rule": {}}]}),
         "enabled": "enabled",
         "active": "active",
         "listening": 'UNCONN 0 0 *:51820 *:* users:(("wireguard-go",pid=7,fd=9))',
-        "public": "ONE=",
+        "public": ONE,
         "lacking": "",
         "kernel": "",
         "tun": "",
@@ -89,11 +91,11 @@ def test_a_node_s_address_and_endpoint_come_from_the_inventory() -> None:
 
 
 def test_a_node_knows_each_other_one_by_one_address_and_none_whose_key_is_unknown() -> None:
-    text = configuration(MESH, {"te1": "ONE=", "te3": "THREE=", "te9": "NINE="})
+    text = configuration(MESH, {"te1": ONE, "te3": THREE, "te9": "NINE="})
 
     assert text == (
         "# Clusterwright: see role wireguard_mesh.\n[Interface]\nListenPort = 51820\n\n# te3\n[Peer]\n"
-        "PublicKey = THREE=\nAllowedIPs = 10.88.0.3/32\nEndpoint = 192.0.2.3:51999\n"
+        f"PublicKey = {THREE}\nAllowedIPs = 10.88.0.3/32\nEndpoint = 192.0.2.3:51999\n"
     )
     assert "PrivateKey" not in text
 
@@ -107,13 +109,13 @@ def test_an_endpoint_of_ipv6_stands_in_brackets() -> None:
 
 
 def test_a_key_that_was_not_known_is_taken_in_and_others_keep_theirs() -> None:
-    plan = plan_ledger({"te1": "ONE="}, {"te2": "TWO="}, replaced=())
+    plan = plan_ledger({"te1": ONE}, {"te2": TWO}, replaced=())
 
-    assert (plan.ledger, plan.problems, plan.differs) == ({"te1": "ONE=", "te2": "TWO="}, {}, True)
+    assert (plan.ledger, plan.problems, plan.differs) == ({"te1": ONE, "te2": TWO}, {}, True)
 
 
 def test_where_all_keys_are_known_nothing_is_to_be_done() -> None:
-    assert not plan_ledger(KEYS, {"te1": "ONE=", "te2": "TWO="}, replaced=()).differs
+    assert not plan_ledger(KEYS, {"te1": ONE, "te2": TWO}, replaced=()).differs
 
 
 def test_a_node_without_a_key_gets_one_though_the_ledger_has_one() -> None:
@@ -123,20 +125,20 @@ def test_a_node_without_a_key_gets_one_though_the_ledger_has_one() -> None:
 
 
 def test_a_key_that_was_changed_is_refused_unless_the_machine_was_replaced_or_the_key_made_now() -> None:
-    changed = plan_ledger(KEYS, {"te1": "OTHER="}, replaced=())
+    changed = plan_ledger(KEYS, {"te1": OTHER}, replaced=())
 
-    assert "is OTHER=, the ledger holds ONE=: somebody changed it" in changed.problems["te1"][0]
+    assert f"is {OTHER}, the ledger holds {ONE}: somebody changed it" in changed.problems["te1"][0]
     assert '-e \'{"ssh_trust_replaced_nodes": ["te1"]}\'' in changed.problems["te1"][0]
     for plan in (
-        plan_ledger(KEYS, {"te1": "OTHER="}, replaced=["te1"]),
-        plan_ledger(KEYS, {"te1": "made\nOTHER="}, replaced=()),
+        plan_ledger(KEYS, {"te1": OTHER}, replaced=["te1"]),
+        plan_ledger(KEYS, {"te1": f"made\n{OTHER}"}, replaced=()),
     ):
-        assert (plan.problems, plan.ledger["te1"], plan.differs) == ({}, "OTHER=", True)
+        assert (plan.problems, plan.ledger["te1"], plan.differs) == ({}, OTHER, True)
 
 
 def test_two_machines_with_one_key_are_refused() -> None:
-    of_a_copy = plan_ledger(KEYS, {"te4": "TWO="}, replaced=())
-    of_two_new = plan_ledger({}, {"te1": "ONE=", "te2": "ONE="}, replaced=())
+    of_a_copy = plan_ledger(KEYS, {"te4": TWO}, replaced=())
+    of_two_new = plan_ledger({}, {"te1": ONE, "te2": ONE}, replaced=())
 
     assert "te2 has the same /etc/wireguard/clusterwright.key" in of_a_copy.problems["te4"][0]
     assert set(of_two_new.problems) == {"te1", "te2"}
@@ -165,12 +167,12 @@ def test_a_node_without_any_of_it_is_not_refused() -> None:
     [
         ({"enabled": "disabled"}, "its unit is disabled, not enabled"),
         ({"active": "failed"}, "its unit is failed, not active"),
-        ({"key": "OTHER="}, "its public key is OTHER=, the ledger holds ONE="),
+        ({"key": OTHER}, f"its public key is {OTHER}, the ledger holds {ONE}"),
         ({"port": "5"}, "it listens on UDP port 5, and should on 51820"),
-        ({"peers": "TWO=\t10.88.0.2/32"}, "its peer te3 is no peer, and should be 10.88.0.3/32"),
-        ({"peers": "TWO=\t0.0.0.0/0\nTHREE=\t10.88.0.3/32"}, "its peer te2 is 0.0.0.0/0"),
+        ({"peers": f"{TWO}\t10.88.0.2/32"}, "its peer te3 is no peer, and should be 10.88.0.3/32"),
+        ({"peers": f"{TWO}\t0.0.0.0/0\n{THREE}\t10.88.0.3/32"}, "its peer te2 is 0.0.0.0/0"),
         (
-            {"peers": "TWO=\t10.88.0.2/32\nTHREE=\t10.88.0.3/32\nEVIL=\t10.88.0.9/32"},
+            {"peers": f"{TWO}\t10.88.0.2/32\n{THREE}\t10.88.0.3/32\nEVIL=\t10.88.0.9/32"},
             "it has a peer EVIL= at 10.88.0.9/32 that is no node",
         ),
         ({"guard": ""}, "the table inet clusterwright_mesh has 0 rules, and should have 2"),
@@ -243,3 +245,16 @@ def test_a_file_that_is_no_key_and_a_container_without_a_tunnel_are_refused() ->
 
     assert refused(no_key) == [f"{KEY} holds no WireGuard key. Delete it, and the next run makes a new one"]
     assert "wireguard-go needs /dev/net/tun" in refused(no_tunnel)[0]
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize(
+    "word", ["garbage", "0.0.0.0/0", ONE[:-1], f"{ONE}=", "A" * 44, f"{ONE[:-2]}B=", "\x1b[2J", "\u00e9" * 44]
+)
+def test_a_word_that_is_no_key_comes_into_no_ledger(word: str, record_refusal: RecordRefusal) -> None:
+    plan = plan_ledger(KEYS, {"te1": ONE, "te4": word, "te5": f"made\n{word}"}, replaced=["te4"])
+
+    record_refusal(plan.problems["te4"][0])
+    assert plan.ledger == KEYS
+    assert set(plan.problems) == {"te4", "te5"}
+    assert "no WireGuard key" in plan.problems["te5"][0]
