@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -15,54 +14,18 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.fleet.image_files import secret_kinds, tree_program
+from provision.fleet.image_files import secret_kinds
 from tests.conftest import RecordRefusal
+from tests.unit.playbooks.trees import Tree, archive
 
 ROOT = Path(__file__).parents[3]
 ROLES = ROOT / "playbooks" / "roles"
-SECRETS = ("--secrets", secret_kinds())
 SCRIPT = ROLES / "image_cleanup" / "files" / "image_tree.py"
 DIGEST = ROLES / "conda_env" / "files" / "environment_digest.py"
 CASES = ROOT / "tests" / "cases" / "image"
 SPOILT: dict[str, dict[str, Any]] = yaml.safe_load((CASES / "spoilt.yml").read_text())
 SECRET_CASES: dict[str, dict[str, Any]] = yaml.safe_load((CASES / "secrets.yml").read_text())
 CLEAN: dict[str, str] = yaml.safe_load((CASES / "clean.yml").read_text())["files"]
-
-
-class Tree:
-    """A system disk and a data disk."""
-
-    def __init__(self, folder: Path, files: dict[str, str], image: dict[str, Any] | None = None) -> None:
-        self.root, self.data = folder / "root", folder / "data disk"
-        (self.root / "data").mkdir(parents=True)
-        self.data.mkdir()
-        manifest = json.dumps({"image": {"id": "te1-1", **(image or {})}})
-        for path, text in {**files, "etc/clusterwright/image.json": manifest}.items():
-            place = self.place(path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text)
-
-    def place(self, path: str) -> Path:
-        return self.data / path.removeprefix("data/") if path.startswith("data/") else self.root / path
-
-    def run(self, action: str, *words: str | Path) -> Any:
-        finished = subprocess.run(
-            [sys.executable, "-I", "-", action, "--root", self.root, "--data", self.data, *SECRETS, *words],
-            input=tree_program(),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert finished.returncode in (0, 1), finished.stderr
-        found = json.loads(finished.stdout)
-        assert action == "clean" or finished.returncode == bool(found)
-        return found
-
-    def files(self) -> dict[str, str]:
-        found = {str(path.relative_to(self.root)): path for path in self.root.rglob("*")}
-        found |= {f"data/{path.relative_to(self.data)}": path for path in self.data.rglob("*")}
-        del found["etc/clusterwright/image.json"]
-        return {name: path.read_text() for name, path in sorted(found.items()) if path.is_file()}
 
 
 @pytest.mark.parametrize("name", SPOILT)
@@ -183,6 +146,10 @@ def test_another_environment_than_the_manifests_is_named(tmp_path: Path) -> None
 BYTES = {
     "@SWAP@": bytes(4086) + b"SWAPSPACE2",
     "@CORE@": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00" + bytes(100),
+    "@VIM@": b"b0VIM 9.0" + bytes(50) + b"-----BEGIN OPENSSH PRIVATE KEY-----\0",
+    "@BYTES@": bytes(9) + b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n",
+    "@DER@": bytes.fromhex("30820122020100300d06092a864886f70d0101010500"),
+    "@TAR@": archive("./home/ann/notes.txt", f"{'long' * 40}/.netrc"),
     "@UTF16@": "token hf_abcdefghijklmnopqrstuvwxyzABCDEF\r\n".encode("utf-16"),
 }
 
@@ -311,108 +278,3 @@ def test_cleaning_follows_no_link_that_takes_a_files_place(
 
     record_refusal(f"/etc/passwd holds {tree.files()['etc/passwd']!r}")
     assert tree.files()["etc/passwd"] == "root:x:0:0\n"
-
-
-OF_USERS = {
-    "home/ann/.ssh/authorized_keys": "ssh-ed25519 A",
-    "data/home/bob/.ssh/authorized_keys": "ssh-ed25519 A",
-    "srv/app/.env": "DB_PASSWORD=hunter2\n",
-    "opt/app/key.pem": "-----BEGIN PRIVATE KEY-----\n",
-    "data/x/key.pem": "-----BEGIN PRIVATE KEY-----\n",
-    "data/x/a\nb/.netrc": "machine x login y password z\n",
-}
-NAMES = json.dumps(
-    [f"../../../{path.removeprefix('data/')}" for path in OF_USERS] + ["../key.pem", *OF_USERS]
-)
-
-
-@pytest.mark.attack("user")
-@pytest.mark.parametrize(
-    "record",
-    [
-        "data/home/eve/p/conda-meta/p.json",
-        "data/x/y/z/conda-meta/p.json",
-        "home/eve/p/conda-meta/p.json",
-        "srv/eve/p/conda-meta/p.json",
-    ],
-)
-def test_no_record_hides_what_lies_outside_its_folder(
-    record: str, tmp_path: Path, record_refusal: RecordRefusal
-) -> None:
-    found = Tree(tmp_path, {**OF_USERS, record: f'{{"files": {NAMES}}}'}).run("scan")
-
-    for one in found:
-        record_refusal(f"/{one['path']}: {one['found']}")
-    assert {one["path"] for one in found} == set(OF_USERS)
-
-
-@pytest.mark.attack("user")
-@pytest.mark.parametrize("foreign", ["srv/env", "srv/env/conda-meta", "srv/env/conda-meta/p.json"])
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to another user")
-def test_a_record_counts_where_root_alone_can_write_it(
-    foreign: str, tmp_path: Path, record_refusal: RecordRefusal
-) -> None:
-    secret, record = {"srv/env/key.pem": "-----BEGIN PRIVATE KEY-----\n"}, '{"files": ["key.pem"]}'
-    tree = Tree(tmp_path, {**secret, "srv/env/conda-meta/p.json": record})
-    of_root = tree.run("scan")
-    os.chown(tree.place(foreign), 4321, 4321)
-    of_user = tree.run("scan")
-    os.chown(tree.place(foreign), 0, 0)
-    tree.place(foreign).chmod(0o777)
-    of_everybody = tree.run("scan")
-
-    assert of_root == []
-    for found in (of_user, of_everybody):
-        assert [one["path"] for one in found] == list(secret)
-        record_refusal(found[0]["found"])
-
-
-def test_no_record_of_roots_hides_what_lies_where_a_rule_names_the_place(tmp_path: Path) -> None:
-    files = {"data/.ssh/authorized_keys": "ssh-ed25519 A", "data/conda-meta/p.json": '{"files": ["%s"]}'}
-    files["data/conda-meta/p.json"] %= ".ssh/authorized_keys"
-
-    assert [one["path"] for one in Tree(tmp_path, files).run("scan")] == ["data/.ssh/authorized_keys"]
-
-
-@pytest.mark.attack("user")
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("conda-meta/p.json", '{"files": 5}'),
-        ("conda-meta/p.json", '{"files": [1, null, {}]}'),
-        ("conda-meta/p.json", "[" * 100_000),
-        (".clusterwright/record.json", '{"entries": 5}'),
-        ("x-1.dist-info/RECORD", f'"{"z" * 200_000}"\n'),
-    ],
-)
-def test_a_record_that_is_none_claims_nothing(
-    name: str, text: str, tmp_path: Path, record_refusal: RecordRefusal
-) -> None:
-    files = {"srv/env/key.pem": "-----BEGIN PRIVATE KEY-----\n", "srv/env/conda-meta/q.json": "{}"}
-
-    (found,) = Tree(tmp_path, {**files, f"srv/env/{name}": text}).run("scan")
-
-    record_refusal(f"/{found['path']}: {found['found']}")
-    assert found["path"] == "srv/env/key.pem"
-
-
-@pytest.mark.attack("user")
-@pytest.mark.parametrize(("name", "depth", "is_named"), [("d" * 240, 20, True), ("d", 1500, False)])
-def test_a_deep_folder_ends_no_scan_and_hides_nothing(
-    name: str, depth: int, is_named: bool, tmp_path: Path, record_refusal: RecordRefusal
-) -> None:
-    tree = Tree(tmp_path, {"home/ann/x": ""})
-    folder = os.open(tree.place("home/ann"), os.O_RDONLY)
-    for _ in range(depth):
-        os.mkdir(name, dir_fd=folder)
-        outer, folder = folder, os.open(name, os.O_RDONLY, dir_fd=folder)
-        os.close(outer)
-    with os.fdopen(os.open("key", os.O_WRONLY | os.O_CREAT, dir_fd=folder), "w") as stream:
-        stream.write("-----BEGIN PRIVATE KEY-----\n")
-    os.close(folder)
-
-    (found,) = tree.run("scan")
-
-    subprocess.run(["rm", "-rf", tree.place("home/ann")], check=True)
-    record_refusal(f"/{found['path'][:40]}...: {found['found']}")
-    assert (found["rule"], found["mended"]) == ("unread" if is_named else "private-key", False)

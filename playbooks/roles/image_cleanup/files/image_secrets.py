@@ -5,14 +5,35 @@ A part of image_tree.py, which is sent to a node as one text with it. Standard l
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import re
 
-from image_walk import is_binary
+from image_walk import SWAP_OF_VIM, is_binary, read
 
 ASSIGNED = re.compile(
-    rb"(?i:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|_auth|credential|psk|pwd)"
+    rb"(?i:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|license[_-]?key|_auth"
+    rb"|credential|psk|pwd)"
     rb"[\w.-]*[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
+)
+# The same in the files of services that separate by a blank.
+SAID = re.compile(
+    rb"(?im)^[ \t]*(?:[\w.-]{0,40}[_.-])?(?:passw(?:or)?d|passphrase|secret|auth_pass|psk|k_[gr])"
+    rb"[ \t]+[\"']?[^\s\"'#;]+"
+)
+# No two ways to read one name: who chooses it chooses how long this takes.
+COPY = re.compile(
+    r"(?is)^#?(.+?)(?:#|~|[._ -]~?(?:bak|backup|old|orig|sav|saved?|copy|sw[nop]|tmp|[0-9]{1,8}))+$"
+)
+# Among bytes: a program that writes keys holds the line that they begin with, too, but not what follows it.
+ARMOUR = re.compile(
+    rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:\r?\n|\\n)[\r\n]*[A-Za-z0-9+/]{4}"
+)
+# PKCS#8, PKCS#1, SEC1 and PKCS#12 as DER: a sequence that begins with the version.
+DER = re.compile(
+    rb"(?s)\x30(?:\x82..|\x81.|[\x10-\x7f])"
+    rb"\x02\x01(?:\x00(?:\x30|\x02[\x81\x82])|\x01\x04[\x20\x30\x42]|\x03\x30)"
 )
 CONTENTS: list = []  # of secrets.yml: kind, texts of which one must be there, pattern
 
@@ -25,7 +46,46 @@ def take_in_contents(table: list) -> None:
 
 
 def a_setting(text: str) -> str:
-    return "it gives a password or a token its value" if ASSIGNED.search(text.encode()) else ""
+    content = text.encode("utf-8", "replace")
+    said = ASSIGNED.search(content) or SAID.search(content)
+    return "it gives a password or a token its value" if said else ""
+
+
+def stated(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    return "it is not empty" if any(line and not line.startswith("#") for line in lines) else ""
+
+
+def copied_of(path: str) -> list:
+    """The paths of which this one's name says that it is a copy: `.netrc` for `.netrc~` and `.netrc.bak`."""
+    folder, name = os.path.split(path)
+    match = COPY.match(name) or re.match(r"(?s)^\.?#(.+)$", name)
+    if not match or "/man/" in path:  # netrc.5 is a page of the manual
+        return []
+    names = [match[1], match[1][1:]] if re.search(r"\.sw[nop]$", name) and match[1][1:] else [match[1]]
+    return [os.path.join(folder, one) for one in names]
+
+
+def key_places(root: str) -> list:
+    """Patterns of the paths where sshd looks for authorised keys, as its configuration says."""
+    folder, found = os.path.join(root, "etc/ssh"), []
+    more = sorted(glob.glob(os.path.join(glob.escape(folder), "sshd_config.d/*.conf")))
+    for place in [os.path.join(folder, "sshd_config"), *more]:
+        text = read(place).decode("utf-8", "replace")
+        for match in re.finditer(r"(?im)^[ \t]*AuthorizedKeysFile(?:[ \t]*=[ \t]*|[ \t]+)(.+)$", text):
+            found += [one.strip("\"'") for one in match[1].partition("#")[0].split()]
+    return [key_place(one) for one in found if one and one != "none"]
+
+
+def key_place(path: str) -> str:
+    path = path[3:] if path.startswith("%h/") else path
+    parts = {"%u": "[^/]+", "%U": "[0-9]+", "%h": ".*", "%%": "%"}
+    pattern = "".join(parts.get(part, re.escape(part)) for part in re.split("(%[uUh%])", path.lstrip("/")))
+    return pattern if path.startswith("/") else "(.*/)?" + pattern
+
+
+def public_keys(text: str) -> str:
+    return "it lets keys in" if re.search(r"(?m)^(?!#).*\b(ssh-|ecdsa-|sk-)[a-z0-9-]+", text) else ""
 
 
 def content_findings(content: bytes) -> list:
@@ -33,15 +93,21 @@ def content_findings(content: bytes) -> list:
     if is_binary(content[:8192]):
         return binary_findings(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        content = content.decode("utf-16", "replace").encode()
+        content = content.decode("utf-16", "replace").encode("utf-8", "replace")
+    if content.startswith(SWAP_OF_VIM):
+        content = content.replace(b"\0", b"\n")
     found = {}
     for kind, signs, pattern in CONTENTS:
-        match = pattern.search(content) if any(sign in content for sign in signs) else None
-        if match and kind not in found:
+        if kind in found or not any(sign in content for sign in signs):
+            continue
+        match = next((one for one in pattern.finditer(content) if may_be_one(one)), None)
+        if match:
             found[kind] = match
     assigned = next((match for match in ASSIGNED.finditer(content) if is_random(match[1])), None)
     if assigned:
         found["set-secret"] = assigned
+    if DER.match(content):
+        found["private-key"] = DER.match(content)
     return [(kind, f"line {line_of(content, match)} holds one") for kind, match in found.items()]
 
 
@@ -50,11 +116,18 @@ def binary_findings(content: bytes) -> list:
         return [("core-dump", "it is the memory of a process")]
     if content[4086:4096] in (b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND\0"):
         return [("swap", "it is memory that was swapped out; swapoff it and leave it out of /etc/fstab")]
+    if DER.match(content) or ARMOUR.search(content):
+        return [("private-key", "it holds one among its bytes")]
     return []
 
 
 def line_of(content: bytes, match) -> int:
     return content.count(b"\n", 0, match.start()) + 1
+
+
+def may_be_one(match) -> bool:
+    value = match.groupdict().get("random")
+    return value is None or is_random(value)
 
 
 def is_random(value: bytes) -> bool:

@@ -22,8 +22,16 @@ import sys
 import tarfile
 from contextlib import contextmanager, suppress
 
-from image_secrets import a_setting, content_findings, take_in_contents
-from image_walk import every_file, read
+from image_secrets import (
+    a_setting,
+    content_findings,
+    copied_of,
+    key_places,
+    public_keys,
+    stated,
+    take_in_contents,
+)
+from image_walk import every_file, members, read
 
 HOMES = r"(root|home/[^/]+|data|data/home/[^/]+)"
 ANYWHERE = "(.*/)?"
@@ -120,10 +128,10 @@ REMOVE, EMPTY = "remove", "empty"
 RULES = [
     ("host-key", r"etc/ssh/ssh_host_.*_key(\.pub)?", exists, REMOVE),
     ("machine-id", r"(etc|var/lib/dbus)/machine-id", an_id, EMPTY),
-    ("authorised-key", HOMES + r"/\.ssh/authorized_keys2?", anything, EMPTY),
-    ("known-hosts", rf"({HOMES}/\.ssh/known_hosts(\.old)?|etc/ssh/ssh_known_hosts)", anything, REMOVE),
-    ("ssh-key", HOMES + r"/\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
-    ("password", r"(etc|var/backups)/g?shadow(-|\.bak)?", a_password, without_passwords),
+    ("authorised-key", r"(.*/)?\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
+    ("known-hosts", r"(.*/)?\.ssh/known_hosts|etc/ssh/ssh_known_hosts", anything, REMOVE),
+    ("ssh-key", r"(.*/)?\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
+    ("password", r"(etc|var/backups)/g?shadow-?", a_password, without_passwords),
     ("before-texts", r"var/lib/clusterwright/journal\.json", secret_texts, without_secret_texts),
     ("fstab", r"etc/fstab", by_dev_name, None),
     ("data-disk", r"etc/fstab", the_data_disk, without_the_data_disk),
@@ -159,8 +167,10 @@ RULES = [
     ("temporary", HOMES + r"/\.(ansible|cache/pip)(/.*)?", exists, REMOVE),
 ]
 NOT_KEPT = {"log", "temporary", "seed"}
+# Whose copies count like themselves, beside all that is in secrets.yml.
+COPIED = {"host-key", "authorised-key", "known-hosts", "ssh-key", "password"}
 OWN_KINDS = {name for name, *_ in RULES}
-JUDGES = {"present": exists, "filled": anything, "set": a_setting}
+JUDGES = {"present": exists, "filled": anything, "set": a_setting, "stated": stated}
 
 
 def take_in(table: dict) -> None:
@@ -173,26 +183,51 @@ def take_in(table: dict) -> None:
 
 def findings(root: str, data: str):
     """Each rule that a file breaks: rule, path, what was found, how it is mended, where it is."""
-    compiled = [(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in RULES]
+    rules = [*RULES, *(("authorised-key", one, public_keys, EMPTY) for one in key_places(root))]
+    compiled = [(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in rules]
     any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled), re.DOTALL)
     allowed = [path.strip("/") for path in manifest_of(root).get("allowed", [])]
     for path, place, claimed, unread in every_file(root, data):
-        matching = [rule for rule in compiled if rule[1].fullmatch(path)] if any_rule.fullmatch(path) else []
+        matching = matching_rules(path, compiled, any_rule)
         if claimed:  # no package says what lies in a place of ours
-            matching = [rule for rule in matching if not rule[1].pattern.startswith(ANYWHERE)]
+            matching = [rule for rule in matching if names_a_place(rule)]
             if not matching:
                 continue
         try:
             content = b"" if unread else read(place)
+            packed = members(place) if content[257:262] == b"ustar" and not claimed else ()
+            inside = [found for name in packed for found in of_member(name, compiled, any_rule)]
         except OSError as error:
             unread = error.strerror
         if unread:
             found = [("unread", f"it cannot be read ({unread}), so nobody knows what it holds", None)]
         else:
-            found = findings_of(content, matching, claimed)
+            found = findings_of(content, matching, claimed) + inside[:1]
         for name, said, mend in found:
             if said and (name in OWN_KINDS or not is_allowed(path, allowed)):
                 yield {"rule": name, "path": path, "found": said, "mend": mend, "place": place}
+
+
+def names_a_place(rule) -> bool:
+    return rule[0] in OWN_KINDS or not rule[1].pattern.startswith(ANYWHERE)
+
+
+def matching_rules(path: str, compiled: list, any_rule) -> list:
+    """The rules for a path, and for what its name says that it is a copy of."""
+    found = [rule for rule in compiled if rule[1].fullmatch(path)] if any_rule.fullmatch(path) else []
+    for one in copied_of(path):
+        if any_rule.fullmatch(one):
+            may = [rule for rule in compiled if rule[0] in COPIED or rule[0] not in OWN_KINDS]
+            found += [rule for rule in may if rule not in found and rule[1].fullmatch(one)]
+    return found
+
+
+def of_member(name: str, compiled: list, any_rule) -> list:
+    """What a member of an archive breaks by its name alone; no one mends an archive."""
+    rules = matching_rules(name, compiled, any_rule)
+    kinds = [kind for kind, _, judge, _ in rules if judge in (exists, anything)]
+    wrong = [kind for kind in kinds if kind in COPIED or kind not in OWN_KINDS]
+    return [(kind, "it holds a file of this kind: " + name, None) for kind in wrong]
 
 
 def findings_of(content: bytes, matching: list, claimed: bool) -> list:

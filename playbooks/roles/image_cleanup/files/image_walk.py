@@ -10,11 +10,16 @@ import errno
 import glob
 import json
 import os
+import re
 import stat
+import tarfile
 from contextlib import suppress
 
 # Of a larger file the beginning and the end are read, half of this each.
 MOST_BYTES = 64 << 20
+# Of what is no text; and how many members of an archive are looked at.
+MOST_BINARY, MOST_MEMBERS = 1 << 20, 1000
+SWAP_OF_VIM = b"b0VIM"  # lines, with zeros between them
 LEFT_OUT = {"dev", "proc", "run", "sys"}
 
 
@@ -158,6 +163,8 @@ def json_of(place: str) -> dict:
 def read(place: str) -> bytes:
     """A regular file, of a large one its beginning and end; a link, a socket or what has gone is empty."""
     try:
+        if not stat.S_ISREG(os.lstat(place).st_mode):
+            return b""
         descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENXIO):
@@ -169,7 +176,10 @@ def read(place: str) -> bytes:
             return b""
         start = stream.read(8192)
         if is_binary(start):
-            return start
+            start += stream.read(MOST_BINARY // 2 - len(start))
+            if status.st_size > MOST_BINARY:
+                stream.seek(-MOST_BINARY // 2, os.SEEK_END)
+            return start + stream.read(MOST_BINARY // 2)
         rest = stream.read(MOST_BYTES // 2)
         if status.st_size > MOST_BYTES:
             stream.seek(-MOST_BYTES // 2, os.SEEK_END)
@@ -177,4 +187,30 @@ def read(place: str) -> bytes:
 
 
 def is_binary(start: bytes) -> bool:
-    return b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return b"\0" in start and not start.startswith((b"\xff\xfe", b"\xfe\xff", SWAP_OF_VIM))
+
+
+def members(place: str):
+    """Names of what is not empty in a tar archive, of the first ones; read head by head, never unpacked."""
+    with os.fdopen(os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
+        at, end, longer = 0, os.fstat(stream.fileno()).st_size, ""
+        for _ in range(MOST_MEMBERS):
+            if at >= end:
+                return
+            stream.seek(at)
+            try:
+                head = tarfile.TarInfo.frombuf(stream.read(512), "utf-8", "surrogateescape")
+            except tarfile.TarError:
+                return
+            if head.size < 0:
+                return
+            at += 512 + (head.size + 511) // 512 * 512
+            if head.type == tarfile.GNUTYPE_LONGNAME:
+                longer = stream.read(min(head.size, 4096)).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            elif head.type == tarfile.XHDTYPE:
+                said = re.search(rb"(?m)^[0-9]+ path=(.*)$", stream.read(min(head.size, 65536)))
+                longer = said[1].decode("utf-8", "surrogateescape") if said else ""
+            elif head.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
+                if head.size:
+                    yield re.sub(r"^(\.?/)+", "", longer or head.name)
+                longer = ""
