@@ -19,9 +19,9 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
+from image_keep import opened_folder, save
 from image_secrets import (
     a_setting,
     content_findings,
@@ -311,35 +311,6 @@ def clean(root: str, data: str, keep: str) -> list:
     return [{"rule": one["rule"], "path": one["path"]} for one in doomed]
 
 
-def save(kept: list, keep: str, tops: list) -> None:
-    """Never over an older archive: after an interrupted cleaning that one holds what is gone by now."""
-    if os.path.exists(keep):
-        return
-    partial = keep + ".partial"
-    descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
-        for place, path in sorted({one["place"]: one["path"] for one in kept}.items()):
-            with opened_folder(place, tops) as (folder, name), suppress(FileNotFoundError):
-                archive.add(f"/proc/self/fd/{folder}/{name}", arcname=path)
-    os.replace(partial, keep)
-
-
-@contextmanager
-def opened_folder(place: str, tops: list):
-    """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile."""
-    top = max((top for top in tops if top and place.startswith(top.rstrip("/") + "/")), key=len)
-    *names, name = os.path.relpath(place, top).split("/")
-    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for one in names:
-            outer = folder
-            folder = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
-            os.close(outer)
-        yield folder, name
-    finally:
-        os.close(folder)
-
-
 def mend(folder: int, name: str, how) -> None:
     if how == REMOVE:
         with suppress(FileNotFoundError):
@@ -370,12 +341,17 @@ def main() -> int:
     parser.add_argument("--secrets", required=True, help="secrets.yml as JSON")
     options = parser.parse_args()
     take_in(json.loads(options.secrets))
-    if options.action == "clean":
-        sys.stdout.write(json.dumps(clean(options.root, options.data, options.keep)) + "\n")
-        return 0
-    found = scan(options.root, options.data, options.digest_script)
+    try:
+        if options.action == "clean":
+            found = clean(options.root, options.data, options.keep)
+        else:
+            found = scan(options.root, options.data, options.digest_script)
+    except OSError as error:  # users of a running node change what is read and mended
+        sys.exit(
+            f"{options.action} of {options.root} and {options.data or 'no data'}: {error}. Run it again."
+        )
     sys.stdout.write(json.dumps(found) + "\n")
-    return 1 if found else 0
+    return 1 if found and options.action == "scan" else 0
 
 
 if __name__ == "__main__":
