@@ -196,3 +196,14 @@ def test_what_is_kept_fills_no_memory(
     assert "Take it away" in refused.stderr
     assert all(tree.place(name).stat().st_size == size for name, size in zip(names, sizes, strict=True))
     assert list(tmp_path.glob("kept.tar*")) == []
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize("text", ["token", "sk-", "-eyJ", "://a:", "password ", "a.eyJ.", "curl -u "])
+def test_no_text_begins_so_many_matches_that_the_look_ends_late(
+    text: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    tree = Tree(tmp_path, {"home/ann/x": text * ((1 << 18) // len(text))})
+
+    assert tree.run("scan") == []
+    record_refusal("read to its end")

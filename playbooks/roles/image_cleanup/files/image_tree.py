@@ -347,9 +347,7 @@ def main() -> int:
         else:
             found = scan(options.root, options.data, options.digest_script)
     except OSError as error:  # users of a running node change what is read and mended
-        sys.exit(
-            f"{options.action} of {options.root} and {options.data or 'no data'}: {error}. Run it again."
-        )
+        sys.exit(f"{options.action} {options.root} {options.data}: {error}. Run it again.")
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if found and options.action == "scan" else 0
 
