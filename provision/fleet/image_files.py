@@ -54,7 +54,7 @@ def secret_kinds() -> str:
 def tree_program() -> str:
     """image_tree.py with its modules, as one text for a node's own Python."""
     program = (PROGRAMS / "image_tree.py").read_text()
-    for name in ("image_secrets", "image_walk"):  # the second is there when the first imports it
+    for name in ("image_keep", "image_secrets", "image_walk"):  # the last is there when the others import it
         program = with_module(program, name, (PROGRAMS / f"{name}.py").read_text())
     return program
 

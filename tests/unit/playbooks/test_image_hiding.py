@@ -176,3 +176,34 @@ def test_a_name_of_many_endings_takes_no_longer(tmp_path: Path, record_refusal: 
 
     assert Tree(tmp_path, {f"home/ann/{name}": "x" for name in names}).run("scan") == []
     record_refusal("read")
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize(("sizes", "named"), [([1 << 40], 0), ([15 << 20] * 18, 17)])
+def test_what_is_kept_fills_no_memory(
+    sizes: list[int], named: int, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    names = [f"home/u{number:02}/.viminfo" for number in range(len(sizes))]
+    tree, keep = Tree(tmp_path, dict.fromkeys(names, "x")), tmp_path / "kept.tar"
+    for name, size in zip(names, sizes, strict=True):
+        os.truncate(tree.place(name), size)
+
+    refused = tree.begin("clean", "--keep", keep)
+
+    record_refusal(refused.stderr.strip())
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"/{names[named]} cannot be kept (it has {sizes[named]} bytes")
+    assert "Take it away" in refused.stderr
+    assert all(tree.place(name).stat().st_size == size for name, size in zip(names, sizes, strict=True))
+    assert list(tmp_path.glob("kept.tar*")) == []
+
+
+@pytest.mark.attack("user")
+@pytest.mark.parametrize("text", ["token", "sk-", "-eyJ", "://a:", "password ", "a.eyJ.", "curl -u "])
+def test_no_text_begins_so_many_matches_that_the_look_ends_late(
+    text: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    tree = Tree(tmp_path, {"home/ann/x": text * ((1 << 18) // len(text))})
+
+    assert tree.run("scan") == []
+    record_refusal("read to its end")

@@ -31,14 +31,17 @@ class Tree:
     def place(self, path: str) -> Path:
         return self.data / path.removeprefix("data/") if path.startswith("data/") else self.root / path
 
-    def run(self, action: str, *words: str | Path) -> Any:
-        finished = subprocess.run(
+    def begin(self, action: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-I", "-", action, "--root", self.root, "--data", self.data, *SECRETS, *words],
             input=tree_program(),
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def run(self, action: str, *words: str | Path) -> Any:
+        finished = self.begin(action, *words)
         assert finished.returncode in (0, 1), finished.stderr
         found = json.loads(finished.stdout)
         assert action == "clean" or finished.returncode == bool(found)

@@ -15,7 +15,7 @@ from image_walk import SWAP_OF_VIM, is_binary, read
 ASSIGNED = re.compile(
     rb"(?i:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|license[_-]?key|_auth"
     rb"|credential|psk|pwd)"
-    rb"[\w.-]*[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
+    rb"[\w.-]{0,80}[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
 )
 # The same in the files of services that separate by a blank.
 SAID = re.compile(

@@ -19,9 +19,9 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
+from image_keep import opened_folder, save
 from image_secrets import (
     a_setting,
     content_findings,
@@ -311,49 +311,6 @@ def clean(root: str, data: str, keep: str) -> list:
     return [{"rule": one["rule"], "path": one["path"]} for one in doomed]
 
 
-def save(kept: list, keep: str, tops: list) -> None:
-    """Never over an older archive: after an interrupted cleaning that one holds what is gone by now."""
-    if os.path.exists(keep):
-        return
-    partial = keep + ".partial"
-    descriptor = os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
-        for place, path in sorted({one["place"]: one["path"] for one in kept}.items()):
-            with opened_folder(place, tops) as (folder, name), suppress(FileNotFoundError):
-                add(archive, folder, name, path)
-    os.replace(partial, keep)
-
-
-def add(archive, folder: int, name: str, path: str) -> None:
-    """A file or a link: not by its name, where a user may put a link to root's files meanwhile."""
-    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISLNK(status.st_mode):
-        member = tarfile.TarInfo(path)
-        member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=folder)
-        member.uid, member.gid, member.mtime = status.st_uid, status.st_gid, status.st_mtime
-        archive.addfile(member)
-    elif stat.S_ISREG(status.st_mode):
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        with os.fdopen(os.open(name, flags, dir_fd=folder), "rb") as stream:
-            archive.addfile(archive.gettarinfo(arcname=path, fileobj=stream), stream)
-
-
-@contextmanager
-def opened_folder(place: str, tops: list):
-    """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile."""
-    top = max((top for top in tops if top and place.startswith(top.rstrip("/") + "/")), key=len)
-    *names, name = os.path.relpath(place, top).split("/")
-    folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for one in names:
-            outer = folder
-            folder = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
-            os.close(outer)
-        yield folder, name
-    finally:
-        os.close(folder)
-
-
 def mend(folder: int, name: str, how) -> None:
     if how == REMOVE:
         with suppress(FileNotFoundError):
@@ -385,20 +342,16 @@ def main() -> int:
     options = parser.parse_args()
     take_in(json.loads(options.secrets))
     try:
-        return act(options)
+        if options.action == "clean":
+            found = clean(options.root, options.data, options.keep)
+        else:
+            found = scan(options.root, options.data, options.digest_script)
     except OSError as error:  # such as a link that a user put in the way meanwhile
-        found = f"{options.action} stopped: {error.filename or 'a file'}: {error.strerror or error}"
-        sys.stderr.write(f"{found}. Nothing was read or written through it; run it again.\n")
+        told = f"{options.action} stopped: {error.filename or 'a file'}: {error.strerror or error}"
+        sys.stderr.write(f"{told}. Nothing was read or written through it; run it again.\n")
         return 2
-
-
-def act(options) -> int:
-    if options.action == "clean":
-        sys.stdout.write(json.dumps(clean(options.root, options.data, options.keep)) + "\n")
-        return 0
-    found = scan(options.root, options.data, options.digest_script)
     sys.stdout.write(json.dumps(found) + "\n")
-    return 1 if found else 0
+    return 1 if found and options.action == "scan" else 0
 
 
 if __name__ == "__main__":
