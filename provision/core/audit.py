@@ -41,6 +41,7 @@ class Expected:
         cluster_key: type and key; `retired` are those that the cluster gave up.
         people: keys of the controller and of `cluster_known_keys`, type and key each.
         listeners: of `cluster_known_listeners`: a program, or tcp/9100.
+        programs: of `cluster_known_programs`: paths that may run with more rights than who starts them.
         prefix: the environment of jobs, whose ranks may listen.
         mesh: where WireGuard listens: udp/51820.
         ssh: where sshd listens: tcp/22.
@@ -52,6 +53,7 @@ class Expected:
     retired: frozenset[str]
     people: frozenset[str]
     listeners: frozenset[str]
+    programs: frozenset[str]
     prefix: str
     mesh: frozenset[str] = frozenset()
     ssh: frozenset[str] = frozenset({"tcp/22"})
@@ -68,7 +70,7 @@ def judge(node: str, answer: Answer, expected: Expected, holders: Mapping[str, s
         found += [
             *_listeners(answer["listeners"], expected),
             *_modes(answer["modes"]),
-            *_setuid(answer["setuid"]),
+            *_setuid(answer["setuid"], expected),
             *_ours(answer["ours"]),
             *_packages(answer["changed"], answer["ours"]),
         ]
@@ -180,13 +182,15 @@ def _modes(modes: Sequence[Answer]) -> Iterator[Said]:
             )
 
 
-def _setuid(programs: Sequence[Answer]) -> Iterator[Said]:
+def _setuid(programs: Sequence[Answer], expected: Expected) -> Iterator[Said]:
     for one in programs:
+        if one["path"] in expected.programs:
+            continue
         rights = {name: one[name] for name in ("mode", "capabilities", "packaged")}
         if why := unusual_rights(one["merged"], **rights):
             path = one["path"]
             remove = f"setcap -r {path}" if one["capabilities"] else f"chmod u-s,g-s {path}"
-            yield path, why, f"If you do not know it, look who made it, then {remove}"
+            yield path, why, f"If it is the site's, add it to cluster_known_programs; else {remove}"
 
 
 def _ours(ours: Mapping[str, Answer]) -> Iterator[Said]:

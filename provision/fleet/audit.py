@@ -78,6 +78,7 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
             retired=frozenset(map(key_in, _lines(secrets / "retired_keys.pub"))),
             people=frozenset({key_in(line) for line in people} - {key_in(line) for line in public} - {""}),
             listeners=frozenset(_listed(first, "cluster_known_listeners")),
+            programs=frozenset(_listed(first, "cluster_known_programs")),
             mesh=frozenset(
                 f"udp/{one.get('wireguard_mesh_port', PORT)}"
                 for one in variables.values()

@@ -20,6 +20,7 @@ EXPECTED = Expected(
     retired=frozenset({RETIRED}),
     people=frozenset({PERSON}),
     listeners=frozenset({"tcp/9100", "sensord"}),
+    programs=frozenset({"/opt/vendor/helper", "/usr/bin/dumpcap"}),
     prefix="/data/miniconda3/envs/llm",
     mesh=frozenset({"udp/51820"}),
 )
@@ -71,6 +72,8 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
         changed=["/etc/x"],
         setuid=[
             program("/usr/bin/su", 0o4000),
+            program("/opt/vendor/helper", 0o4000, packaged=False),
+            program("/usr/bin/dumpcap", 0o4000),
             program("/usr/bin/ssh-agent", 0o2000),
             program("/usr/bin/nvidia-modprobe", 0o4000),
             program("/usr/sbin/unix_chkpwd", 0o2000),
