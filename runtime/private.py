@@ -66,20 +66,30 @@ def stranger_above(path: Path) -> str:
     """Who else than root and the caller can replace what is or will be at the path; empty for nobody.
 
     Whoever owns a folder can, and so can everybody where all may write and it is not sticky, as /tmp is. A
-    group that may write was let in by the folder's owner: people who share a project's folder go on doing so.
+    group that may write was let in by root or the caller: people who share such a folder go on doing so.
     """
+    trusted = {0, os.geteuid(), *_unmapped_root()}
     for folder in _way(path):
         try:
             status = folder.lstat()
         except OSError:  # not there yet; where it cannot be looked at, nothing can be made either
             return ""
-        if status.st_uid not in (0, os.geteuid()):
+        if status.st_uid not in trusted:
             return f"{folder} belongs to user {status.st_uid}, who can replace what is in it"
         everybody_s = status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
         if everybody_s and not stat.S_ISLNK(status.st_mode):
             mode = f"{stat.S_IMODE(status.st_mode):04o}"
-            return f"{folder} has mode {mode}: everybody can replace what is in it (chmod o-w closes it)"
+            return f"{folder} has mode {mode}: everybody can replace what is in it (chmod +t or o-w)"
     return ""
+
+
+def _unmapped_root() -> set[int]:
+    """In a user namespace that does not know the machine's root: who owns / there, as whom he is shown."""
+    owner = os.stat("/").st_uid
+    with contextlib.suppress(OSError, ValueError):
+        if owner == int(Path("/proc/sys/kernel/overflowuid").read_text()):
+            return {owner}
+    return set()
 
 
 def _way(path: Path) -> Iterator[Path]:

@@ -41,7 +41,8 @@ class Expected:
         cluster_key: type and key; `retired` are those that the cluster gave up.
         people: keys of the controller and of `cluster_known_keys`, type and key each.
         listeners: of `cluster_known_listeners`: a program, or tcp/9100.
-        programs: of `cluster_known_programs`: paths that may run with more rights than who starts them.
+        programs: of `cluster_known_programs`: paths, or folders that end in /, whose programs may run with
+            more rights than who starts them.
         prefix: the environment of jobs, whose ranks may listen.
         mesh: where WireGuard listens: udp/51820.
         ssh: where sshd listens: tcp/22.
@@ -97,11 +98,19 @@ def _ways_in(answer: Answer) -> Iterator[Said]:
                 _SSHD_FIX,
             )
     for one in answer["matches"]:
+        keyword, _, value = one["setting"].partition(" ")
+        if _as_sshd_says(value) == _as_sshd_says(answer["sshd"].get(keyword.lower(), "")):
+            continue  # it holds without that Match, too
         yield (
             f"{one['path']}:{one['number']} sets {one['setting'][:_SHOWN]}",
             f"it holds where {one['match'][:_SHOWN]}, and sshd -T does not tell of it",
             _SSHD_FIX,
         )
+
+
+def _as_sshd_says(value: str) -> str:
+    """`sshd -T` says prohibit-password by its older name."""
+    return value.lower().replace("prohibit-password", "without-password")
 
 
 _SSHD_FIX = "If the site set it, look there yourself; else take it out of sshd_config, restart sshd."
@@ -184,11 +193,13 @@ def _modes(modes: Sequence[Answer]) -> Iterator[Said]:
 
 def _setuid(programs: Sequence[Answer], expected: Expected) -> Iterator[Said]:
     for one in programs:
-        if one["path"] in expected.programs:
+        path = one["path"]
+        if any(
+            path == known or (known.endswith("/") and path.startswith(known)) for known in expected.programs
+        ):
             continue
         rights = {name: one[name] for name in ("mode", "capabilities", "packaged")}
         if why := unusual_rights(one["merged"], **rights):
-            path = one["path"]
             remove = f"setcap -r {path}" if one["capabilities"] else f"chmod u-s,g-s {path}"
             yield path, why, f"If it is the site's, add it to cluster_known_programs; else {remove}"
 

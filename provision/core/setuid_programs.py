@@ -26,6 +26,7 @@ _ROOTS_RIGHTS = _words(
     /lib/chromium/chrome-sandbox /lib/dbus-1.0/dbus-daemon-launch-helper /lib/eject/dmcrypt-get-device
     /lib/openssh/ssh-keysign /lib/policykit-1/polkit-agent-helper-1 /lib/polkit-1/polkit-agent-helper-1
     /lib/snapd/snap-confine /lib/xorg/Xorg.wrap /lib/<triplet>/singularity/bin/starter-suid
+    /libexec/singularity/bin/starter-suid /lib/<triplet>/lxc/lxc-user-nic /libexec/lxc/lxc-user-nic
     /libexec/apptainer/bin/starter-suid /libexec/polkit-agent-helper-1
     /libexec/spice-client-glib-usb-acl-helper /libexec/sudo/sesh /sbin/exim4 /sbin/mount.cifs
     /sbin/mount.davfs /sbin/mount.ecryptfs_private /sbin/mount.nfs /sbin/pam_extrausers_chkpwd /sbin/pppd

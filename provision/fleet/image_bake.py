@@ -28,6 +28,7 @@ from provision.model import Machine
 _ROOT = "/run/clusterwright/image/root"
 _IMAGE = f"{_ROOT}/etc/clusterwright/image.json"
 _SILENCE_SECONDS = 300.0
+_LOOK_SECONDS = 3600.0  # at all files of both disks
 _DATA = "/data"
 _SIZE = 'blockdev --getsize64 "$(findmnt --noheadings --output SOURCE "$1")"'
 _MOST_BYTES = 1 << 46  # of a data disk, 64 TiB
@@ -107,7 +108,7 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
             "--secrets",
             secret_kinds(),
         ),
-        timeout_seconds=_SILENCE_SECONDS,
+        timeout_seconds=_LOOK_SECONDS,
         check=False,
     )
     try:

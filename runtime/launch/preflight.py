@@ -14,6 +14,8 @@ from runtime.launch.observe import Request
 from runtime.launch.session import Line, Session
 
 TIMEOUT_SECONDS = 20.0
+# For the launcher to read what every node says of every other.
+_SECONDS_OF_A_PAIR = 5e-5
 
 
 def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[Problem, ...]:
@@ -92,7 +94,7 @@ def reach(
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
     answers = session.gather(
         "reached",
-        2 * timeout_seconds,
+        2 * timeout_seconds + _SECONDS_OF_A_PAIR * len(ports) ** 2,
         hosts=ports,
         fits=lambda host, frame: _targets(frame["reached"]) == sorted(ports.keys() - {host}),
     )

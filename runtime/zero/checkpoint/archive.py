@@ -21,7 +21,7 @@ import torch
 
 from runtime.untrusted.documents import whole
 from runtime.untrusted.files import open_plain
-from runtime.untrusted.pickles import MOST_OPERATIONS, Holder, PlainUnpickler
+from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk
 
 Storage = Callable[[str, torch.dtype, int], torch.Tensor]  # key, type, elements
@@ -29,7 +29,6 @@ _LOCAL_HEADER_BYTES = 30
 _LOCKED = 1  # the flag of a record that is encrypted
 _REPEATED = 2**20
 _MOST_BYTES = 256 * 1024 * 1024  # of the pickle, and of the list of records: holes can be of any size
-_OPERATIONS, _PER_BYTES = 2, 3  # a tensor's take four bytes each, the smallest numbers' two
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -218,7 +217,7 @@ class _Values(PlainUnpickler):
     what = "an archive of values and tensors"
 
     def __init__(self, content: bytes, storage: Storage) -> None:
-        super().__init__(content, operations=max(MOST_OPERATIONS, len(content) * _OPERATIONS // _PER_BYTES))
+        super().__init__(content, operations=max(MOST_OPERATIONS, len(content)))
         self._storage = storage
         self._made: dict[str, torch.Tensor] = {}
 
@@ -281,7 +280,7 @@ class _Outline(_Values):
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content, lambda key, dtype, count: torch.empty(0, dtype=dtype))
-        self._others: list[Holder] = []
+        self._others: list[_Object] = []
 
     def known(self, name: str) -> Any:
         """As for values; anything else is an object of which no more than its parts is known."""
@@ -289,23 +288,33 @@ class _Outline(_Values):
 
     def fill(self, made: Any, state: Any) -> None:
         """The state is one of the parts."""
-        if type(made) is Holder:
+        if type(made) is _Object:
             made.parts.append(state)
         else:
             super().fill(made, state)
 
     def walked(self, value: Any) -> Any:
-        """Who makes these objects walks their parts, those of an object that is thrown away, too."""
-        return [value, *self._others]
+        """Who makes these objects walks the parts of each, but not into an object that is a part.
 
-    def _other(self, *parts: Any) -> Holder:
-        self._others.append(Holder(*parts))
+        So objects that know who holds them are no fault, nor are long chains of them.
+        """
+        return [value, *(one.parts for one in self._others)]
+
+    def _other(self, *parts: Any) -> _Object:
+        self._others.append(_Object(*parts))
         return self._others[-1]
 
     def _view(
         self, stored: Any, dtype: torch.dtype, offset: Any, size: Any, stride: Any, rest: Any
     ) -> torch.Tensor:
         return torch.empty(0, dtype=dtype)
+
+
+class _Object:
+    """Stands for an object of any class."""
+
+    def __init__(self, *parts: Any) -> None:
+        self.parts: list[Any] = [*parts]
 
 
 class _Stored:

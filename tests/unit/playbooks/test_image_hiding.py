@@ -122,17 +122,18 @@ def test_a_deep_folder_ends_no_scan_and_hides_nothing(
 def test_authorised_keys_are_found_wherever_sshd_looks_for_them(
     tmp_path: Path, record_refusal: RecordRefusal
 ) -> None:
+    """What the node's own sshd goes on reading while the disks are copied is not emptied, but refused."""
     key = "ssh-ed25519 AAAA eve\n"
-    keys = [
+    emptied = ["home/ann/.ssh/authorized_keys.bak", "etc/ssh/authorized_keys/root"]
+    refused = [
         "home/dept/ann/.ssh/authorized_keys",
         "srv/home/bob/.ssh/authorized_keys2",
-        "home/ann/.ssh/authorized_keys.bak",
         "data/u/.ssh/authorized_keys",
-        "etc/ssh/authorized_keys/root",
         "etc/keys/ann/allowed",
         "home/ann/.config/keys",
         "root/.logins",
     ]
+    keys = [*emptied, *refused]
     configured = {
         "etc/ssh/sshd_config": "AuthorizedKeysFile .ssh/authorized_keys /etc/keys/%u/allowed # x\n",
         "etc/ssh/sshd_config.d/a.conf": 'Match User x\n authorizedkeysfile "%h/.config/keys" none .logins\n',
@@ -145,8 +146,11 @@ def test_authorised_keys_are_found_wherever_sshd_looks_for_them(
 
     for one in found:
         record_refusal(f"/{one['path']}: {one['found']}")
-    assert {(one["rule"], one["path"]) for one in found} == {("authorised-key", path) for path in keys}
-    assert tree.files() == {**dict.fromkeys(keys, ""), **configured}
+    assert {(one["rule"], one["path"], one["mended"]) for one in found} == {
+        *(("authorised-key", path, True) for path in emptied),
+        *(("key-elsewhere", path, False) for path in refused),
+    }
+    assert tree.files() == {**dict.fromkeys(emptied, ""), **dict.fromkeys(refused, key), **configured}
 
 
 @pytest.mark.attack("user")

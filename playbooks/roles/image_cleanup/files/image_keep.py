@@ -12,7 +12,7 @@ import tarfile
 from contextlib import contextmanager, suppress
 
 # Of what the machine needs to be itself again: it is kept in memory.
-MOST_OF_A_FILE, MOST_KEPT = 16 << 20, 256 << 20
+MOST_OF_A_FILE, MOST_KEPT = 64 << 20, 256 << 20
 TAKE_AWAY = "Take it away or make it smaller, then run image.yml again."
 
 

@@ -17,10 +17,15 @@ ASSIGNED = re.compile(
     rb"|credential|psk|pwd)"
     rb"[\w.-]{0,80}[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
 )
+# What stands there in nsswitch.conf, ldap.conf and below pam.d.
+NO_PASSWORD = (
+    rb"files|md5|crypt|clear\w*|exop\w*|ssha|ad|nds|racf"
+    rb"|required|requisite|sufficient|optional|include|substack"
+)
 # The same in the files of services that separate by a blank.
 SAID = re.compile(
     rb"(?im)^[ \t]*(?:[\w.-]{0,40}[_.-])?(?:passw(?:or)?d|passphrase|secret|auth_pass|psk|k_[gr])"
-    rb"[ \t]+[\"']?[^\s\"'#;]+"
+    rb"[ \t]+[\"']?(?!(?:%s)\b)[^\s\"'#;]+" % NO_PASSWORD
 )
 # No two ways to read one name: who chooses it chooses how long this takes.
 COPY = re.compile(

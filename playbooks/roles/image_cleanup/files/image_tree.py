@@ -128,9 +128,9 @@ REMOVE, EMPTY = "remove", "empty"
 RULES = [
     ("host-key", r"etc/ssh/ssh_host_.*_key(\.pub)?", exists, REMOVE),
     ("machine-id", r"(etc|var/lib/dbus)/machine-id", an_id, EMPTY),
-    ("authorised-key", r"(.*/)?\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
-    ("known-hosts", r"(.*/)?\.ssh/known_hosts|etc/ssh/ssh_known_hosts", anything, REMOVE),
-    ("ssh-key", r"(.*/)?\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
+    ("authorised-key", rf"{HOMES}/\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
+    ("known-hosts", rf"{HOMES}/\.ssh/known_hosts|etc/ssh/ssh_known_hosts", anything, REMOVE),
+    ("ssh-key", HOMES + r"/\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
     ("password", r"(etc|var/backups)/g?shadow-?", a_password, without_passwords),
     ("before-texts", r"var/lib/clusterwright/journal\.json", secret_texts, without_secret_texts),
     ("fstab", r"etc/fstab", by_dev_name, None),
@@ -170,6 +170,9 @@ NOT_KEPT = {"log", "temporary", "seed"}
 # Whose copies count like themselves, beside all that is in secrets.yml.
 COPIED = {"host-key", "authorised-key", "known-hosts", "ssh-key", "password"}
 OWN_KINDS = {name for name, *_ in RULES}
+# Where live_view.py puts no copy over it, sshd and services of the node go on using it: a person decides.
+ELSEWHERE = rf"(?!{HOMES}/\.ssh/|etc/ssh/)"
+RULES.append(("key-elsewhere", ELSEWHERE + r"(.*/)?\.ssh/(authorized_keys2?|id_[a-z0-9_]+)", anything, None))
 JUDGES = {"present": exists, "filled": anything, "set": a_setting, "stated": stated}
 
 
@@ -183,7 +186,7 @@ def take_in(table: dict) -> None:
 
 def findings(root: str, data: str):
     """Each rule that a file breaks: rule, path, what was found, how it is mended, where it is."""
-    rules = [*RULES, *(("authorised-key", one, public_keys, EMPTY) for one in key_places(root))]
+    rules = [*RULES, *(("key-elsewhere", ELSEWHERE + one, public_keys, None) for one in key_places(root))]
     compiled = [(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in rules]
     any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled), re.DOTALL)
     allowed = [path.strip("/") for path in manifest_of(root).get("allowed", [])]

@@ -74,7 +74,7 @@ def import_checkpoint(path: Path, root: Path) -> Path:
     """
     try:
         return _import(path, root)
-    except (RuntimeFault, OSError):
+    except (RuntimeFault, OSError, MemoryError):
         raise
     except Exception as e:  # what files that hold something else do to their reader is not to be foreseen
         [first, *_] = e.args or (None,)

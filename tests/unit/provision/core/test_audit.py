@@ -20,7 +20,7 @@ EXPECTED = Expected(
     retired=frozenset({RETIRED}),
     people=frozenset({PERSON}),
     listeners=frozenset({"tcp/9100", "sensord"}),
-    programs=frozenset({"/opt/vendor/helper", "/usr/bin/dumpcap"}),
+    programs=frozenset({"/opt/vendor/helper", "/usr/bin/dumpcap", "/var/lib/docker/"}),
     prefix="/data/miniconda3/envs/llm",
     mesh=frozenset({"udp/51820"}),
 )
@@ -69,10 +69,16 @@ def test_a_node_as_it_should_be_has_no_finding() -> None:
         ],
         modes=[{"path": "/etc/ssh/ssh_host_rsa_key", "mode": 0o600, "owner": "root"}],
         ours=ours(),
+        sshd={**answer()["sshd"], "permitrootlogin": "without-password", "pubkeyauthentication": "yes"},
+        matches=[
+            {"path": "/etc/ssh/sshd_config", "number": "9", "match": "Address 10.0.0.0/8", "setting": setting}
+            for setting in ("PermitRootLogin prohibit-password", "PubkeyAuthentication yes")
+        ],
         changed=["/etc/x"],
         setuid=[
             program("/usr/bin/su", 0o4000),
             program("/opt/vendor/helper", 0o4000, packaged=False),
+            program("/var/lib/docker/overlay2/a/diff/usr/bin/su", 0o4000, packaged=False),
             program("/usr/bin/dumpcap", 0o4000),
             program("/usr/bin/ssh-agent", 0o2000),
             program("/usr/bin/nvidia-modprobe", 0o4000),

@@ -179,6 +179,34 @@ def test_keys_whose_hash_can_be_chosen_are_few(
     record_refusal(refusal.value)
 
 
+class Node:
+    """An object of the kind that trees and configurations are made of: it knows who holds it."""
+
+    def __init__(self, holder: Node | None) -> None:
+        self.holder, self.held = holder, list[Node]()
+
+
+def test_objects_that_know_each_other_are_no_fault(tmp_path: Path) -> None:
+    """DeepSpeed's archive may hold any; whoever imports it leaves them out."""
+    first = last = Node(None)
+    for _ in range(100):
+        last = Node(last)
+        last.holder.held.append(last)  # type: ignore[union-attr]
+    torch.save({"tree": first}, tmp_path / "states.pt")
+
+    check_archive(tmp_path / "states.pt")
+
+
+@pytest.mark.parametrize(
+    "value", [[True, None] * 150_000, b"x" * 300_000, [*range(300_000)]], ids=["words", "bytes", "numbers"]
+)
+def test_long_plain_values_are_read(value: Any) -> None:
+    made = io.BytesIO()
+    torch.save(value, made)
+
+    assert read_bytes(made.getvalue()) == value
+
+
 def test_an_encoding_is_not_shown_before_it_is_known_to_be_text() -> None:
     with pytest.raises(ValueError, match="asks for an encoding"):
         of_archive(b"\x80\x02c_codecs\nencode\n(" + lists(60) + lists(60) + b"tR.")
