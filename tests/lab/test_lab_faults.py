@@ -17,12 +17,14 @@ from provision.lab.observe import answers
 from tests.lab.conftest import LabUnderTest, made, provision
 
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 1)"
-TAKES_ALL = """import socket, sys
+# Each in a thread: who was cut off by a fault says so to the other side only half a minute later.
+TAKES_ALL = """import socket, sys, threading
 server = socket.create_server(("", int(sys.argv[1])))
-while True:
-    peer = server.accept()[0]
+def take(peer):
     size = int.from_bytes(peer.recv(4, socket.MSG_WAITALL), "big")
     peer.sendall(b"!" if len(peer.recv(size, socket.MSG_WAITALL)) == size else b"?")
+while True:
+    threading.Thread(target=take, args=(server.accept()[0],)).start()
 """
 SENDS = """import socket, sys
 size = int(sys.argv[2])
