@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_LINE = re.compile(r"(?:(?P<lane>[a-z-]+): )?(?P<text>.*)")
+_LANE = re.compile(r"([a-z-]+): ")
 _SECTION = re.compile(r"=+ (?P<title>.+?) =+")
 _TEST = re.compile(r"_{3,} .+ _{3,}")
 _PLACE = re.compile(r"\S+\.py:\d+: \S.*")
@@ -28,10 +28,7 @@ def failures_in(lines: Iterable[str]) -> Iterator[str]:
     title: dict[str, str] = {}
     shown: dict[str, int] = {}
     for line in lines:
-        found = _LINE.fullmatch(line.rstrip("\n"))
-        if found is None:
-            continue
-        lane, text = found["lane"] or "", found["text"]
+        lane, text = _lane_and_text(line.rstrip("\n"))
         if section := _SECTION.fullmatch(text):
             title[lane] = section["title"]
         within = title.get(lane) in {"FAILURES", "ERRORS"}
@@ -44,6 +41,11 @@ def failures_in(lines: Iterable[str]) -> Iterator[str]:
         elif not _ELSEWHERE.fullmatch(text):
             continue
         yield f"{lane}: {text}" if lane else text
+
+
+def _lane_and_text(line: str) -> tuple[str, str]:
+    lane = _LANE.match(line)
+    return (lane[1], line[lane.end() :]) if lane else ("", line)
 
 
 def main() -> None:

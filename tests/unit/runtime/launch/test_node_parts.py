@@ -160,18 +160,22 @@ def test_a_node_observes_itself_without_importing_torch(tmp_path: Path) -> None:
     assert ("torch" in sys.modules) == already
 
 
-@pytest.mark.parametrize("path", ["file/jobs", "file"])
-def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None:
-    (tmp_path / "file").write_text("")
-    request = Request(
+def asked(folder: Path, job_path: Path, *, cwd: str) -> Request:
+    return Request(
         node_rank=1,
         master="127.0.0.1",
         kind="module",
         program="m",
-        cwd="/nowhere",
-        job_path=str(tmp_path / path),
-        certificate_path=str(tmp_path / "certificate.json"),
+        cwd=cwd,
+        job_path=str(job_path),
+        certificate_path=str(folder / "certificate.json"),
     )
+
+
+@pytest.mark.parametrize("path", ["file/jobs", "file"])
+def test_a_job_folder_below_a_file_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").write_text("")
+    request = asked(tmp_path, tmp_path / path, cwd="/nowhere")
 
     seen = observe(request)
 
@@ -185,15 +189,7 @@ def test_a_node_says_before_a_job_starts_who_could_take_its_folder_away(
 ) -> None:
     (tmp_path / "jobs").mkdir()
     (tmp_path / "jobs").chmod(0o777)
-    request = Request(
-        node_rank=1,
-        master="127.0.0.1",
-        kind="module",
-        program="m",
-        cwd="/",
-        job_path=str(tmp_path / "jobs" / "j"),
-        certificate_path=str(tmp_path / "certificate.json"),
-    )
+    request = asked(tmp_path, tmp_path / "jobs" / "j", cwd="/")
 
     seen = observe(request)
 
