@@ -12,17 +12,8 @@ from typing import Any
 from provision.core import image_manifest
 from provision.edges import ssh
 from provision.errors import CommandFailed
-from provision.fleet.image_files import (
-    DATA,
-    PROGRAMS,
-    SYSTEM,
-    live_program,
-    refuse_foreign,
-    secret_kinds,
-    sign_and_write,
-    tree_program,
-    write_layer,
-)
+from provision.fleet.image_files import DATA, SYSTEM, refuse_foreign, sign_and_write, write_layer
+from provision.fleet.image_programs import PROGRAMS, image_program, secret_kinds
 from provision.model import Machine
 
 _ROOT = "/run/clusterwright/image/root"
@@ -99,7 +90,7 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
         (
             "python3",
             "-c",
-            tree_program(),
+            image_program("image_tree.py"),
             "scan",
             "--root",
             "/",
@@ -125,7 +116,7 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
 
 def release(machine: Machine) -> None:
     """Gives a node back what image.yml took off its disks."""
-    ssh.run(machine, ("python3", "-c", live_program(), "end"), timeout_seconds=120)
+    ssh.run(machine, ("python3", "-c", image_program("live_view.py"), "end"), timeout_seconds=120)
 
 
 def whole(records: Iterable[bytes], *, node: str, size: int) -> Iterator[bytes]:

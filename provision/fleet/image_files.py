@@ -12,22 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 import zstandard
 
 from provision.core import image_manifest
-from provision.core.programs import with_module
 from provision.edges import process, ssh_signature
 from provision.edges.files import write_file
 from provision.errors import BadInput, CommandFailed
+from provision.fleet.image_programs import PROGRAMS, secret_kinds
 
 SYSTEM, DATA, MANIFEST = "system.tar.zst", "data.raw.zst", "manifest.json"
-# What runs on nodes and on trees of images belongs to the role.
-_ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
-PROGRAMS = _ROLES / "image_cleanup" / "files"
-_PLACE = _ROLES.parent / "module_utils" / "node_place.py"
-_DIGEST = _ROLES / "conda_env" / "files" / "environment_digest.py"
-_SECRETS = PROGRAMS / "secrets.yml"
+_DIGEST = PROGRAMS.parents[1] / "conda_env" / "files" / "environment_digest.py"
 _UNPACK_SECONDS = 1800.0
 # In a mount namespace of its own, so that nothing stays mounted.
 _LOOK = """set -eu
@@ -44,24 +38,6 @@ class Layer:
     sha256: str
     bytes: int
     unpacked_bytes: int
-
-
-def secret_kinds() -> str:
-    """What image_tree.py looks for, as its option takes it."""
-    return json.dumps(yaml.safe_load(_SECRETS.read_text()))
-
-
-def tree_program() -> str:
-    """image_tree.py with its modules, as one text for a node's own Python."""
-    program = (PROGRAMS / "image_tree.py").read_text()
-    for name in ("image_keep", "image_secrets", "image_walk"):  # the last is there when the others import it
-        program = with_module(program, name, (PROGRAMS / f"{name}.py").read_text())
-    return program
-
-
-def live_program() -> str:
-    """live_view.py with its module, likewise."""
-    return with_module((PROGRAMS / "live_view.py").read_text(), "node_place", _PLACE.read_text())
 
 
 def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Layer:

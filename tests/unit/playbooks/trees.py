@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from provision.fleet.image_files import secret_kinds, tree_program
+from provision.fleet.image_programs import image_program, secret_kinds
 
 SECRETS = ("--secrets", secret_kinds())
 
@@ -34,7 +34,7 @@ class Tree:
     def begin(self, action: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-I", "-", action, "--root", self.root, "--data", self.data, *SECRETS, *words],
-            input=tree_program(),
+            input=image_program("image_tree.py"),
             capture_output=True,
             text=True,
             check=False,

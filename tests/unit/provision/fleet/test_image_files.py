@@ -17,7 +17,8 @@ from provision.core.image_manifest import content_of, parse, payload
 from provision.errors import BadInput
 from provision.fleet import image_files
 from provision.fleet.image_bake import whole
-from provision.fleet.image_files import MANIFEST, PROGRAMS, read_manifest, sign_and_write, write_layer
+from provision.fleet.image_files import MANIFEST, read_manifest, sign_and_write, write_layer
+from provision.fleet.image_programs import PROGRAMS
 from tests.conftest import RecordRefusal
 
 CHUNK = 1 << 20
