@@ -15,7 +15,7 @@ PROGRAMS = _PLAYBOOKS / "roles" / "image_cleanup" / "files"
 # A module that others import comes after them: it is there then when they are run.
 _MODULES = {
     "image_tree.py": [PROGRAMS / "image_keep.py", PROGRAMS / "image_secrets.py", PROGRAMS / "image_walk.py"],
-    "live_view.py": [_PLAYBOOKS / "module_utils" / "node_place.py"],
+    "live_view.py": [PROGRAMS / "image_keep.py", _PLAYBOOKS / "module_utils" / "node_place.py"],
 }
 
 

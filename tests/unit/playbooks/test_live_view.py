@@ -153,7 +153,8 @@ def test_no_link_that_a_user_puts_there_is_copied_from(
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The program with its places below `tmp_path`, and a file of a home in what it keeps."""
-    monkeypatch.syspath_prepend(PLAYBOOKS / "module_utils")
+    for folder in (SCRIPT.parent, PLAYBOOKS / "module_utils"):
+        monkeypatch.syspath_prepend(folder)
     spec = importlib.util.spec_from_file_location("live_view", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

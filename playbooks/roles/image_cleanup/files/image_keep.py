@@ -1,6 +1,6 @@
 """Keeps what is taken from an image's tree, in an archive in memory, from which the node gets it back.
 
-A part of image_tree.py, which is sent to a node as one text with it. Standard library only.
+A part of image_tree.py and live_view.py, sent to a node as one text with each. Standard library only.
 """
 
 from __future__ import annotations
@@ -64,13 +64,20 @@ def add(archive: tarfile.TarFile, folder: int, name: str, path: str, most: int) 
 
 
 @contextmanager
-def opened_folder(place: str, tops: list):
-    """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile."""
+def opened_folder(place: str, tops: list, *, make: bool = False):
+    """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile.
+
+    No link is followed, of whomever: none lay on the way when the file was found (node_place.Place, for paths
+    that a site or the system names, follows root's). make: folders that have gone are made.
+    """
     top = max((top for top in tops if top and place.startswith(top.rstrip("/") + "/")), key=len)
     *names, name = os.path.relpath(place, top).split("/")
     folder = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for one in names:
+            if make:
+                with suppress(FileExistsError):
+                    os.mkdir(one, 0o755, dir_fd=folder)
             outer = folder
             folder = os.open(one, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=outer)
             os.close(outer)

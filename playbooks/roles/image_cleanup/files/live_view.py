@@ -6,7 +6,8 @@
 
 Both can be run again. After `begin` and a reboot instead of `end`, the node is a new machine.
 Users may change their folders meanwhile: what is copied, covered and uncovered is what was opened, not what
-its name leads to by then. Runs as one text with node_place.py; otherwise standard library only.
+its name leads to by then. Runs as one text with image_keep.py and node_place.py; otherwise standard
+library only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import sys
 import tarfile
 from contextlib import contextmanager, suppress
 
+from image_keep import opened_folder
 from node_place import Place, Refused
 
 PLACE = "/run/clusterwright/image"
@@ -200,31 +202,13 @@ def put_all_back() -> list:
 def put_back(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     """Into the disk's own view; what lies on the data disk through its mount."""
     top = "/" if member.name.startswith("data/") else ROOT
-    folder, name = opened_folder(top, os.path.dirname(member.name)), os.path.basename(member.name)
-    try:
+    with opened_folder(os.path.join(top, member.name), [top], make=True) as (folder, name):
         if member.issym():
             remove(name, folder)
             os.symlink(member.linkname, name, dir_fd=folder)
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
         elif member.isfile() or member.islnk():
             fill(folder, name, archive.extractfile(member), member)
-    finally:
-        os.close(folder)
-
-
-def opened_folder(top: str, path: str) -> int:
-    """A folder below `top`, made where it has gone; a user may have put a link in its place meanwhile."""
-    flags = os.O_RDONLY | os.O_DIRECTORY
-    folder = os.open(top, flags)
-    for name in path.split("/") if path else []:
-        outer = folder
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(name, 0o755, dir_fd=outer)
-            folder = os.open(name, flags | os.O_NOFOLLOW, dir_fd=outer)
-        finally:
-            os.close(outer)
-    return folder
 
 
 def fill(folder: int, name: str, source, member: tarfile.TarInfo) -> None:
