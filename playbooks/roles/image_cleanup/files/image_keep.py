@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 
 # Of what the machine needs to be itself again: it is kept in memory.
 MOST_OF_A_FILE, MOST_KEPT = 64 << 20, 256 << 20
+# Whose .ssh live_view.py covers with a copy in memory, which the running node goes on using.
+COVERED_HOMES = ("root", "home/*")
 TAKE_AWAY = "Take it away or make it smaller, then run image.yml again."
 
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from image_keep import opened_folder, save
+from image_keep import COVERED_HOMES, opened_folder, save
 from image_secrets import (
     a_setting,
     content_findings,
@@ -33,7 +33,8 @@ from image_secrets import (
 )
 from image_walk import every_file, members, read
 
-HOMES = r"(root|home/[^/]+|data|data/home/[^/]+)"
+# No copy lies over those of the data disk, which is looked at through its mount; they are mended, too.
+HOMES = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')}|data|data/home/[^/]+)"
 ANYWHERE = "(.*/)?"
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
 STABLE_NAME = re.compile(r"/dev/(disk/by-(id|uuid|label|partuuid|partlabel)|mapper)/")
@@ -170,7 +171,7 @@ NOT_KEPT = {"log", "temporary", "seed"}
 # Whose copies count like themselves, beside all that is in secrets.yml.
 COPIED = {"host-key", "authorised-key", "known-hosts", "ssh-key", "password"}
 OWN_KINDS = {name for name, *_ in RULES}
-# Where live_view.py puts no copy over it, sshd and services of the node go on using it: a person decides.
+# Elsewhere live_view.py lays no copy: sshd and services of the node go on using it, and a person decides.
 ELSEWHERE = rf"(?!{HOMES}/\.ssh/|etc/ssh/)"
 RULES.append(("key-elsewhere", ELSEWHERE + r"(.*/)?\.ssh/(authorized_keys2?|id_[a-z0-9_]+)", anything, None))
 JUDGES = {"present": exists, "filled": anything, "set": a_setting, "stated": stated}

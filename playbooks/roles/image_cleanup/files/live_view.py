@@ -23,7 +23,7 @@ import sys
 import tarfile
 from contextlib import contextmanager, suppress
 
-from image_keep import opened_folder
+from image_keep import COVERED_HOMES, opened_folder
 from node_place import Place, Refused
 
 PLACE = "/run/clusterwright/image"
@@ -32,7 +32,7 @@ ROOT, MEMORY, KEPT = f"{PLACE}/root", f"{PLACE}/memory", f"{PLACE}/kept.tar"
 LEFT = "/var/lib/clusterwright/not_put_back.tar"
 # What goes on being written or read while the disks are copied. A file with something mounted on it cannot be
 # removed from below, only emptied: machine-id is the one file.
-USED = ("/etc/ssh", "/root/.ssh", "/home/*/.ssh", "/etc/machine-id")
+USED = ("/etc/ssh", *(f"/{home}/.ssh" for home in COVERED_HOMES), "/etc/machine-id")
 WRITTEN = ("/var/log", "/var/tmp", "/tmp")
 DEEPEST = 40  # folders in folders; what a user nests deeper is not copied
 MS_BIND, MNT_DETACH = 4096, 2  # mount(2), umount(2)
