@@ -18,7 +18,7 @@ from tests.conftest import RecordRefusal
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 FILES = "roles/conda_env/files"
-PARTS = ("module_utils/running.py", f"{FILES}/beside_digest.py", f"{FILES}/relay.py")
+PARTS = ("module_utils/running.py", f"{FILES}/environment_hardening.py", f"{FILES}/relay.py")
 TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
 USER = pwd.getpwuid(os.geteuid()).pw_name
 KEY = "5e" * 32

@@ -31,7 +31,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from beside_digest import clear_bytecode, close, openings, settings
+from environment_hardening import clear_bytecode, close, openings, settings
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"

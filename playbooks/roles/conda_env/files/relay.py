@@ -14,7 +14,7 @@ What arrives is unpacked beside the folder and takes its place only when it came
 is then `.NAME.previous`, which is never deleted here. Equal digests of all nodes are compared afterwards. A
 node that fails hands it on all the same; one whose connection breaks ends the chain; one where processes run
 from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok, error, bytes. Needs
-the standard library, ssh and tar, and before this text module_utils/running.py and beside_digest.py.
+the standard library, ssh and tar, and before this text module_utils/running.py and environment_hardening.py.
 
 The node that sends may be somebody else's by now: what arrives is files, folders and links of root, without
 rights for others, without what no digest speaks for (the sender's records, what conda was told).

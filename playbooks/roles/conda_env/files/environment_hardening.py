@@ -1,4 +1,4 @@
-"""What no digest of an environment speaks for: who may change its files, what conda was told, bytecode.
+"""Hardens an environment against what no digest of it speaks for: open modes, what conda was told, bytecode.
 
 Files that anybody may write, or that run with their owner's rights, give whoever finds them root. An
 environment of before had such modes from its packages, perhaps: they are put right where it lies, and its
