@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -117,6 +118,45 @@ def test_a_module_that_was_slowed_down_fails_its_lane_by_name_and_one_that_was_n
     assert [line.partition(":")[0] for line in said] == ["test_dear.py is over its budget"]
     modules = json.loads((pytester.path / ".pytest_cache/lanes/some.json").read_text())["modules"]
     assert modules["test_dear.py"]["cpu"] > 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"modules": {"tests/unit/test_budget.py": {"seconds": 9, "yardstick": 20}}}',
+        '{"modules": {"tests/unit/test_budget.py": 9}}',
+        '{"modules": {"tests/unit/test_budget.py": {"seconds": 9, "yardstick": 2, "cpu": 1, "',
+        '{"tests/unit/test_budget.py": 9}',
+        "[9]",
+        "[[]]",
+    ],
+)
+def test_records_of_another_version_are_named_with_what_to_run_and_the_budget_stays(
+    text: str, tmp_path: Path
+) -> None:
+    lanes, kept = tmp_path / ".pytest_cache" / "lanes", tmp_path / "budget.yml"
+    lanes.mkdir(parents=True)
+    kept.write_text("---\n")
+    took = dict.fromkeys(("seconds", "yardstick", "cpu", "yardstick_cpu"), 9)
+    (lanes / "unit.json").write_text(json.dumps({"modules": {"tests/unit/test_budget.py": took}}))
+    for name in ("lab", "distributed"):
+        (lanes / f"{name}.json").write_text(text)
+
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.budget"],
+        env={"PYTHONPATH": str(ROOT), "BUDGET_OF_TESTS": str(kept)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    named = ".pytest_cache/lanes/distributed.json .pytest_cache/lanes/lab.json"
+    assert ran.stderr.startswith(f"{named}: not what lanes write now")
+    assert ran.stderr.endswith(f": rm {named}; make test; make budget\n")
+    assert kept.read_text() == "---\n"
 
 
 def test_every_line_of_the_budget_names_a_module() -> None:
