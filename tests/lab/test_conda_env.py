@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.lab.conftest import LabUnderTest, changed, playbook, provision, said_from
+from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook, provision, said_from
 
 PREFIX = "/data/miniconda3/envs/llm"
 DIGEST = f"python3 /usr/local/lib/clusterwright/environment_digest.py --prefix {PREFIX}"
@@ -107,15 +113,34 @@ def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest, record_re
 
 
 def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabUnderTest) -> None:
+    """A run that is cut off when it has arrived, and is not recorded, leaves no second copy."""
     path = "lib/python3.11/site-packages/torch/version.py"
     before = report(built, "te2")["digest"]
     built.run("te2", f"sed -i 's/2.13.0/2.13.1/' {PREFIX}/{path}")
 
+    cut_off_when(built, "te2", f"grep -q unfinished {PREFIX}/.clusterwright/record.json")
+    assert report(built, "te2")["unfinished"]
     finished = playbook(built, *TAGS)
 
     assert f"1 of its files differ: changed {path}" in " ".join(finished.stdout.split())
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before
+    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.llm.build; true").split()
+    assert len(kept) == 1
+    assert "2.13.1" in built.out("te2", f"cat {kept[0]}/{path}")
+
+
+def cut_off_when(lab: LabUnderTest, node: str, condition: str) -> None:
+    """Starts the role; once this holds on the node, power is cut there and at the controller."""
+    command = Path(sys.executable).parent / "ansible-playbook"
+    words = [command, "playbooks/site.yml", "-i", lab.inventory, *TAGS]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True) as run:
+        while lab.run(node, condition, check=False).returncode:
+            assert run.poll() is None, "what is waited for did not come"
+            time.sleep(0.1)
+        os.killpg(run.pid, signal.SIGKILL)
+    lab.power_off(node)
+    lab.power_on(node)
 
 
 # What a build leaves beside the environment when it is cut off.

@@ -148,13 +148,28 @@ def test_bytecode_that_marshal_cannot_read_is_found(real: Path, record_refusal: 
     assert found == [f"changed {CACHED}"]
 
 
-def test_bytecode_of_an_older_source_is_not_run_and_not_found(real: Path) -> None:
+def test_bytecode_of_an_older_source_is_not_run_and_not_found_until_it_would_be(real: Path) -> None:
+    date = (real / MODULE).stat().st_mtime
     plant(real)
     os.utime(real / MODULE, (1, 1))
-
     assert digest(real, "--bytecode", "--keep")["different"] == 0
-    assert json.loads((real / ".clusterwright" / "bytecode.json").read_text()) == {}
-    assert ask(real) == "42"
+    assert ask(real, "-B") == "42"
+
+    os.utime(real / MODULE, (date, date))
+
+    assert ask(real) == "evil"
+    assert digest(real, "--bytecode", "--keep")["bytecode"] == 1
+
+
+def test_bytecode_of_a_source_that_is_a_link_is_judged(real: Path) -> None:
+    (real / MODULE).rename(real / MODULE.with_name("kept.py"))
+    (real / MODULE).symlink_to("kept.py")
+    digest(real, "--record", "--built-from", "locks")
+
+    plant(real)
+
+    assert ask(real) == "evil"
+    assert digest(real, "--bytecode", "--keep")["differences"] == [f"changed {CACHED}"]
 
 
 @pytest.mark.attack("node")

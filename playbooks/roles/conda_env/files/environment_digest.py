@@ -11,9 +11,6 @@ sha256 of each file; path and target of each link. Left out: bytecode in `__pyca
 (they carry dates), this script's records, and the distribution `clusterwright`, which has a life of its own:
 by the names of its folders and programs, whatever its RECORD lists. No two environments have the same lines.
 
-Bytecode there is no node's like another's, and runs in place of its source: it is compared with what the
-environment's own Python makes of that.
-
 A file whose size, inode and ctime (which cannot be set back) are as recorded is not read again, except with
 --full; nor is bytecode that was right. Standard library only: it runs with whichever Python a node has.
 """
@@ -27,11 +24,12 @@ import hashlib
 import json
 import os
 import re
-import subprocess
+import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from environment_hardening import clear_bytecode, close, openings, settings
+from environment_bytecode import BYTECODE, clear_bytecode, judged_bytecode, marks_of
+from environment_hardening import close, openings, settings
 
 RECORDS = ".clusterwright"
 OWN_DISTRIBUTION = "clusterwright"
@@ -41,35 +39,6 @@ UNCLEAR = re.compile(r"\n| x$| link( |$)")  # in a path, since what the file hol
 THREADS = 8
 CHUNK_BYTES = 1 << 20
 NAMED_FILES = 20
-
-# Runs in the environment's Python, which reads no bytecode then, and says of each pair: right, wrong, or
-# unused (Python would compile anew). What is read may be hostile to marshal, so who loads it has no rights.
-# marshal's version 2 writes no references, which differ by chance.
-COMPARE = """
-import json, marshal, os, sys
-from importlib.util import MAGIC_NUMBER
-
-def verdict(data, text, status, level):
-    marks = [(int(mark) & 0xFFFFFFFF).to_bytes(4, "little") for mark in (status.st_mtime, status.st_size)]
-    if data[:4] != MAGIC_NUMBER or (data[4:8] == bytes(4) and data[8:16] != b"".join(marks)):
-        return "unused"
-    code = marshal.loads(data[16:])
-    made = compile(text, code.co_filename, "exec", dont_inherit=True, optimize=level)
-    return "right" if marshal.dumps(made, 2) == marshal.dumps(code, 2) else "wrong"
-
-pairs, read = json.load(sys.stdin), []
-for cached, source, level in pairs:
-    with open(cached, "rb") as first, open(source, "rb") as second:
-        read.append((first.read(), second.read(), os.fstat(second.fileno()), level))
-if os.geteuid() == 0:
-    os.setgroups([]); os.setgid(65534); os.setuid(65534)
-for pair, given in zip(pairs, read):
-    try:
-        said = verdict(*given)
-    except Exception:
-        said = "wrong"
-    print(json.dumps([pair[0], said]))
-"""
 
 
 def main() -> int:
@@ -93,38 +62,43 @@ def main() -> int:
         close(options.prefix)
     record = read_record(options.prefix)
     known = {} if options.full else record.get("entries", {})
-    entries = entries_of(options.prefix, known) if record or not options.only_recorded else {}
+    places = dict(walk(options.prefix)) if record or not options.only_recorded else {}
+    entries = entries_of(options.prefix, places, known)
+    conda = conda_records(options.prefix)
+    digest = digest_of(conda, entries) if entries else ""
     found = [*own_differences(options.prefix), *settings(options.prefix)] if options.own else []
     if record and (options.verify or options.bytecode or options.full):
-        found += openings(options.prefix)
-    report = report_of(options.prefix, entries, record, found)
+        found += openings(places)
     # The environment's Python judges, so every file of it must be as recorded.
     judged = (options.bytecode or options.full) and not options.files_only
-    if judged and report["recorded"] and report["digest"] == report["recorded"]:
-        found += bytecode_differences(options.prefix, options.full, options.keep)
-        report = report_of(options.prefix, entries, record, found)
-    if options.close and report["digest"] == report["recorded"] != "":  # the marks are others now
+    if judged and digest == record.get("digest", "") != "":
+        kept_at = os.path.join(options.prefix, RECORDS, "bytecode.json")
+        known = {} if options.full else json_of(kept_at)
+        pythons = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(options.prefix)]
+        wrong, others = judged_bytecode(options.prefix, places, pythons, known)
+        found += [f"changed {path}" for path in wrong]
+        if options.keep and others != known:
+            write_json(kept_at, others)
+    if options.close and digest == record.get("digest", "") != "":  # the marks are others now
         write_json(record_path(options.prefix), {**record, "entries": entries})
     if options.record:
-        record = {"digest": report["digest"], "built_from": options.built_from, "entries": entries}
-        record["conda"] = conda_records(options.prefix)
+        record = {"digest": digest, "built_from": options.built_from, "entries": entries, "conda": conda}
         write_json(record_path(options.prefix), record)
-        report = report_of(options.prefix, entries, record, found)
+    report = report_of(options.prefix, digest, conda, entries, record, found)
     sys.stdout.write(json.dumps(report) + "\n")
     is_recorded = report["exists"] and report["digest"] == report["recorded"]
     return 1 if options.verify and (not is_recorded or report["bytecode"] or report["open"]) else 0
 
 
-def report_of(prefix: str, entries: dict, record: dict, found: list = ()) -> dict:
+def report_of(prefix: str, digest: str, conda: list, entries: dict, record: dict, found: list) -> dict:
     """What is there, beside what was recorded; `found` is what differs beside that."""
-    conda = conda_records(prefix)
     differences = [*found, *(differences_between(record.get("entries", {}), entries) if record else [])]
     return {
         "prefix": prefix,
         "exists": os.path.isdir(prefix),
         **place_of(prefix),
         "unfinished": bool(record.get("unfinished")),
-        "digest": digest_of(conda, entries) if entries else "",
+        "digest": digest,
         "recorded": record.get("digest", ""),
         "built_from": record.get("built_from", ""),
         "differences": differences[:NAMED_FILES],
@@ -193,11 +167,16 @@ def differences_between(before: dict, after: dict) -> list:
     return found
 
 
-def entries_of(prefix: str, known: dict) -> dict:
-    """For each path below the prefix: what it holds, and the marks by which an untouched file is known."""
-    folders, programs = own_places(prefix)
-    found = ((path, status) for path, status in walk(prefix, "") if not path.startswith(folders))
-    marks = {path: marks_of(status) for path, status in found if path not in programs}
+def entries_of(prefix: str, places: dict, known: dict) -> dict:
+    """For each file and link that counts: what it holds, and the marks by which an untouched one is known."""
+    left_out, programs = own_places(prefix)
+    left_out = (f"{RECORDS}/", "conda-meta/", *left_out)
+    marks = {
+        path: marks_of(status)
+        for path, status in places.items()
+        if not (stat.S_ISDIR(status.st_mode) or path.startswith(left_out) or path in programs)
+        and BYTECODE not in f"/{path}"
+    }
     entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
     to_read = [path for path in marks if path not in entries]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -208,24 +187,27 @@ def entries_of(prefix: str, known: dict) -> dict:
     return entries
 
 
-def walk(prefix: str, folder: str):
-    """Path (relative to the prefix) and status of each file and link, links not followed."""
-    left_out = {"__pycache__"} | ({RECORDS, "conda-meta"} if folder == "" else set())
-    try:
-        with os.scandir(os.path.join(prefix, folder)) as found:
-            children = list(found)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for child in children:
-        if child.is_dir(follow_symlinks=False):
-            if child.name not in left_out:
-                yield from walk(prefix, os.path.join(folder, child.name))
-        else:
-            yield os.path.join(folder, child.name), child.stat(follow_symlinks=False)
-
-
-def marks_of(status: os.stat_result) -> list:
-    return [status.st_mode, status.st_size, status.st_ino, status.st_ctime_ns]
+def walk(prefix: str):
+    """Path, relative to the prefix, and status of each file, link and folder; links are not followed."""
+    if os.path.isdir(prefix):
+        yield ".", os.stat(prefix)
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(os.path.join(prefix, folder)) as found:
+                children = list(found)
+        except (FileNotFoundError, NotADirectoryError):  # an environment in use
+            continue
+        start = f"{folder}/" if folder else ""
+        for child in children:
+            try:
+                status = child.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                folders.append(start + child.name)
+            yield start + child.name, status
 
 
 def content_of(place: str) -> str:
@@ -278,44 +260,6 @@ def own_places(prefix: str) -> tuple:
         return (), ()
     own = os.path.relpath(folder, prefix)
     return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES)), OWN_PROGRAMS
-
-
-def bytecode_differences(prefix: str, full: bool, keep: bool) -> list:
-    """Bytecode that Python would run and that is not what it compiles from the source."""
-    kept_at = os.path.join(prefix, RECORDS, "bytecode.json")
-    known = {} if full else json_of(kept_at)
-    marks = {pair: [marks_of(os.stat(path)) for path in pair[:2]] for pair in bytecode_pairs(prefix)}
-    unknown = [pair for pair in marks if known.get(os.path.relpath(pair[0], prefix)) != marks[pair]]
-    verdicts = {**dict.fromkeys(marks, "right"), **verdicts_on(prefix, unknown)}
-    if keep:
-        right = {os.path.relpath(pair[0], prefix): marks[pair] for pair in marks if verdicts[pair] == "right"}
-        write_json(kept_at, right)
-    wrong = [pair[0] for pair in marks if verdicts[pair] == "wrong"]
-    return sorted(f"changed {os.path.relpath(path, prefix)}" for path in wrong)
-
-
-def bytecode_pairs(prefix: str) -> list:
-    """Bytecode that the environment's Python looks at (PEP 3147, 488), its source, and its level."""
-    versions = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(prefix)]
-    tag = "|".join(version.replace("python", "cpython-").replace(".", "") for version in versions)
-    found = []
-    for folder, _, names in os.walk(prefix):
-        for name in names if os.path.basename(folder) == "__pycache__" else ():
-            match = re.fullmatch(rf"(.+)\.(?:{tag})(?:\.opt-([12]))?\.pyc", name)
-            source = os.path.join(os.path.dirname(folder), match[1] + ".py") if match else ""
-            if os.path.isfile(source) and os.path.isfile(os.path.join(folder, name)):
-                found.append((os.path.join(folder, name), source, int(match[2] or 0)))
-    return found
-
-
-def verdicts_on(prefix: str, pairs: list) -> dict:
-    """What the environment's Python says of each; wrong where it says nothing."""
-    python = [os.path.join(prefix, "bin", "python"), "-I", "-S", "-B", "-X", "pycache_prefix=/proc/none"]
-    words, given, said = [*python, "-c", COMPARE], json.dumps(pairs).encode(), {}
-    if pairs:
-        ended = subprocess.run(words, input=given, stdout=subprocess.PIPE, check=False)
-        said = dict(json.loads(line) for line in ended.stdout.decode().splitlines())
-    return {pair: said.get(pair[0], "wrong") for pair in pairs}
 
 
 def own_differences(prefix: str) -> list:

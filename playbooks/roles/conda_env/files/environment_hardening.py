@@ -1,4 +1,4 @@
-"""Hardens an environment against what no digest of it speaks for: open modes, what conda was told, bytecode.
+"""Hardens an environment against what no digest of it speaks for: open modes, what conda was told.
 
 Files that anybody may write, or that run with their owner's rights, give whoever finds them root. An
 environment of before had such modes from its packages, perhaps: they are put right where it lies, and its
@@ -6,7 +6,6 @@ digest stays what it was. Standard library only; environment_digest.py imports i
 """
 
 import os
-import shutil
 import stat
 
 SETTINGS = ("pinned", "state")  # packages that are to stay, and what `conda env config vars set` wrote
@@ -20,33 +19,24 @@ def settings(prefix):
     return [f"extra {place}" for place in places if os.path.lexists(os.path.join(prefix, place))]
 
 
-def clear_bytecode(prefix):
-    """Takes away every `__pycache__`; Python makes its bytecode again when it needs it."""
-    for folder, _, _ in os.walk(prefix):
-        if os.path.basename(folder) == "__pycache__":
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def places_in(prefix):
-    """Each file and folder, the prefix as well: its folder, its name, that folder opened, its status."""
-    for folder, _, names, opened in os.fwalk(os.path.realpath(prefix), onerror=refuse_to_skip):
+    """Each file and folder, "." as well: path below the prefix, its name, its folder opened, its status."""
+    whole = os.path.realpath(prefix)
+    for folder, _, names, opened in os.fwalk(whole, onerror=refuse_to_skip):
+        inside = os.path.relpath(folder, whole)
         for name in [".", *names]:
             try:
                 status = os.stat(name, dir_fd=opened, follow_symlinks=False)
             except FileNotFoundError:  # an environment in use
                 continue
             if not stat.S_ISLNK(status.st_mode):
-                yield folder, name, opened, status
+                yield os.path.normpath(os.path.join(inside, name)), name, opened, status
 
 
 def refuse_to_skip(error):
     """What only others may enter, or is gone by now, is passed by; folders in folders without end are not."""
     if not isinstance(error, (PermissionError, FileNotFoundError)):
         raise error
-
-
-def shown(folder, name, prefix):
-    return os.path.relpath(os.path.join(folder, name), os.path.realpath(prefix))
 
 
 def is_open(status, owner):
@@ -59,14 +49,17 @@ def is_open(status, owner):
     return status.st_uid != owner or bool(status.st_mode & (given | written))
 
 
-def openings(prefix):
-    """A line for each place that is open, sorted, such as `open bin/bash (mode 4755, owner 0, group 0)`."""
-    owner = os.stat(prefix).st_uid if os.path.isdir(prefix) else 0
+def openings(places):
+    """A line for each place that is open, sorted, such as `open bin/bash (mode 4755, owner 0, group 0)`.
+
+    `places` holds the status of each by its path below the prefix, that of the prefix as "."; links may do
+    what they like.
+    """
+    owner = places["."].st_uid
     return sorted(
-        f"open {shown(folder, name, prefix)} "
-        f"(mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}, group {status.st_gid})"
-        for folder, name, _, status in places_in(prefix)
-        if is_open(status, owner)
+        f"open {path} (mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}, group {status.st_gid})"
+        for path, status in places.items()
+        if not stat.S_ISLNK(status.st_mode) and is_open(status, owner)
     )
 
 

@@ -276,9 +276,8 @@ def make_ours(new):
     for folder in (new, *([conda_meta] if os.path.lexists(conda_meta) else [])):
         if os.path.islink(folder) or not os.path.isdir(folder):
             raise OSError(f"what arrived is refused: {os.path.basename(folder)} is no folder")
-    for folder, name, _, status in places_in(new):  # noqa: F821
+    for path, _, _, status in places_in(new):  # noqa: F821
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            path = shown(folder, name, new)  # noqa: F821
             raise OSError(f"what arrived is refused: {path} is neither a file, a folder nor a link")
     dropped = [RECORDS, *(os.path.join("conda-meta", name) for name in SETTINGS)]  # noqa: F821
     for place in (os.path.join(new, name) for name in dropped):
@@ -287,7 +286,7 @@ def make_ours(new):
         elif os.path.lexists(place):
             os.unlink(place)
     close(new)  # noqa: F821
-    if found := openings(new):  # noqa: F821
+    if found := openings({path: status for path, _, _, status in places_in(new)}):  # noqa: F821
         raise OSError(f"what arrived is refused: {found[0]}")
     os.mkdir(os.path.join(new, RECORDS))
     with open(os.path.join(new, RECORDS, CLAIM), "x", encoding="utf-8") as stream:
