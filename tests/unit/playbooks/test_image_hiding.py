@@ -129,6 +129,8 @@ def test_authorised_keys_are_found_wherever_sshd_looks_for_them(
         "home/dept/ann/.ssh/authorized_keys",
         "srv/home/bob/.ssh/authorized_keys2",
         "data/u/.ssh/authorized_keys",
+        "data/home/ann/.ssh/authorized_keys",
+        "data/.ssh/authorized_keys",
         "etc/keys/ann/allowed",
         "home/ann/.config/keys",
         "root/.logins",

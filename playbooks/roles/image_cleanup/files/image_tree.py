@@ -33,8 +33,8 @@ from image_secrets import (
 )
 from image_walk import every_file, members, read
 
-# No copy lies over those of the data disk, which is looked at through its mount; they are mended, too.
-HOMES = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')}|data|data/home/[^/]+)"
+COVERED = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')})"
+HOMES = rf"({COVERED}|data|data/home/[^/]+)"
 ANYWHERE = "(.*/)?"
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
 STABLE_NAME = re.compile(r"/dev/(disk/by-(id|uuid|label|partuuid|partlabel)|mapper)/")
@@ -129,7 +129,7 @@ REMOVE, EMPTY = "remove", "empty"
 RULES = [
     ("host-key", r"etc/ssh/ssh_host_.*_key(\.pub)?", exists, REMOVE),
     ("machine-id", r"(etc|var/lib/dbus)/machine-id", an_id, EMPTY),
-    ("authorised-key", rf"{HOMES}/\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
+    ("authorised-key", rf"{COVERED}/\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
     ("known-hosts", rf"{HOMES}/\.ssh/known_hosts|etc/ssh/ssh_known_hosts", anything, REMOVE),
     ("ssh-key", HOMES + r"/\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
     ("password", r"(etc|var/backups)/g?shadow-?", a_password, without_passwords),
@@ -172,8 +172,9 @@ NOT_KEPT = {"log", "temporary", "seed"}
 COPIED = {"host-key", "authorised-key", "known-hosts", "ssh-key", "password"}
 OWN_KINDS = {name for name, *_ in RULES}
 # Elsewhere live_view.py lays no copy: sshd and services of the node go on using it, and a person decides.
-ELSEWHERE = rf"(?!{HOMES}/\.ssh/|etc/ssh/)"
-RULES.append(("key-elsewhere", ELSEWHERE + r"(.*/)?\.ssh/(authorized_keys2?|id_[a-z0-9_]+)", anything, None))
+ELSEWHERE = rf"(?!{COVERED}/\.ssh/|etc/ssh/)"
+RULES.append(("key-elsewhere", ELSEWHERE + r"(.*/)?\.ssh/authorized_keys2?", anything, None))
+RULES.append(("key-elsewhere", rf"(?!{HOMES}/\.ssh/)(.*/)?\.ssh/id_[a-z0-9_]+", anything, None))
 JUDGES = {"present": exists, "filled": anything, "set": a_setting, "stated": stated}
 
 
