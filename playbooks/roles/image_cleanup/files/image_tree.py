@@ -34,6 +34,7 @@ from image_secrets import (
 from image_walk import every_file, members, read
 
 COVERED = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')})"
+SSHD = r"etc/ssh/authorized_keys(\.d)?/.*"
 HOMES = rf"({COVERED}|data|data/home/[^/]+)"
 ANYWHERE = "(.*/)?"
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
@@ -129,7 +130,7 @@ REMOVE, EMPTY = "remove", "empty"
 RULES = [
     ("host-key", r"etc/ssh/ssh_host_.*_key(\.pub)?", exists, REMOVE),
     ("machine-id", r"(etc|var/lib/dbus)/machine-id", an_id, EMPTY),
-    ("authorised-key", rf"{COVERED}/\.ssh/authorized_keys2?|etc/ssh/authorized_keys(\.d)?/.*", anything, EMPTY),
+    ("authorised-key", rf"{COVERED}/\.ssh/authorized_keys2?|{SSHD}", anything, EMPTY),
     ("known-hosts", rf"{HOMES}/\.ssh/known_hosts|etc/ssh/ssh_known_hosts", anything, REMOVE),
     ("ssh-key", HOMES + r"/\.ssh/(id_[a-z0-9_]+|clusterwright_ed25519)(\.pub)?", exists, REMOVE),
     ("password", r"(etc|var/backups)/g?shadow-?", a_password, without_passwords),
