@@ -61,7 +61,7 @@ def _connected(machine: Machine) -> Iterator[fabric.Connection]:
     import fabric  # here, since it takes a third of a second, and many commands ask no machine
     import paramiko
 
-    class Runner(fabric.runners.Remote):
+    class Runner(fabric.runners.Remote):  # type: ignore[misc]
         """Joins all that was printed once, not with each piece that comes."""
 
         def respond(self, buffer_: list[str]) -> None:

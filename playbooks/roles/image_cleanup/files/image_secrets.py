@@ -14,7 +14,8 @@ from image_walk import SWAP_OF_VIM, is_binary, read, unpacked
 
 ASSIGNED = re.compile(
     rb"(?i:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|license[_-]?key|_auth"
-    rb"|credential|psk|pwd|pass(?=[\"' \t]{0,3}[=:]))"
+    rb"|credential|psk|pwd"
+    rb"|(?:storage|remote|smtp|imap|mail|db|mysql|redis|ftp|http|proxy)_?pass(?=[\"' \t]{0,3}[=:]))"
     rb"[\w.-]{0,80}[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
 )
 # What stands there in nsswitch.conf, ldap.conf and below pam.d.
