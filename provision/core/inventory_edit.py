@@ -139,9 +139,9 @@ def _hosts(text: str) -> yaml.MappingNode:
     """The mapping `hosts` of the group `cluster`, wherever the group stands."""
     try:
         root = yaml.compose(text)
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, RecursionError) as e:
         raise BadInput("read hosts.yml", found=str(e), fix="Correct it, then run the command again.") from e
-    found = [hosts for group, hosts in _groups(root) if group == "cluster"]
+    found = [hosts for group, hosts in _groups(root, set()) if group == "cluster"]
     if len(found) != 1 or not isinstance(found[0], yaml.MappingNode) or not found[0].value:
         raise BadInput(
             "find the nodes in hosts.yml",
@@ -151,12 +151,18 @@ def _hosts(text: str) -> yaml.MappingNode:
     return found[0]
 
 
-def _groups(node: yaml.Node | None, name: str = "") -> Iterator[tuple[str, yaml.Node]]:
+def _groups(
+    node: yaml.Node | None, met: set[tuple[int, str]], name: str = ""
+) -> Iterator[tuple[str, yaml.Node]]:
+    """Each mapping once by a name: by an alias one is met again, and may hold itself."""
+    if (id(node), name) in met:
+        return
+    met.add((id(node), name))
     for key, value in _entries(node):
         if key.value == "hosts":
             yield name, value
         else:
-            yield from _groups(value, str(key.value))
+            yield from _groups(value, met, str(key.value))
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, Any]]:

@@ -12,19 +12,24 @@ def duplicate_keys(text: str) -> list[tuple[str, list[int]]]:
     """Each repeated key with its lines, counted from 1; nothing for a text that is not YAML."""
     try:
         root = yaml.compose(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return []
     return [found for mapping in _mappings(root) for found in _repeated(mapping)]
 
 
-def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    if isinstance(node, yaml.MappingNode):
-        yield node
-        for _, value in node.value:
-            yield from _mappings(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _mappings(value)
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Each once, as they are written: by an alias a node is met again, and may hold itself."""
+    waiting, met = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in reversed(node.value)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
 
 
 def _repeated(mapping: yaml.MappingNode) -> Iterator[tuple[str, list[int]]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def fetch(address: str, target: Path, *, sha256: str, timeout_seconds: float) ->
     try:
         with urllib.request.urlopen(address, timeout=timeout_seconds) as source, partial.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
-    except (urllib.error.URLError, OSError) as e:
+    except (OSError, ValueError, http.client.HTTPException) as e:
         partial.unlink(missing_ok=True)
         raise CommandFailed(
             f"fetch {address}", found=str(getattr(e, "reason", e)), fix="Check the address and the network."

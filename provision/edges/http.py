@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -23,6 +24,6 @@ def _why_not(address: str, timeout_seconds: float) -> str:
         urllib.request.urlopen(request, timeout=timeout_seconds).close()
     except urllib.error.HTTPError as e:
         return f"it answers {e.code} {e.reason}"
-    except (urllib.error.URLError, OSError, ValueError) as e:
+    except (OSError, ValueError, http.client.HTTPException) as e:
         return str(getattr(e, "reason", e))
     return ""

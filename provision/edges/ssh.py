@@ -27,23 +27,32 @@ if TYPE_CHECKING:
 
 _WINDOW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
+# Of one stream of a program: an audit of a node where 10,000 files were changed has 1 MiB.
+_MOST_LETTERS = 16 << 20
 _CONNECT_SECONDS, _AUTHENTICATION_SECONDS = 10, 15
 # Without a handler of its own the library's tracebacks go to standard error.
 _SILENT = logging.NullHandler()
 
 
-class _Lines(StringIO):
-    """A stream that hands on each line as soon as it is whole."""
+class _Heard(StringIO):
+    """A stream that hands on each line as soon as it is whole, and refuses what never ends."""
 
-    def __init__(self, on_line: Callable[[str], None]) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None, too_much: CommandFailed) -> None:
         super().__init__()
-        self._on_line = on_line
-        self._rest = ""
+        self._on_line, self._too_much = on_line, too_much
+        self._left = _MOST_LETTERS
+        self._line: list[str] = []  # the pieces of one that has no end yet
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._on_line(line)
+        self._left -= len(text)
+        if self._left < 0:
+            raise self._too_much
+        self._line.append(text)
+        if "\n" in text and self._on_line:
+            *lines, rest = "".join(self._line).split("\n")
+            self._line = [rest]
+            for line in lines:
+                self._on_line(line)
         return len(text)
 
 
@@ -52,13 +61,19 @@ def _connected(machine: Machine) -> Iterator[fabric.Connection]:
     import fabric  # here, since it takes a third of a second, and many commands ask no machine
     import paramiko
 
+    class Runner(fabric.runners.Remote):  # type: ignore[misc]
+        """Joins all that was printed once, not with each piece that comes."""
+
+        def respond(self, buffer_: list[str]) -> None:
+            """Nobody waits for a text here."""
+
     logging.getLogger("paramiko").addHandler(_SILENT)
     with _explained(machine):
         _refuse_unreadable(machine)
         connection = fabric.Connection(
             machine.address,
             user=machine.user,
-            config=fabric.Config(lazy=True),
+            config=fabric.Config(lazy=True, overrides={"runners": {"remote": Runner}}),
             connect_timeout=_CONNECT_SECONDS,
             connect_kwargs={
                 "key_filename": str(machine.key_file),
@@ -166,6 +181,7 @@ def run(
     started = time.monotonic()
     command = shlex.join(argv)
     words, answer = _as_user(machine, argv, user)
+    too_much = _failed(machine, command, found=f"it printed more than {_MOST_LETTERS >> 20} MiB")
     with (
         _connected(machine) as connection,
         _watched(connection, machine, timeout_seconds + _AUTHENTICATION_SECONDS),
@@ -177,7 +193,8 @@ def run(
                 warn=True,
                 in_stream=StringIO(answer) if answer else False,
                 timeout=timeout_seconds,
-                out_stream=_Lines(on_line) if on_line else None,
+                out_stream=_Heard(on_line, too_much),
+                err_stream=_Heard(None, too_much),
             )
         except CommandTimedOut as e:
             raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e

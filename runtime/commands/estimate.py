@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import typer
 
 from runtime.terminal import Console
 from runtime.zero.config import Situation, read_config
-from runtime.zero.estimate.hugging_face import read_model
+from runtime.zero.estimate.hugging_face import read_fields, read_model
 from runtime.zero.estimate.model import Model
 from runtime.zero.estimate.report import as_json, lines, parse_bytes, report
 from runtime.zero.estimate.states import Settings
@@ -59,5 +58,4 @@ def _hidden_size(model: str) -> int | None:
     """For keys that are auto; nothing that is estimated depends on it."""
     if model.partition(":")[0].endswith(".py"):
         return None
-    found = json.loads(Path(model).read_text()).get("hidden_size")
-    return found if isinstance(found, int) else None
+    return read_fields(Path(model)).get("hidden_size")

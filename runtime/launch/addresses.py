@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import ipaddress
 import socket
 import struct
+import threading
+import time
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 from runtime.untrusted.conform import Only, between
@@ -14,6 +18,8 @@ _SIOCGIFADDR = 0x8915
 _SIOCGIFNETMASK = 0x891B
 # Nodes that may ask at once; the kernel lowers it to net.core.somaxconn (listen(2)).
 _BACKLOG = 4096
+# Connections that are answered at once; nodes of one job ask each other at the same time.
+_MOST_AT_ONCE, _PAUSE_SECONDS = 1024, 0.05
 _MOST_LETTERS = 63  # an address with its zone stays below what a part of a name may have (RFC 1035)
 
 
@@ -129,3 +135,44 @@ def unreached(address: str, port: int, timeout_seconds: float) -> str:
 def family_of(address: str) -> socket.AddressFamily:
     """IPv6 for an address with a colon, else IPv4."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def answer_each(
+    server: socket.socket,
+    answer: Callable[[socket.socket], None],
+    *,
+    senders: Collection[str] = (),
+    most: int = _MOST_AT_ONCE,
+) -> None:
+    """Answers connections in threads until the socket is closed, no more than so many at once.
+
+    Whoever connects costs no more than that: one too many is closed, and a machine that has no descriptor or
+    no thread left goes on when it has.
+
+    Args:
+        senders: the only addresses that are answered; empty for all.
+    """
+    room = threading.Semaphore(most)
+
+    def answered(connection: socket.socket) -> None:
+        try:
+            answer(connection)
+        finally:
+            room.release()
+
+    while True:
+        try:
+            connection, sender = server.accept()
+        except OSError as e:
+            if server.fileno() < 0 or e.errno == errno.EINVAL:  # closed, or shut down
+                return
+            time.sleep(_PAUSE_SECONDS)
+            continue
+        if (senders and sender[0] not in senders) or not room.acquire(blocking=False):
+            connection.close()
+            continue
+        try:
+            threading.Thread(target=answered, args=(connection,), daemon=True).start()
+        except RuntimeError:
+            room.release()
+            connection.close()

@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from hmac import compare_digest
 from typing import Any
 
-from runtime.launch.addresses import family_of, unreached
+from runtime.launch.addresses import answer_each, family_of, unreached
 from runtime.launch.blame import Reach
 
 CONNECT_SECONDS = 3.0
@@ -42,16 +43,9 @@ class Listener:
         self._server.bind((address, 0))
         self._server.listen(128)
         self.port: int = self._server.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, daemon=True)
+        answer = partial(_echo, token=self._token)
+        self._thread = threading.Thread(target=answer_each, args=(self._server, answer), daemon=True)
         self._thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=_echo, args=(connection, self._token), daemon=True).start()
 
     def close(self) -> None:
         """Ends the listening; shutdown wakes the thread that waits in accept."""

@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from functools import partial
 from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
-from runtime.launch.addresses import family_of
+from runtime.launch.addresses import answer_each, family_of
 from runtime.launch.mtu import answer_to, is_request, path_mtu
 from runtime.untrusted.conform import AT_LEAST_0, between, conform
 
@@ -124,23 +125,17 @@ class _Contents:
 class Target:
     """Answers measurements on a TCP port that the kernel picks, packets on the UDP port of that number.
 
-    Whoever does not know the run's token gets no answer; packets are answered to addresses in `peers` only.
+    Whoever does not know the run's token, or asks from another address than those in `peers`, gets no answer.
     """
 
     def __init__(self, address: str, *, token: str, peers: Collection[str]) -> None:
         self._token, self._peers = token.encode(), frozenset(peers)
         self._tcp, self._udp = _same_port(address)
         self.port: int = self._tcp.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        answer = partial(_answer, token=self._token)
+        answer_all = partial(answer_each, self._tcp, answer, senders=self._peers)
+        threading.Thread(target=answer_all, daemon=True).start()
         threading.Thread(target=self._echo_packets, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._tcp.accept()
-            except OSError:
-                return
-            threading.Thread(target=_answer, args=(connection, self._token), daemon=True).start()
 
     def _echo_packets(self) -> None:
         """A request's size goes back, in a few bytes: only the way there is measured."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -12,6 +12,8 @@ LIMIT_BYTES = 1024 * 1024
 # A container takes 200 bytes of memory and 3 of text; a genuine document has one in many more.
 _TEXT_PER_CONTAINER = 32
 _MOST_BITS = 62
+# Of a tensor. The product of a million sides, which a small file can hold, takes hours.
+_MOST_SIDES = 64
 
 
 def parse(text: bytes, *, limit_bytes: int = LIMIT_BYTES, encoding: str = "ascii") -> Any:
@@ -71,6 +73,18 @@ def whole(value: Any, what: str, *, low: int = 0, high: int = 2**_MOST_BITS) -> 
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"{what} is no whole number from {low} to {high}")
     return value
+
+
+def sides(values: Iterable[Any], what: str) -> tuple[int, ...]:
+    """A tensor's shape, or a place in it.
+
+    Raises:
+        ValueError: it has too many sides, or one is no whole number.
+    """
+    found = tuple(whole(value, what) for value in values)
+    if len(found) > _MOST_SIDES:
+        raise ValueError(f"{what} has {len(found)} dimensions, and at most {_MOST_SIDES} are read")
+    return found
 
 
 def number(value: Any, what: str, *, low: float, high: float) -> float:

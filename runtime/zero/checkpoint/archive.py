@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from runtime.untrusted.documents import whole
+from runtime.untrusted.documents import sides, whole
 from runtime.untrusted.files import open_plain
 from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk
@@ -259,8 +259,7 @@ class _Values(PlainUnpickler):
     def _view(
         self, stored: Any, dtype: torch.dtype, offset: Any, size: Any, stride: Any, rest: Any
     ) -> torch.Tensor:
-        sizes = [whole(one, "a tensor's side") for one in size]
-        strides = [whole(one, "a tensor's stride") for one in stride]
+        sizes, strides = sides(size, "a tensor's shape"), sides(stride, "a tensor's strides")
         last = sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
         if prod(sizes) and whole(offset, "a tensor's offset") + last >= stored.count:
             raise ValueError("a tensor is larger than its record")

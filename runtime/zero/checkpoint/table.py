@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from runtime.untrusted.documents import LIMIT_BYTES, listed, mapping, parse, text, whole
+from runtime.untrusted.documents import LIMIT_BYTES, listed, mapping, parse, sides, text, whole
 from runtime.untrusted.files import check_name
 
 FORMAT = 1
@@ -23,7 +23,7 @@ DTYPES = {
     **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"), 1),
     "complex128": 16,
 }
-_MOST_DIMS, _MOST_SIDE_BY_SIDE = 64, 4096
+_MOST_SIDE_BY_SIDE = 4096
 # A chunk takes 1,200 bytes of a shard, and less than 150 of the list.
 _SHARDS_PER_BYTE = 8
 _MOST_BYTES = 2**30  # of the list: shards of holes can be of any size
@@ -141,13 +141,11 @@ def _tensor(name: str, values: Any, files: Sequence[str]) -> Tensor:
     dtype, shape, chunks = values
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name} has an unknown type")
-    sides = _numbers(shape, f"the shape of {name}")
-    if len(sides) > _MOST_DIMS:
-        raise ValueError(f"{name} has {len(sides)} dimensions")
+    lengths = sides(_numbers(shape, f"the shape of {name}"), f"the shape of {name}")
     return Tensor(
         dtype=dtype,
-        shape=sides,
-        chunks=listed(chunks, f"the chunks of {name}", lambda c: _chunk(name, c, files, len(sides))),
+        shape=lengths,
+        chunks=listed(chunks, f"the chunks of {name}", lambda c: _chunk(name, c, files, len(lengths))),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.untrusted.documents import text, whole
+from runtime.untrusted.documents import sides, text, whole
 from runtime.untrusted.files import check_name
 from runtime.untrusted.pickles import MOST_OPERATIONS, PlainUnpickler
 from runtime.zero.checkpoint.table import DTYPES, Chunk, Shape, Table, Tensor
@@ -154,8 +154,8 @@ def _state(made: Any, kind: type[_Inert]) -> Mapping[str, Any]:
 
 
 def _shape(size: Any) -> Shape:
-    [sides] = size.arguments if type(size) is _Size else ()
-    return tuple(whole(side, "a size") for side in sides)
+    [lengths] = size.arguments if type(size) is _Size else ()
+    return sides(lengths, "a size")
 
 
 def _pairs(values: Any) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 from runtime.zero.config.problems import ConfigError, Problem
 
 # A string, or one of the three kinds of comment; strings come first, so that a comment sign in one is text.
-_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|#[^\n]*|/\*.*?\*/', re.DOTALL)
-_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:\\.|[^"\\\n])*"|,(?=\s*[}\]])')
+# One that has no end is text to the end of its line: else each quote in it would be tried as a beginning.
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*+"?|//[^\n]*|#[^\n]*|/\*.*?\*/', re.DOTALL)
+_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:\\.|[^"\\\n])*+"?|,(?=\s*[}\]])')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,8 @@ def parse(text: str, origin: str) -> dict[str, Any]:
         raise _fault(origin, e.where, e.found, e.fix) from e
     except RecursionError as e:
         raise _fault(origin, "the document", "it is nested too deeply", "Write it flat.") from e
+    except ValueError as e:
+        raise _fault(origin, "the document", "it has a number of thousands of digits", "Correct it.") from e
     if not isinstance(values, dict):
         raise _fault(
             origin, "the document", f"it is a {type(values).__name__}", "Write one JSON object, { ... }."
@@ -106,7 +110,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise _NotAllowed(twice, "it is written twice in one object", "Keep one of the two.")
     return values
 

@@ -12,17 +12,22 @@ The 8 hidden are what two RMSNorms keep in fp32, 8 vocabulary the log-softmax of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import BadInput
+from runtime.untrusted.documents import LIMIT_BYTES, mapping, parse, whole
+from runtime.untrusted.files import read_plain
 from runtime.zero.estimate.model import Activations, Model
 
 _LLAMA_LIKE = ("llama", "mistral", "qwen2")
 FAMILIES = (*_LLAMA_LIKE, "gpt2")
 _COMPUTE_BYTES = (2, 4)
+_COUNTS = (
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("num_hidden_layers", "vocab_size", "n_embd", "n_inner", "n_head", "n_positions", "n_layer"),
+)
 
 
 def read_model(path: Path, seq_length: int) -> Model:
@@ -31,15 +36,12 @@ def read_model(path: Path, seq_length: int) -> Model:
     Raises:
         BadInput: it cannot be read, is of another family, or lacks a field.
     """
-    try:
-        fields = json.loads(path.read_text())
-    except (OSError, ValueError) as e:
-        raise BadInput(f"read the model {path}", found=str(e), fix="Pass a model's config.json.") from e
-    family = fields.get("model_type") if isinstance(fields, dict) else None
+    fields = read_fields(path)
+    family = fields.get("model_type")
     if family not in FAMILIES:
         raise BadInput(
             f"estimate {path}",
-            found=f"model_type {family!r}; parameters are known for {', '.join(FAMILIES)}",
+            found=f"model_type {repr(family)[:80]}; parameters are known for {', '.join(FAMILIES)}",
             fix="Pass FILE.py:FUNCTION, which builds the model (see `python -m runtime estimate --help`).",
         )
     try:
@@ -48,6 +50,23 @@ def read_model(path: Path, seq_length: int) -> Model:
         raise BadInput(
             f"estimate {path}", found=f"no field {e.args[0]!r}", fix="Take the model's own config.json."
         ) from e
+
+
+def read_fields(path: Path) -> Mapping[str, Any]:
+    """The fields of a config.json that are set; sizes are numbers of at least 1.
+
+    Raises:
+        BadInput: it cannot be read, or a size is none.
+    """
+    try:
+        # A model of a Hugging Face cache is all links.
+        given = mapping(parse(read_plain(path.resolve(), LIMIT_BYTES), encoding="utf-8"), "it")
+        fields = {name: value for name, value in given.items() if value is not None}
+        for name in (name for name in _COUNTS if name in fields):
+            whole(fields[name], name, low=1, high=2**40)
+        return fields
+    except (OSError, ValueError) as e:
+        raise BadInput(f"read the model {path}", found=str(e), fix="Pass a model's config.json.") from e
 
 
 def _llama(fields: Mapping[str, Any], name: str, seq_length: int) -> Model:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from runtime.errors import BadInput
-from runtime.untrusted.documents import listed, mapping, parse, text, whole
+from runtime.untrusted.documents import listed, mapping, parse, sides, text, whole
 from runtime.untrusted.files import check_name, open_plain, read_plain
 
 # https://github.com/huggingface/safetensors#format
@@ -142,7 +142,7 @@ def _tensors(path: Path) -> dict[str, Source]:
 
 def _source(name: str, entry: Any, path: Path, data: int, size: int) -> Source:
     fields = mapping(entry, text(name, "a tensor's name"), ("dtype", "shape", "data_offsets"))
-    shape = listed(fields["shape"], f"the shape of {name}", lambda side: whole(side, f"a side of {name}"))
+    shape = sides(listed(fields["shape"], f"the shape of {name}", lambda side: side), f"the shape of {name}")
     ends = listed(fields["data_offsets"], f"the place of {name}", lambda end: whole(end, f"an end of {name}"))
     dtype = DTYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
     if dtype is None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import importlib.util
+import io
 import json
+import lzma
 import os
 import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +153,16 @@ def test_another_environment_than_the_manifests_is_named(tmp_path: Path) -> None
     assert "the manifest says 0123456789ab" in found["found"]
 
 
+TOKEN = "hf_abcdefghijklmnopqrstuvwxyzABCDEF"
+
+
+def zipped(name: str) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as members:
+        members.writestr(name, "x")
+    return packed.getvalue()
+
+
 BYTES = {
     "@SWAP@": bytes(4086) + b"SWAPSPACE2",
     "@CORE@": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x04\x00" + bytes(100),
@@ -155,6 +170,14 @@ BYTES = {
     "@BYTES@": bytes(9) + b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n",
     "@DER@": bytes.fromhex("30820122020100300d06092a864886f70d0101010500"),
     "@TAR@": archive("./home/ann/notes.txt", f"{'long' * 40}/.netrc"),
+    "@GZ@": gzip.compress(f"HF_TOKEN={TOKEN}\n".encode()),
+    "@XZ@": lzma.compress(f"HF_TOKEN={TOKEN}\n".encode()),
+    "@BZ2@": bz2.compress(f"HF_TOKEN={TOKEN}\n".encode()),
+    "@TGZ@": gzip.compress(archive("ann/.netrc")),
+    "@ZIP@": zipped("ann/.netrc"),
+    "@RUN@": b":W&B\0\0\x08%" + TOKEN.encode() + b"\0",
+    "@SQLITE@": b"SQLite format 3\0" + bytes(99) + b"\x03\x01W" + TOKEN.encode(),
+    "@ZERO@": b"\0HF_TOKEN=" + TOKEN.encode(),
     "@UTF16@": "token hf_abcdefghijklmnopqrstuvwxyzABCDEF\r\n".encode("utf-16"),
 }
 
@@ -210,6 +233,44 @@ def test_what_the_image_may_hold_by_name_is_left_alone(tmp_path: Path) -> None:
     tree = Tree(tmp_path, files, {"allowed": ["/etc/ssl/demo.pem", "srv/a"]})
 
     assert [one["path"] for one in tree.run("scan")] == ["srv/ab"]
+
+
+def test_what_is_packed_and_no_secret_is_left_alone(tmp_path: Path) -> None:
+    names = (
+        "home/ann/log.gz",
+        "home/ann/home.tgz",
+        "data/model.pt",
+        "data/cut.gz",
+        "data/cut.xz",
+        "data/bypass",
+    )
+    tree = Tree(tmp_path, dict.fromkeys(names, ""))
+    packed = gzip.compress(b"loss 1.0\ntoken = tokenizer.encode(text)\n")
+    texts = (
+        packed,
+        gzip.compress(archive("notes.txt")),
+        zipped("archive/data.pkl"),
+        packed[:20],
+        b"\xfd7zXZ\0",
+    )
+    for name, text in zip(names, (*texts, b"forward_pass = compute_forward_2\n"), strict=True):
+        tree.place(name).write_bytes(text)
+
+    assert tree.run("scan") == []
+
+
+@pytest.mark.attack("user")
+def test_a_file_that_unpacks_to_itself_or_to_gigabytes_is_looked_at_once(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    tree = Tree(tmp_path, {"home/ann/zeros.gz": "", "home/ann/nested.gz": ""})
+    tree.place("home/ann/zeros.gz").write_bytes(gzip.compress(bytes(1 << 28)))
+    tree.place("home/ann/nested.gz").write_bytes(gzip.compress(gzip.compress(TOKEN.encode())))
+
+    found = tree.begin("scan")
+
+    record_refusal(f"status {found.returncode}: {found.stdout.strip()}")
+    assert (found.returncode, json.loads(found.stdout)) == (0, [])
 
 
 @pytest.mark.attack("left behind")

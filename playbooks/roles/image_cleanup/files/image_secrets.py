@@ -10,11 +10,12 @@ import math
 import os
 import re
 
-from image_walk import SWAP_OF_VIM, is_binary, read
+from image_walk import SWAP_OF_VIM, is_binary, read, unpacked
 
 ASSIGNED = re.compile(
     rb"(?i:token|passw(?:or)?d|passphrase|secret|api[_-]?key|access[_-]?key|private[_-]?key|license[_-]?key|_auth"
-    rb"|credential|psk|pwd)"
+    rb"|credential|psk|pwd"
+    rb"|(?:storage|remote|smtp|imap|mail|db|mysql|redis|ftp|http|proxy)_?pass(?=[\"' \t]{0,3}[=:]))"
     rb"[\w.-]{0,80}[\"']?[ \t]{0,3}(?:=>?|:)[ \t]{0,3}[\"']?([^\s\"'<>(){}\[\],;$%\\*]+)"
 )
 # What stands there in nsswitch.conf, ldap.conf and below pam.d.
@@ -41,6 +42,7 @@ DER = re.compile(
     rb"\x02\x01(?:\x00(?:\x30|\x02[\x81\x82])|\x01\x04[\x20\x30\x42]|\x03\x30)"
 )
 CONTENTS: list = []  # of secrets.yml: kind, texts of which one must be there, pattern
+AMONG_BYTES: list = []  # likewise, in files that are no text: databases, pickles, records of runs
 
 
 def take_in_contents(table: list) -> None:
@@ -48,6 +50,9 @@ def take_in_contents(table: list) -> None:
         for said in one["patterns"]:
             signs = [sign.encode() for sign in said["signs"]]
             CONTENTS.append((one["kind"], signs, re.compile(said["pattern"].encode())))
+            if said.get("among_bytes"):  # where the byte before it, a length, may be a letter
+                pattern = said["pattern"].removeprefix(r"\b").encode()
+                AMONG_BYTES.append((one["kind"], signs, re.compile(pattern)))
 
 
 def a_setting(text: str) -> str:
@@ -95,6 +100,11 @@ def public_keys(text: str) -> str:
 
 def content_findings(content: bytes) -> list:
     """Kind of secret and what is said of it, which never is the secret itself."""
+    packed = [(kind, "compressed: " + said) for kind, said in findings_in(unpacked(content))]
+    return packed or findings_in(content)
+
+
+def findings_in(content: bytes) -> list:
     if is_binary(content[:8192]):
         return binary_findings(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -123,7 +133,12 @@ def binary_findings(content: bytes) -> list:
         return [("swap", "it is memory that was swapped out; swapoff it and leave it out of /etc/fstab")]
     if DER.match(content) or ARMOUR.search(content):
         return [("private-key", "it holds one among its bytes")]
-    return []
+    found = {
+        kind
+        for kind, signs, pattern in AMONG_BYTES
+        if any(sign in content for sign in signs) and pattern.search(content)
+    }
+    return [(kind, "it holds one among its bytes") for kind in sorted(found)]
 
 
 def line_of(content: bytes, match) -> int:

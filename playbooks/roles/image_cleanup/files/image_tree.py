@@ -201,8 +201,8 @@ def findings(root: str, data: str):
                 continue
         try:
             content = b"" if unread else read(place)
-            packed = members(place) if content[257:262] == b"ustar" and not claimed else ()
-            inside = [found for name in packed for found in of_member(name, compiled, any_rule)]
+            names = members(place, content) if not claimed else ()
+            inside = [found for name in names for found in of_member(name, compiled, any_rule)]
         except OSError as error:
             unread = error.strerror
         if unread:

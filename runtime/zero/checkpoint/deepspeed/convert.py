@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import MetadataIndex
 
 from runtime.errors import BadInput, CheckpointFailed, RuntimeFault
+from runtime.untrusted.documents import sides
 from runtime.zero.checkpoint import folder as disk
 from runtime.zero.checkpoint.deepspeed.pickles import Inert, loadable
 from runtime.zero.checkpoint.deepspeed.places import Piece, Place, Shape, in_parts, in_ranges, whole
@@ -130,7 +131,10 @@ def _tensors(source: Source) -> dict[str, Sharded]:
 
 
 def _places(source: Source) -> dict[str, Place]:
-    groups = [{name: tuple(shape) for name, shape in group.items()} for group in source.model["param_shapes"]]
+    groups = [
+        {name: sides(shape, f"the shape of {name}") for name, shape in group.items()}
+        for group in source.model["param_shapes"]
+    ]
     lengths = [len(flat) for flat in source.parts[0].masters]
     ranks = len(source.parts)
     if source.stage == 3:
@@ -156,7 +160,8 @@ def _frozen(source: Source) -> Iterator[tuple[str, Sharded]]:
     if source.stage == 3:
         for name, shape in (model.get("frozen_param_shapes") or {}).items():
             flats = [states["frozen_param_fragments"][name].flatten() for states in source.models]
-            yield MODEL + name, _joined(flats, whole(tuple(shape), len(flats)), tuple(shape))
+            lengths = sides(shape, f"the shape of {name}")
+            yield MODEL + name, _joined(flats, whole(lengths, len(flats)), lengths)
         return
     known = {name for group in model["param_shapes"] for name in group}
     known |= {*model["buffer_names"], *model["shared_params"]}

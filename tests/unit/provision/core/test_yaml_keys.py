@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from provision.core.inventory_edit import undrain
 from provision.core.yaml_keys import duplicate_keys
+from provision.errors import BadInput
+from tests.conftest import RecordRefusal
 
 
 @pytest.mark.parametrize(
@@ -21,3 +24,22 @@ from provision.core.yaml_keys import duplicate_keys
 )
 def test_duplicates_are_found_with_their_lines(text: str, found: list[tuple[str, list[int]]]) -> None:
     assert duplicate_keys(text) == found
+
+
+ENDLESS = {
+    "a list that holds itself": "a: &a [*a]\n",
+    "a mapping that holds itself": "a: &a {b: *a}\n",
+    "lists of lists, each many times": "a0: &a0 {x: 1}\n"
+    + "".join(f"a{n}: &a{n} {{{', '.join(f'k{k}: *a{n - 1}' for k in range(8))}}}\n" for n in range(1, 30)),
+    "lists in lists": "[" * 5000 + "]" * 5000,
+}
+
+
+@pytest.mark.attack("file")
+@pytest.mark.parametrize("form", ENDLESS)
+def test_what_has_no_end_is_gone_through_once(form: str, record_refusal: RecordRefusal) -> None:
+    assert duplicate_keys(ENDLESS[form]) == []
+
+    with pytest.raises(BadInput) as refusal:
+        undrain(ENDLESS[form], "te1")
+    record_refusal(refusal.value)

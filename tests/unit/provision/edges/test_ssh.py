@@ -9,15 +9,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from provision.edges import ssh
 from provision.errors import CommandFailed
 from provision.fleet.node_facts import ask
 from provision.model import Machine
+from tests.conftest import RecordRefusal
 
 Behaviour = Callable[[socket.socket], object]
 
@@ -173,3 +175,47 @@ def test_status_shows_every_node_though_one_hangs_up(home: Path, tmp_path: Path)
     assert said.count("unreachable:") == 2
     assert "Aborted" not in said
     assert "Traceback" not in said
+
+
+class Endless(paramiko.ServerInterface):
+    """A node that lets everybody in, and whose programs never cease to print."""
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.AUTH_SUCCESSFUL
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        say = {b"out": channel.sendall, b"err": channel.sendall_stderr}[command]
+        threading.Thread(target=self._print, args=(say,), daemon=True).start()
+        return True
+
+    def _print(self, say: Callable[[bytes], object]) -> None:
+        with suppress(OSError):
+            while True:
+                say(b"x" * 32_768)
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_a_node_that_never_ceases_to_print_is_refused(
+    home: Path, stream: str, record_refusal: RecordRefusal
+) -> None:
+    key = paramiko.ECDSAKey.generate()
+
+    def serve(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(key)
+        transport.start_server(server=Endless())
+        transport.join()
+
+    with listening(serve) as address:
+        known = f"[127.0.0.1]:{address.rpartition(':')[2]} {key.get_name()} {key.get_base64()}\n"
+        (home / ".ssh" / "known_hosts").write_text(known)
+        with pytest.raises(CommandFailed, match="it printed more than 16 MiB") as refusal:
+            ssh.run(machine(home, address), [stream], timeout_seconds=60)
+    record_refusal(refusal.value)

@@ -96,6 +96,19 @@ def claim_a_huge_shape(folder: Path) -> None:
     change_metadata(folder, change)
 
 
+def claim_endless_dimensions(folder: Path) -> None:
+    """The product of so many sides takes hours."""
+
+    class Many:
+        def __reduce__(self) -> tuple[type, tuple[tuple[int, ...]]]:
+            return torch.Size, ((2**62,) * 90_000,)
+
+    def change(found: Any) -> None:
+        found.state_dict_metadata["model.layer.bias"].size = Many()
+
+    change_metadata(folder, change)
+
+
 def link_a_shard(folder: Path) -> None:
     (folder / SHARD).unlink()
     (folder / SHARD).symlink_to(folder.parent.parent / "canary")
@@ -150,6 +163,7 @@ FORMS: dict[str, tuple[Callable[[Path], object], str]] = {
         "'../../canary' is not the name of a file",
     ),
     "a manifest with a whole path": (hold_another_path("{}/canary"), "canary' is not the name of a file"),
+    "endless dimensions": (claim_endless_dimensions, "a size has 90000 dimensions, and at most 64 are read"),
     "a shard that is a link": (link_a_shard, "__0_0.distcp cannot be read: it is a link, not a file"),
     "a pipe": (put_a_pipe, "rank_0.pt cannot be read: it is a pipe, not a file"),
     "memory without content": (ask_for_memory, "asks for memory without content"),
@@ -322,6 +336,7 @@ HEADERS: dict[str, object] = {
     "a type that is none": {"w": {"dtype": ["F32"], "shape": [2], "data_offsets": [0, 8]}},
     "a place before the data": {"w": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}},
     "no mapping": {"w": 3},
+    "endless dimensions": {"w": {"dtype": "F32", "shape": [1] * 65, "data_offsets": [0, 4]}},
     "no shape": {"w": {"dtype": "F32", "shape": 2, "data_offsets": [0, 8]}},
     "not a number": {"w": {"dtype": "F32", "shape": [2.0], "data_offsets": [0, 8]}},
 }

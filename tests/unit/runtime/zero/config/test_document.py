@@ -55,6 +55,8 @@ def test_a_fault_after_a_comment_is_located_where_it_is() -> None:
         ("[1]", "the document: it is a list"),
         ("", "line 1, column 1: Expecting value"),
         ("[" * 100_000, "the document: it is nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "the document: it has a number of thousands of digits"),
+        ('"\\' * 100_000, "line 1, column 1: Unterminated string"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, said: str) -> None:

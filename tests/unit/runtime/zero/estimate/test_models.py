@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runtime.errors import BadInput
 from runtime.zero.estimate.hugging_face import read_model
 from runtime.zero.estimate.model import Model
 from runtime.zero.estimate.traced import Build, trace, trace_script
+from tests.conftest import RecordRefusal
 from tests.unit.runtime.zero.estimate.families import GPT2, LLAMA, gpt2, llama
 
 ROOT = Path(__file__).parents[5]
@@ -99,8 +101,8 @@ def test_a_script_builds_the_model() -> None:
     [
         ('{"model_type": "mamba"}', "model_type 'mamba'"),
         ('{"model_type": "gpt2", "n_embd": 4}', "no field 'vocab_size'"),
-        ("[]", "model_type None"),
-        ("{", "Expecting property name"),
+        ("[]", "it is no mapping"),
+        ("{", "it cannot be read"),
     ],
 )
 def test_what_cannot_be_a_model_is_refused(text: str, found: str, tmp_path: Path) -> None:
@@ -111,6 +113,41 @@ def test_what_cannot_be_a_model_is_refused(text: str, found: str, tmp_path: Path
         read_model(path, 128)
 
     assert caught.value.found.startswith(found)
+
+
+NUMBERS = dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers"), 8)
+
+
+@pytest.mark.attack("file")
+@pytest.mark.parametrize("heads", ["0", '"2"', "[1]", "1e400", "NaN", "-1", "[" * 100_000])
+def test_a_forged_description_of_a_model_is_refused(
+    heads: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    fields = json.dumps({"model_type": "llama", **NUMBERS})
+    path = tmp_path / "config.json"
+    path.write_text(f'{fields[:-1]}, "num_attention_heads": {heads}}}')
+
+    with pytest.raises(BadInput) as refusal:
+        read_model(path, 128)
+    record_refusal(refusal.value)
+
+
+@pytest.mark.attack("file")
+def test_a_pipe_in_the_place_of_a_model_is_not_waited_for(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    os.mkfifo(tmp_path / "config.json")
+
+    with pytest.raises(BadInput, match="it is a pipe, not a file") as refusal:
+        read_model(tmp_path / "config.json", 128)
+    record_refusal(refusal.value)
+
+
+def test_the_links_of_a_cache_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text(json.dumps({"model_type": "llama", **NUMBERS, "num_attention_heads": 2}))
+    (tmp_path / "config.json").symlink_to("blob")
+
+    assert read_model(tmp_path / "config.json", 128).blocks == 8
 
 
 @pytest.mark.parametrize(
