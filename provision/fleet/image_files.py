@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -40,21 +41,41 @@ class Layer:
     unpacked_bytes: int
 
 
-def write_layer(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> Layer:
-    """Compresses what comes into `path`, which appears when it is complete; nobody else can read it."""
+def write_layer(
+    path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None], *, spared_bytes: int = 1 << 30
+) -> Layer:
+    """Compresses what comes into `path`, which appears when it is complete; nobody else can read it.
+
+    Raises:
+        CommandFailed: no more than `spared_bytes` of the disk would be left, which others need.
+    """
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)
     unpacked = 0
-    with open(partial, "xb", opener=_for_its_owner) as file:
-        with zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False) as packed:
-            for chunk in chunks:
-                packed.write(chunk)
-                unpacked += len(chunk)
-                on_bytes(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    try:
+        with open(partial, "xb", opener=_for_its_owner) as file:
+            with zstandard.ZstdCompressor(level=3, threads=-1).stream_writer(file, closefd=False) as packed:
+                for chunk in chunks:
+                    _refuse_full_disk(path, unpacked, spared_bytes)
+                    packed.write(chunk)
+                    unpacked += len(chunk)
+                    on_bytes(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return Layer(sha256=sha256_of(path), bytes=path.stat().st_size, unpacked_bytes=unpacked)
+
+
+def _refuse_full_disk(path: Path, unpacked: int, spared_bytes: int) -> None:
+    if shutil.disk_usage(path.parent).free <= spared_bytes:
+        raise CommandFailed(
+            f"write {path}",
+            found=f"its disk has less than {spared_bytes / 2**30:.0f} GiB left, {unpacked / 2**30:.1f} GiB "
+            "having come; what was begun is removed",
+            fix="Name a folder on a larger disk; a node that sends more than its disks hold is not yours.",
+        )
 
 
 def _for_its_owner(path: str, flags: int) -> int:

@@ -20,6 +20,7 @@ class Tree:
 
     def __init__(self, folder: Path, files: dict[str, str], image: dict[str, Any] | None = None) -> None:
         self.root, self.data = folder / "root", folder / "data disk"
+        self.program = image_program("image_tree.py")
         (self.root / "data").mkdir(parents=True)
         self.data.mkdir()
         manifest = json.dumps({"image": {"id": "te1-1", **(image or {})}})
@@ -34,7 +35,7 @@ class Tree:
     def begin(self, action: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-I", "-", action, "--root", self.root, "--data", self.data, *SECRETS, *words],
-            input=image_program("image_tree.py"),
+            input=self.program,
             capture_output=True,
             text=True,
             check=False,

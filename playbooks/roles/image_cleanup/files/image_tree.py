@@ -31,7 +31,7 @@ from image_secrets import (
     stated,
     take_in_contents,
 )
-from image_walk import every_file, members, read
+from image_walk import every_file, json_of, members, read
 
 COVERED = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')})"
 SSHD = r"etc/ssh/authorized_keys(\.d)?/.*"
@@ -281,11 +281,8 @@ def report_of(text: bytes) -> dict:
 
 
 def manifest_of(root: str) -> dict:
-    try:
-        with open(os.path.join(root, "etc/clusterwright/image.json"), encoding="utf-8") as stream:
-            return json.load(stream)["image"]
-    except (OSError, ValueError, KeyError):
-        return {}
+    image = json_of(os.path.join(root, "etc/clusterwright/image.json")).get("image")
+    return image if isinstance(image, dict) else {}
 
 
 def scan(root: str, data: str, script: str) -> list:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import itertools
 import json
+import os
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 import zstandard
 
 from provision.core.image_manifest import content_of, parse, payload
-from provision.errors import BadInput
+from provision.errors import BadInput, CommandFailed
 from provision.fleet import image_files
 from provision.fleet.image_bake import whole
 from provision.fleet.image_files import MANIFEST, read_manifest, sign_and_write, write_layer
@@ -221,3 +224,17 @@ def test_a_layer_is_never_readable_by_others(tmp_path: Path, record_refusal: Rec
 
     record_refusal(f"modes that were seen: {', '.join(f'{mode:04o}' for mode in sorted(set(modes)))}")
     assert set(modes) == {0o600}
+
+
+@pytest.mark.attack("node")
+def test_a_node_that_sends_without_end_does_not_fill_the_disk(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    spared = shutil.disk_usage(tmp_path).free - (32 << 20)
+    endless = (os.urandom(1 << 20) for _ in itertools.count())
+
+    with pytest.raises(CommandFailed, match="what was begun is removed") as refused:
+        write_layer(tmp_path / "x.zst", endless, lambda _: None, spared_bytes=spared)
+
+    record_refusal(str(refused.value))
+    assert list(tmp_path.iterdir()) == []
