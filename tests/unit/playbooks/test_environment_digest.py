@@ -161,6 +161,22 @@ def test_bytecode_of_an_older_source_is_not_run_and_not_found_until_it_would_be(
     assert digest(real, "--bytecode", "--keep")["bytecode"] == 1
 
 
+@pytest.mark.parametrize("is_planted", [False, True])
+def test_what_was_compiled_just_now_needs_no_judge_and_what_lay_there_does(
+    real: Path, is_planted: bool
+) -> None:
+    if is_planted:
+        plant(real)
+    else:
+        (real / CACHED).unlink()
+
+    subprocess.run([sys.executable, SCRIPT, "--prefix", real, "--compile", "import answer"], check=True)
+
+    kept = json.loads((real / ".clusterwright" / "bytecode.json").read_text())
+    assert (str(CACHED) in kept) is not is_planted
+    assert digest(real, "--bytecode", "--keep")["bytecode"] == is_planted
+
+
 def test_bytecode_of_a_source_that_is_a_link_is_judged(real: Path) -> None:
     (real / MODULE).rename(real / MODULE.with_name("kept.py"))
     (real / MODULE).symlink_to("kept.py")

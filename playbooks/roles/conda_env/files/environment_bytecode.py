@@ -69,6 +69,19 @@ def judged_bytecode(prefix, places, pythons, known):
     return wrong, {pair[0]: marks[pair] for pair in pairs if verdicts.get(pair) != "wrong"}
 
 
+def compiled(prefix, code, walk, pythons):
+    """Runs code in the environment's Python; the marks of all bytecode that it made, by path.
+
+    That needs no judge: whoever may write here meanwhile can change the judge as well.
+    """
+    before = {path: marks_of(status) for path, status in walk(prefix)}
+    subprocess.run([os.path.join(prefix, "bin", "python"), "-I", "-c", code], check=True)
+    places = dict(walk(prefix))
+    pairs = pairs_in(prefix, places, pythons)
+    marks = {pair[0]: [marks_of(os.stat(os.path.join(prefix, path))) for path in pair[:2]] for pair in pairs}
+    return {path: found for path, found in marks.items() if before.get(path) != found[0]}
+
+
 def pairs_in(prefix, places, pythons):
     """Bytecode that the environment's Python looks at (PEP 3147, 488), its source, and its level."""
     tag = "|".join(name.replace("python", "cpython-").replace(".", "") for name in pythons)

@@ -5,6 +5,7 @@
     environment_digest.py --prefix P --verify                     status 1 if anything differs since
     environment_digest.py --prefix P --bytecode                   and compares bytecode with its sources
     environment_digest.py --prefix P --own                        looks for settings and our changed files
+    environment_digest.py --prefix P --compile CODE               runs it there, keeps which bytecode it made
 
 The digest is a sha256 over sorted lines: name, version, build and sha256 of each conda package; path and
 sha256 of each file; path and target of each link. Left out: bytecode in `__pycache__`, conda's own records
@@ -28,7 +29,7 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from environment_bytecode import BYTECODE, clear_bytecode, judged_bytecode, marks_of
+from environment_bytecode import BYTECODE, clear_bytecode, compiled, judged_bytecode, marks_of
 from environment_hardening import close, openings, settings
 
 RECORDS = ".clusterwright"
@@ -55,12 +56,19 @@ def main() -> int:
     parser.add_argument("--files-only", action="store_true", help="run nothing of it, so judge no bytecode")
     parser.add_argument("--clear-bytecode", action="store_true", help="take all bytecode away")
     parser.add_argument("--close", action="store_true", help="take rights away that others have to its files")
+    parser.add_argument("--compile", default="", help="code that imports what is to be compiled")
     options = parser.parse_args()
+    kept_at = os.path.join(options.prefix, RECORDS, "bytecode.json")
+    pythons = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(options.prefix)]
+    if options.compile:
+        made = compiled(options.prefix, options.compile, walk, pythons)
+        write_json(kept_at, {**read_record(kept_at), **made})
+        return 0
     if options.clear_bytecode:
         clear_bytecode(options.prefix)
     if options.close:
         close(options.prefix)
-    record = read_record(options.prefix)
+    record = read_record(record_path(options.prefix))
     known = {} if options.full else record.get("entries", {})
     places = dict(walk(options.prefix)) if record or not options.only_recorded else {}
     entries = entries_of(options.prefix, places, known)
@@ -72,9 +80,7 @@ def main() -> int:
     # The environment's Python judges, so every file of it must be as recorded.
     judged = (options.bytecode or options.full) and not options.files_only
     if judged and digest == record.get("digest", "") != "":
-        kept_at = os.path.join(options.prefix, RECORDS, "bytecode.json")
-        known = {} if options.full else json_of(kept_at)
-        pythons = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(options.prefix)]
+        known = {} if options.full else read_record(kept_at)
         wrong, others = judged_bytecode(options.prefix, places, pythons, known)
         found += [f"changed {path}" for path in wrong]
         if options.keep and others != known:
@@ -322,9 +328,9 @@ def record_path(prefix: str) -> str:
     return os.path.join(prefix, RECORDS, "record.json")
 
 
-def read_record(prefix: str) -> dict:
+def read_record(path: str) -> dict:
     try:
-        with open(record_path(prefix), encoding="utf-8") as stream:
+        with open(path, encoding="utf-8") as stream:
             return json.load(stream)
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
