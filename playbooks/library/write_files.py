@@ -10,6 +10,7 @@ from ansible.module_utils.node_files import (
     attributes,
     bare,
     digest,
+    handed_back,
     lines_in,
     missing_folders,
     numbers,
@@ -98,7 +99,7 @@ FILE_OPTIONS = {
 def wanted_text(wanted: dict, before: str, entry: dict) -> str:
     """The whole text that a file should have; `entry` is what the journal says of it."""
     if wanted["content"] is not None:
-        return wanted["content"]
+        return handed_back(wanted["content"], before)
     text = before
     absent = [*wanted["without"], *superseded(wanted, entry)]
     if differs_in_lines(wanted["lines"], absent, before):
