@@ -73,3 +73,22 @@ def test_our_part_is_known_by_its_lines_with_the_ends_that_others_gave_them(tmp_
     write(path, block=BLOCK)
 
     assert path.read_bytes() == b"first\x0c# begin\r\nlast\r\n\n" + BLOCK.encode()
+
+
+@pytest.mark.parametrize("before", ["PermitRootLogin no\n", ""])
+def test_what_somebody_writes_between_the_look_and_the_write_stays(before: str, tmp_path: Path) -> None:
+    """A line that denies somebody would be gone from sshd_config, without a word."""
+    path = tmp_path / "sshd_config"
+    if before:
+        path.write_text(before)
+    found = run_module("observe", {"files": [str(path)]})["files"][str(path)] or {"text": "", "sha256": ""}
+    wanted = {"content": f"Include x\n{found['text']}", "seen": found["sha256"]}
+    path.write_text(f"{before}DenyUsers mallory\n")
+
+    refused = write(path, **wanted)
+
+    assert refused["failed"]
+    assert f"{path} was changed since it was looked at: run it again" in refused["msg"]
+    assert path.read_text() == f"{before}DenyUsers mallory\n"
+    path.write_text(before) if before else path.unlink()
+    assert write(path, **wanted)["changed"]
