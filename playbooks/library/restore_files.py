@@ -8,7 +8,9 @@ from contextlib import suppress
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    bare,
     digest,
+    lines_in,
     numbers,
     put,
     read_journal,
@@ -76,7 +78,7 @@ def target(entry: dict, now: str | None) -> str | None:
     if now is None or not is_edited(entry, now):
         return before["text"] if before else None
     kept = without_block(now, *entry["marks"]) if entry["marks"] else now
-    theirs = before["text"].splitlines() if before else []
+    theirs = list(map(bare, lines_in(before["text"]))) if before else []
     kept = with_lines(kept, [], [line for line in entry["lines"] if line not in theirs])
     return kept if before or kept.strip() else None
 
@@ -90,8 +92,14 @@ def text_now(path: str, entry: dict) -> str | None:
     return found["text"] if found else None
 
 
-def restore(path: str, entry: dict, now: str | None) -> None:
-    text = target(entry, now)
+def wanted_back(path: str, entry: dict, now: str | None) -> str | None:
+    try:
+        return target(entry, now)
+    except ValueError as e:
+        raise ValueError(f"nothing was put back. {path}: {e}") from e
+
+
+def restore(path: str, entry: dict, text: str | None) -> None:
     with Place(path) as place:
         if place.missing:
             return
@@ -109,12 +117,12 @@ def remove_folders(entries: dict) -> None:
             place.rmdir()
 
 
-def check_own_way(own_way: dict, ours: dict, now: dict) -> None:
+def check_own_way(own_way: dict, ours: dict, now: dict, texts: dict) -> None:
     for path, way in own_way.items():
         place = os.path.expanduser(path)
         if place not in ours:
             continue
-        if why := closed(now[place] or "", target(ours[place], now[place]) or "", way):
+        if why := closed(now[place] or "", texts[place] or "", way):
             raise ValueError(f"nothing was put back. {path}: {why}")
 
 
@@ -128,11 +136,12 @@ def put_all_back(
     if only:
         ours = {path: entry for path, entry in ours.items() if path in only}
     now = {path: text_now(path, entry) for path, entry in ours.items()}
-    check_own_way(own_way, ours, now)
+    texts = {path: wanted_back(path, entry, now[path]) for path, entry in ours.items()}
+    check_own_way(own_way, ours, now, texts)
     if not check_mode:
         for path, entry in ours.items():
             if not only or is_edited(entry, now[path]) or is_as_written(entry, now[path]):
-                restore(path, entry, now[path])
+                restore(path, entry, texts[path])
         remove_folders(ours)
         if only:
             write_journal(journal, {path: entry for path, entry in entries.items() if path not in only})

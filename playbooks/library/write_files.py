@@ -10,6 +10,7 @@ from ansible.module_utils.node_files import (
     attributes,
     bare,
     digest,
+    handed_back,
     lines_in,
     missing_folders,
     numbers,
@@ -45,6 +46,11 @@ options:
         description:
           - Lines that replace those between the same first and last line, or go to the end of the file.
           - With C(content), the part of it that is ours. A teardown leaves what others wrote beside it.
+        type: str
+      seen:
+        description:
+          - With C(content), the sha256 of the file that it was made from, empty for none.
+          - Where the file is another one by now, nothing is written.
         type: str
       lines: {description: "As C(block), lines that must be there, in any place.", type: list, elements: str}
       supersede:
@@ -84,6 +90,7 @@ FILE_OPTIONS = {
     "path": {"type": "str", "required": True},
     "content": {"type": "str"},
     "block": {"type": "str"},
+    "seen": {"type": "str"},
     "lines": {"type": "list", "elements": "str", "default": []},
     "supersede": {"type": "bool", "default": False},
     "without": {"type": "list", "elements": "str", "default": []},
@@ -98,7 +105,7 @@ FILE_OPTIONS = {
 def wanted_text(wanted: dict, before: str, entry: dict) -> str:
     """The whole text that a file should have; `entry` is what the journal says of it."""
     if wanted["content"] is not None:
-        return wanted["content"]
+        return handed_back(wanted["content"], before)
     text = before
     absent = [*wanted["without"], *superseded(wanted, entry)]
     if differs_in_lines(wanted["lines"], absent, before):
@@ -159,6 +166,8 @@ def states(wanted: dict, path: str, entry: dict) -> tuple[dict | None, dict]:
         place.check_owners(uid)
         before = state_in(place, reader=uid)
     text = before["text"] if before else ""
+    if wanted["seen"] is not None and wanted["seen"] != (digest(text) if before else ""):
+        raise ValueError(f"nothing was written. {path} was changed since it was looked at: run it again")
     after = wanted_text(wanted, text, entry)
     if wanted["own_way"] is not None and (why := closed(text, after, wanted["own_way"])):
         raise ValueError(f"nothing was written. {wanted['path']}: {why}")

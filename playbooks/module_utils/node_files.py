@@ -25,13 +25,19 @@ def with_block(text, block):
 
 
 def without_block(text, begin, end):
-    """The text without what stands from the line `begin` to the line `end`."""
+    """The text without what stands from the line `begin` to the line `end`.
+
+    Raises:
+        ValueError: it has no end, so that nobody knows what behind it is ours; a whole file needs none.
+    """
     kept, inside = [], False
-    for line in text.splitlines(keepends=True):
-        inside = inside or line.rstrip("\n") == begin
+    for line in lines_in(text):
+        inside = inside or bare(line) == begin
         if not inside:
             kept.append(line)
-        inside = inside and line.rstrip("\n") != end
+        inside = inside and bare(line) != end
+    if inside and kept:
+        raise ValueError(f"there is no '{end}' behind '{begin}': put that line behind the last one of ours")
     return "".join(kept)
 
 
@@ -52,6 +58,16 @@ def with_lines(text, present, absent):
     whole = "".join(kept)
     end = "\n" if missing and whole and not whole.endswith("\n") else ""
     return whole + end + "".join(f"{line}\n" for line in missing)
+
+
+def handed_back(text, before):
+    """A text that the controller read here and changed: lines that it left alone are what they were.
+
+    What it reads is UTF-8 (module observe), so that other bytes of somebody else come back as U+FFFD.
+    """
+    odd = [line for line in lines_in(before) if bytes_of(line).decode(errors="replace") != line]
+    known = {bytes_of(line).decode(errors="replace"): line for line in odd}
+    return "".join(known.get(line, line) for line in lines_in(text)) if known else text
 
 
 def text_in(content):

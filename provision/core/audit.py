@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from provision.core.authorised_keys import key_in
+from provision.core.printable import one_line
 from provision.core.setuid_programs import unusual_rights
 
 # Programs of Debian's that listen on a machine without anybody's doing; of two, only where ssh does.
@@ -21,7 +23,10 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing on a node: what, why that is a finding, and how to mend it."""
+    """One thing on a node: what, why that is a finding, and how to mend it; each is one line.
+
+    Users choose names of files, and a person copies what mends them: paths in commands are quoted.
+    """
 
     node: str
     what: str
@@ -75,14 +80,16 @@ def judge(node: str, answer: Answer, expected: Expected, holders: Mapping[str, s
             *_ours(answer["ours"]),
             *_packages(answer["changed"], answer["ours"]),
         ]
-    return [Finding(node=node, what=what, why=why, fix=fix) for what, why, fix in found]
+    return [
+        Finding(node=node, what=one_line(what), why=one_line(why), fix=one_line(fix))
+        for what, why, fix in found
+    ]
 
 
 def unheard(node: str, why: str) -> Finding:
     """A node that could not be looked at."""
-    return Finding(
-        node=node, what="the node", why=f"it was not audited: {why}", fix="Audit again once it answers."
-    )
+    said = one_line(f"it was not audited: {why}")
+    return Finding(node=node, what="the node", why=said, fix="Audit again once it answers.")
 
 
 Said = tuple[str, str, str]
@@ -187,7 +194,7 @@ def _modes(modes: Sequence[Answer]) -> Iterator[Said]:
             yield (
                 f"{one['path']} has mode {one['mode']:04o}",
                 "others read a secret",
-                f"chmod 600 {one['path']}",
+                f"chmod 600 {shlex.quote(one['path'])}",
             )
 
 
@@ -200,8 +207,9 @@ def _setuid(programs: Sequence[Answer], expected: Expected) -> Iterator[Said]:
             continue
         rights = {name: one[name] for name in ("mode", "capabilities", "packaged")}
         if why := unusual_rights(one["merged"], **rights):
-            remove = f"setcap -r {path}" if one["capabilities"] else f"chmod u-s,g-s {path}"
-            yield path, why, f"If it is the site's, add it to cluster_known_programs; else {remove}"
+            remove = "setcap -r" if one["capabilities"] else "chmod u-s,g-s"
+            fix = f"If it is the site's, add it to cluster_known_programs; else {remove} {shlex.quote(path)}"
+            yield path, why, fix
 
 
 def _ours(ours: Mapping[str, Answer]) -> Iterator[Said]:
@@ -221,5 +229,6 @@ def _ours(ours: Mapping[str, Answer]) -> Iterator[Said]:
 def _packages(changed: Sequence[str], ours: Mapping[str, Answer]) -> Iterator[Said]:
     for path in changed:
         if path not in ours:
-            fix = f"Look what changed; apt-get install --reinstall of `dpkg -S {path}` brings a program back."
+            package = f"`dpkg -S {shlex.quote(path)}`"
+            fix = f"Look what changed; apt-get install --reinstall of {package} brings a program back."
             yield path, "its content is not that of its package", fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from math import isfinite
 from typing import Any
 
 from provision.core.diagnose import Diagnosis
+from provision.core.printable import one_line
 
 _ENOUGH_FILES = 1024
 _ENOUGH_DISK_BYTES = 1 << 30
@@ -63,7 +65,8 @@ def facts_in(said: str) -> tuple[float, dict[str, Any]]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+    """One printable line: a node speaks for itself alone."""
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_whole(value: Any) -> bool:
@@ -71,8 +74,10 @@ def _is_whole(value: Any) -> bool:
 
 
 def _each(is_kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A mapping whose values are of a kind; JSON's names are text."""
-    return lambda value: isinstance(value, dict) and all(map(is_kind, value.values()))
+    """A mapping of names to values of a kind."""
+    return lambda value: (
+        isinstance(value, dict) and all(map(_is_text, value)) and all(map(is_kind, value.values()))
+    )
 
 
 _LARGEST = 1 << 63
@@ -106,7 +111,7 @@ def _silent(name: str, why: str) -> Diagnosis:
     return Diagnosis(
         row="unreachable",
         where=name,
-        evidence=why,
+        evidence=one_line(why),
         cause="the node is off, its network is down, or it does not take this controller's key",
         check=f"ssh {name} true",
         fix="Start the node, or see the line of docs/runbook.md for what ssh says.",
@@ -154,7 +159,7 @@ def _limits(node: NodeFacts) -> Iterable[Diagnosis]:
                 where=node.name,
                 evidence=f"{folder} has {free >> 20} MiB of free space",
                 cause=f"{folder} is full or too small",
-                check=f"df -h {folder}",
+                check=f"df -h {shlex.quote(folder)}",
                 fix="Delete what is no longer needed there.",
             )
 

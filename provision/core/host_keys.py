@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from provision.core.nodes import Node
-from provision.core.text_block import outside_block
+from provision.core.text_block import lines_of, outside_block
 
 Ledger = Mapping[str, Sequence[str]]
-# As an earlier release began the whole file: a block without an end goes to the end of the file.
+# As an earlier release began the whole file, which has no end then.
 BEGIN = "# Clusterwright: host keys of all nodes"
 _KEY = re.compile(r"(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}")
 END = "# Clusterwright: end of the nodes' host keys"
@@ -83,7 +83,11 @@ def known_hosts_block(nodes: Sequence[Node], ledger: Ledger) -> str:
 
 
 def known_hosts_file(text: str, nodes: Sequence[Node], ledger: Ledger) -> str:
-    """The text of /etc/ssh/ssh_known_hosts with our part anew, after what others wrote."""
+    """The text of /etc/ssh/ssh_known_hosts with our part anew, after what others wrote.
+
+    Raises:
+        BadInput: others wrote, and our part has no end.
+    """
     others = "".join(f"{line}\n" for line in outside_block(text, BEGIN, END))
     return f"{others}{known_hosts_block(nodes, ledger)}"
 
@@ -117,7 +121,7 @@ def _reason_of_refusal(message: str) -> str | None:
 
 def with_host_keys(text: str, address: str, keys: Sequence[str]) -> str:
     """A known_hosts file's text in which `address`, under all its names, has these keys alone."""
-    lines = text.splitlines()
+    lines = lines_of(text)
     old = [line for line in lines if _is_of(line, address)]
     names = next((field for line in old if not (field := _names(line)).startswith("|")), address)
     kept = [line for line in lines if line not in old]
@@ -125,7 +129,8 @@ def with_host_keys(text: str, address: str, keys: Sequence[str]) -> str:
 
 
 def _names(line: str) -> str:
-    return line.split(" ", 1)[0]
+    """The first word, as ssh reads it: blanks and tabs may stand before it and behind it."""
+    return (line.split(maxsplit=1) or [""])[0]
 
 
 def _is_of(line: str, address: str) -> bool:

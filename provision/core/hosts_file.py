@@ -17,6 +17,9 @@ def hosts_file(text: str, nodes: Sequence[Node]) -> str:
 
     A resolver returns the first match, so that one old line (`127.0.1.1 te1`) would send every peer of a
     collective to itself (pytorch/gloo#223). Comments and lines of other names stay as they are.
+
+    Raises:
+        BadInput: an earlier block has no end.
     """
     names = {node.name for node in nodes}
     others = (_without(line, names) for line in outside_block(text, BEGIN, END))

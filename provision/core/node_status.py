@@ -85,7 +85,7 @@ def _proof(certificate: Mapping[str, Any] | None, now: datetime) -> Proof | None
             signer=str(certificate.get("signer", "")).lstrip("@"),
             expired=now >= datetime.fromisoformat(certificate["expires"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

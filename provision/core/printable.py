@@ -19,3 +19,8 @@ _CONTROL = re.compile(
 def printable(text: str) -> str:
     """The text without what a terminal would obey: lines and tabs stay."""
     return _CONTROL.sub("", _ESCAPE.sub("", text))
+
+
+def one_line(text: str) -> str:
+    """The same on one line: whoever chose the words begins no line of its own."""
+    return " / ".join(line for line in printable(text).split("\n") if line.strip())

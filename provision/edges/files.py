@@ -11,12 +11,17 @@ from pathlib import Path
 from provision.errors import BadInput
 
 
+def text_of(path: Path) -> str:
+    """A file's text with the ends of its lines as they are; other bytes than UTF-8 too, for `write_file`."""
+    return path.read_bytes().decode(errors="surrogateescape")
+
+
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Writes a file by renaming: nobody sees half of it, nor a secret before it has its mode."""
     path.parent.mkdir(mode=0o755 if mode & 0o077 else 0o700, parents=True, exist_ok=True)
     descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
             os.fchmod(descriptor, mode)
         Path(new).replace(path)

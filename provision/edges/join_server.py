@@ -152,13 +152,23 @@ class _Handler(BaseHTTPRequestHandler):
         sender = self.client_address[0]
         try:
             letter = self._letter(sender)
-            self._say(200, "OK", self.server.on_call(letter))
+            self._say(200, "OK", self._answer(letter))
         except join.Refused as e:
             self.server.lines.say(sender, f"{sender} calls and is refused: {e}")
             self._say(e.status, str(e), "")
         except ProvisionError as e:
             self.server.lines.say(sender, f"{sender} calls and cannot be answered: {e}")
             self._say(500, "the controller cannot answer; it says why", "")
+
+    def _answer(self, letter: join.Letter) -> str:
+        """What this machine itself lacks for an answer is told; what a connection lacks is not."""
+        try:
+            return self.server.on_call(letter)
+        except OSError as e:
+            place = e.filename or "a file"
+            raise CommandFailed(
+                f"use {place}", found=e.strerror or str(e), fix="Correct that path, its rights or its disk."
+            ) from e
 
     def _letter(self, sender: str) -> join.Letter:
         if self.path == "/nonce":

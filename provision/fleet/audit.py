@@ -23,6 +23,7 @@ from provision.model import Machine
 
 _AT_ONCE = 32
 _SECONDS, _KEYS_SECONDS = 600.0, 30.0
+_SHOWN = 80
 # On nodes; those of the controller are all that lies in its folder.
 _SECRETS = (
     "/etc/ssh/ssh_host_*_key",
@@ -155,8 +156,8 @@ def findings(site: Site, seen: Seen, before: Seen | None = None) -> list[Finding
 def _judged(name: str, answer: Answer, expected: Expected, holders: Mapping[str, str]) -> list[Finding]:
     try:
         return judge(name, answer, expected, holders)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-        return [unheard(name, f"it does not answer as asked ({e!r})")]
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as e:
+        return [unheard(name, f"it does not answer as asked ({repr(e)[:_SHOWN]})")]
 
 
 def of_controller(secrets: Path) -> list[Finding]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import json
 import os
 import pwd
@@ -20,6 +21,10 @@ _JOURNAL = "/var/lib/clusterwright/journal.json"
 _SSHD_CONFIG = "/etc/ssh/sshd_config"
 _MOST_BYTES = 1 << 20
 _MOST_KEY_BYTES = 4 << 20  # sshd reads more
+# Of the lines that are told: what one user may fill stays below what the controller hears of a node.
+_MOST_KEY_LINES, _MOST_KEY_LETTERS = 1 << 12, 1 << 19
+_MOST_PUBLIC_KEYS, _PUBLIC_KEY_BYTES = 64, 1 << 13  # of one user
+_PUBLIC_KEY = re.compile(r"(?:ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}")
 _MOST_OF_OURS = 16 << 20
 _MOST_INCLUDES = 16  # one in the other, as sshd's own limit
 # What lets somebody in; under `Match` only here and there, so that `sshd -T` does not tell.
@@ -102,14 +107,15 @@ def _keys(pattern: str) -> list[dict[str, object]]:
             if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
                 found.append({"user": user.pw_name, "path": path, "number": 0, "line": ""})
             content = _read(path, _MOST_KEY_BYTES + 1) or b""
-            if len(content) > _MOST_KEY_BYTES:
-                found.append({"user": user.pw_name, "path": path, "number": 0, "line": "large"})
-                continue
-            for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1):
-                if line.strip() and not line.lstrip().startswith("#"):
-                    found.append(
-                        {"user": user.pw_name, "path": path, "number": number, "line": line.rstrip("\r")}
-                    )
+            lines = [
+                {"user": user.pw_name, "path": path, "number": number, "line": line.rstrip("\r")}
+                for number, line in enumerate(content.decode(errors="replace").split("\n"), start=1)
+                if line.strip() and not line.lstrip().startswith("#")
+            ]
+            letters = sum(len(str(one["line"])) for one in lines)
+            if len(content) > _MOST_KEY_BYTES or len(lines) > _MOST_KEY_LINES or letters > _MOST_KEY_LETTERS:
+                lines = [{"user": user.pw_name, "path": path, "number": 0, "line": "large"}]
+            found += lines
     return found
 
 
@@ -117,7 +123,13 @@ def _own_keys() -> dict[str, str]:
     """The public keys whose private halves this node seems to have, by path."""
     patterns = ["/etc/ssh/ssh_host_*_key.pub"]
     patterns += [os.path.join(user.pw_dir, ".ssh/*.pub") for user in pwd.getpwall()]
-    return {path: " ".join(_text(path).split()[:2]) for one in patterns for path in glob.glob(one)}
+    found = {}
+    for one in patterns:
+        for path in itertools.islice(glob.iglob(one), _MOST_PUBLIC_KEYS):
+            key = " ".join((_read(path, _PUBLIC_KEY_BYTES) or b"").decode(errors="replace").split()[:2])
+            if _PUBLIC_KEY.fullmatch(key):
+                found[path] = key
+    return found
 
 
 def _packaged() -> set[str]:

@@ -13,7 +13,7 @@ from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
 from provision.core.node_life import Members, are_all, new_pairs_step, restore_steps
 from provision.edges import cluster_lock, ssh, ssh_signature
-from provision.edges.files import write_file
+from provision.edges.files import text_of, write_file
 from provision.errors import CommandFailed
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.node_life import Reporter, records, run_all
@@ -74,7 +74,7 @@ class Arrivals:
 
     def _trust(self, machine: Machine, call: join.Call) -> None:
         path = machine.known_hosts.resolve()
-        known, mode = (path.read_text(), path.stat().st_mode & 0o777) if path.exists() else ("", 0o644)
+        known, mode = (text_of(path), path.stat().st_mode & 0o777) if path.exists() else ("", 0o644)
         write_file(path, with_host_keys(known, machine.address, call.host_keys), mode=mode)
         if machine.name not in self.arrived:
             self.on_arrival(machine.name, call)

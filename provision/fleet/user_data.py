@@ -59,7 +59,8 @@ def user_data(token: Token, controller: str) -> str:
 
 def _refuse_no_address(controller: str) -> None:
     host, _, port = controller.rpartition(":")
-    if not host or host in ("0.0.0.0", "::") or not port.isdecimal():
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 1 << 16
+    if not host or host in ("0.0.0.0", "::") or not is_port:
         raise BadInput(
             "tell machines where the controller is",
             found=f"{controller} is no ADDRESS:PORT that they could reach",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from provision.core.host_keys import public_key
 from provision.edges import process
 from provision.errors import CommandFailed
 from provision.lab import argv, disks, inventory, observe, record, restore, shape, snapshot
@@ -23,6 +24,7 @@ from provision.lab.plan import Action, Step
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0
+_KEY_BYTES = 1 << 14
 _PATIENCE_SECONDS = 30.0
 _KEEPER_PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -221,27 +223,35 @@ def host_keys(layers: Iterable[Path]) -> list[Path]:
     """A node's public host keys through its layers, the youngest first: where the kernel would find each.
 
     What a layer deletes of those below is a device there, and a folder that it made anew is marked as opaque.
-    Source: docs.kernel.org/filesystems/overlayfs.html
+    Source: docs.kernel.org/filesystems/overlayfs.html. A node's link would lead to a file of this machine.
     """
     found: dict[str, Path] = {}
     for layer in layers:
-        folder = layer / "etc" / "ssh"
+        folder = layer.resolve() / "etc" / "ssh"
         for key in folder.glob("ssh_host_*_key.pub"):
             found.setdefault(key.name, key)
         if folder.exists() and "trusted.overlay.opaque" in os.listxattr(folder):
             break
-    return [key for _, key in sorted(found.items()) if key.is_file()]
+    return [key for _, key in sorted(found.items()) if key.is_file() and key.resolve() == key]
 
 
 def describe(lab: Lab) -> None:
     """Writes the host keys, as they lie on the nodes' own disks, and the inventory."""
     lines = [
-        f"{node.address} {' '.join(key.read_text().split()[:2])}\n"
+        f"{node.address} {public}\n"
         for node in lab.nodes
         for key in host_keys([node.upper, *snapshot.layers_of(lab, node)])
+        if (public := _public_key(key))
     ]
     record.write_file(lab.known_hosts, "".join(lines))
     inventory.write(lab)
+
+
+def _public_key(path: Path) -> str:
+    """Of a file that a node wrote; empty where it is none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return public_key(file.read(_KEY_BYTES).decode(errors="replace"))
 
 
 def delete_node(node: LabNode) -> None:

@@ -57,6 +57,31 @@ def test_fstab_has_the_data_disk_once_as_the_role_writes_it(program: ModuleType,
     assert program.fstab(after, "new", IMAGE) == after
 
 
+def test_what_others_wrote_in_fstab_stays_with_its_mode_and_is_open_to_nobody_else(
+    program: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A share's password may stand there."""
+    path = tmp_path / "fstab"
+    theirs = b"//nas/x /mnt cifs password=caf\xe9 0 0\r\n# old\x0cUUID=1 /data xfs a 0 0\n"
+    path.write_bytes(theirs)
+    path.chmod(0o600)
+    monkeypatch.setattr(program, "FSTAB", str(path))
+    monkeypatch.setattr(program, "disks", lambda: [{"path": "/dev/vdb", **OURS}])
+    monkeypatch.setattr(program, "run", lambda *words: subprocess.CompletedProcess(words, 0, "Block size: 1"))
+    monkeypatch.setattr(program, "grow", lambda path: "")
+    monkeypatch.setattr(program, "own_uuid", lambda path: "new")
+    monkeypatch.setattr(program, "usage", lambda path: "mounted")
+
+    assert program.mount_data({**IMAGE, "data_path": str(tmp_path / "data")}) == "mounted"
+    assert path.read_bytes().startswith(theirs)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_port_that_is_none_is_waited_for_and_ends_no_first_boot(program: ModuleType) -> None:
+    with pytest.raises(program.UNUSABLE):
+        program.own_address("127.0.0.1:99999")
+
+
 @pytest.mark.parametrize(
     ("disks", "said"),
     [

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import hmac
 import http.client
+import io
 import json
 import os
 import pwd
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 
-CONFIG = "/etc/clusterwright"
+CONFIG, FSTAB = "/etc/clusterwright", "/etc/fstab"
 STATE = "/var/lib/clusterwright/first_boot.json"
 # Of the image: the controller's public key and address; by explicit choice a token that its machines share.
 JOIN = CONFIG + "/join.json"
@@ -38,7 +39,15 @@ ANSWER_BYTES = 1 << 16
 MOST_SAID, MOST_NOTED = 500, 1000
 MOST_BYTES = 1 << 20
 # What a controller, or whoever is in its place, can make of an answer.
-UNUSABLE = (OSError, ValueError, KeyError, TypeError, RecursionError, http.client.HTTPException)
+UNUSABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    http.client.HTTPException,
+)
 
 
 def run(*words: str) -> subprocess.CompletedProcess:
@@ -47,7 +56,7 @@ def run(*words: str) -> subprocess.CompletedProcess:
 
 def text_of(path: str) -> str:
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             return stream.read()
     except OSError:
         return ""
@@ -67,7 +76,7 @@ def plain(path: str) -> str:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise OSError(f"{path} has more than {MOST_BYTES >> 20} MiB; move it away")
-    return content.decode("utf-8", "replace")
+    return content.decode("utf-8", "surrogateescape")
 
 
 def json_of(path: str) -> dict:
@@ -82,7 +91,7 @@ def write(path: str, text: str, mode: int = 0o644) -> None:
     """By renaming, on the disk before the name changes: a cut of power leaves the old file or the new one."""
     os.makedirs(os.path.dirname(path), mode=0o755 if mode & 0o077 else 0o700, exist_ok=True)
     descriptor, partial = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".clusterwright-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
         stream.write(text)
         stream.flush()
         os.fchmod(descriptor, mode)
@@ -142,7 +151,7 @@ def mount_data(image: dict) -> str:
         return problem
     uuid = own_uuid(path)
     os.makedirs(image["data_path"], exist_ok=True)
-    write("/etc/fstab", fstab(text_of("/etc/fstab"), uuid, image))
+    write(FSTAB, fstab(text_of(FSTAB), uuid, image), mode_of(FSTAB))
     mounted = run("mount", "-t", "ext4", "-o", plain_options(image), path, image["data_path"])
     if mounted.returncode != 0:
         return f"{path} cannot be mounted: {mounted.stdout.strip()}"
@@ -197,9 +206,14 @@ def own_uuid(path: str) -> str:
 
 def fstab(text: str, uuid: str, image: dict) -> str:
     """As role data_disk writes it, so that site.yml finds nothing to change."""
-    others = [line for line in text.splitlines() if line.split("#")[0].split()[1:2] != [image["data_path"]]]
+    lines = [line.rstrip("\n") for line in io.StringIO(text)]
+    others = [line for line in lines if line.split("#")[0].split()[1:2] != [image["data_path"]]]
     entry = f"UUID={uuid} {image['data_path']} ext4 {image['data_options']} 0 2"
     return "\n".join([*others, entry]) + "\n"
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) else 0o644
 
 
 def usage(mount_path: str) -> str:
@@ -258,19 +272,8 @@ def is_signed(key: str, text: str, signature: str) -> bool:
         allowed, given = os.path.join(place, "allowed"), os.path.join(place, "signature")
         write(allowed, f"controller {key}\n")
         write(given, signature)
-        words = [
-            "ssh-keygen",
-            "-Y",
-            "verify",
-            "-f",
-            allowed,
-            "-I",
-            "controller",
-            "-n",
-            NAMESPACE,
-            "-s",
-            given,
-        ]
+        about = ["-I", "controller", "-n", NAMESPACE]
+        words = ["ssh-keygen", "-Y", "verify", "-f", allowed, "-s", given, *about]
         verified = subprocess.run(
             words, input=text, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, check=False
         )

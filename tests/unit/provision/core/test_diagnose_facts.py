@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from provision.core.diagnose_facts import NodeFacts, judge
+from tests.conftest import RecordRefusal
 
 ADDRESSES = {"te1": "10.0.0.1", "te2": "10.0.0.2", "te3": "10.0.0.3"}
 
@@ -75,3 +76,13 @@ def test_a_silent_node_is_named_with_what_ssh_said() -> None:
     (found,) = judge([node("te1", names={"te1": "10.0.0.1"})], unreachable={"te2": "timed out"})
 
     assert (found.row, found.where, found.evidence) == ("unreachable", "te2", "timed out")
+
+
+@pytest.mark.attack("node")
+def test_a_node_begins_no_line_of_another_and_its_words_are_no_command(record_refusal: RecordRefusal) -> None:
+    forged = "ended with status 1\ncause all\nte2: formatted"
+    found = judge([node("te1", free={"/x;id": 1})], unreachable={"te3": forged})
+
+    record_refusal(found[0].evidence)
+    assert found[0].evidence == "ended with status 1 / cause all / te2: formatted"
+    assert [one.check for one in found[1:]] == ["df -h '/x;id'"]

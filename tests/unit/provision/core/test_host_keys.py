@@ -15,6 +15,7 @@ from provision.core.host_keys import (
     with_host_keys,
 )
 from provision.core.nodes import Node
+from provision.errors import BadInput
 from tests.conftest import RecordRefusal
 
 OLD, NEW, RSA = "ssh-ed25519 AAAAold", "ssh-ed25519 AAAAnew", "ssh-rsa AAAArsa"
@@ -120,3 +121,35 @@ def test_what_is_no_host_key_comes_into_no_ledger(text: str, record_refusal: Rec
     """One word alone ended the comparison for all nodes."""
     assert public_key(text) == ""
     record_refusal("read as no key")
+
+
+def test_host_keys_of_others_behind_a_block_without_an_end_stay() -> None:
+    text = f"git.example {RSA}\n{BEGIN}\nte1,10.77.0.11 {OLD}\nbackup.example {RSA}\n"
+
+    with pytest.raises(BadInput, match="lines of others may follow"):
+        known_hosts_file(text, [Node(name="te1", address="10.77.0.11")], {"te1": [NEW]})
+
+
+@pytest.mark.attack("left behind")
+@pytest.mark.parametrize("line", ["10.0.0.5\t{}", " 10.0.0.5 {}", "\tte5,10.0.0.5\t{}\tcomment"])
+def test_the_key_of_an_old_machine_is_not_known_any_more_whatever_blanks_ssh_takes(
+    line: str, record_refusal: RecordRefusal
+) -> None:
+    after = with_host_keys(f"{line.format(OLD)}\n", "10.0.0.5", [NEW])
+
+    record_refusal(f"of {line.format(OLD)!r} is left {after!r}")
+    assert "old" not in after
+    assert after.endswith(f"10.0.0.5 {NEW}\n")
+
+
+@pytest.mark.attack("left behind")
+def test_what_a_comment_of_known_hosts_names_is_not_trusted(record_refusal: RecordRefusal) -> None:
+    """A form feed ends a line for str.splitlines, and none for ssh."""
+    text = f"# was:\x0cgit.example {OLD}\u2028git.example {OLD}\r\n@revoked 10.0.0.5 {OLD}\n"
+
+    after = with_host_keys(text, "10.0.0.5", [NEW])
+    node = known_hosts_file(text, [Node(name="te5", address="10.0.0.5")], {"te5": [NEW]})
+
+    record_refusal(f"it stays one comment: {after.split(chr(10))[0]!r}")
+    assert after == f"{text}10.0.0.5 {NEW}\n"
+    assert node.startswith(text)

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from provision.core.hosts_file import BEGIN, END, hosts_file
 from provision.core.nodes import Node
+from provision.errors import BadInput
 
 NODES = [Node(name="te1", address="10.77.0.11"), Node(name="te2", address="10.77.0.12")]
+OLD = f"{BEGIN}\n10.77.0.13 te3\n{END}"
 BLOCK = f"\n{BEGIN}\n10.77.0.11 te1\n10.77.0.12 te2\n{END}\n"
 
 
@@ -49,7 +51,7 @@ def test_a_changed_node_replaces_the_block() -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["127.0.0.1 localhost", "127.0.1.1 te1", "# te1", "", "10.0.0.1 nas te2 te1", BEGIN, END]
+            ["127.0.0.1 localhost", "127.0.1.1 te1", "# te1", "", "10.0.0.1 nas te2 te1", OLD, END]
         )
     )
 )
@@ -57,3 +59,20 @@ def test_a_second_pass_changes_nothing(lines: list[str]) -> None:
     once = hosts_file("\n".join(lines), NODES)
 
     assert hosts_file(once, NODES) == once
+
+
+def test_lines_behind_a_block_without_an_end_are_not_taken_for_ours() -> None:
+    before = f"127.0.0.1 localhost\n\n{BEGIN}\n10.77.0.11 te1\n10.0.0.9 nas\n"
+
+    with pytest.raises(BadInput, match=f"there is no '{END}' behind it"):
+        hosts_file(before, NODES)
+    assert hosts_file(f"{before}{END}\n10.0.0.8 gate\n", NODES) == (
+        f"127.0.0.1 localhost\n\n10.0.0.8 gate\n{BLOCK}"
+    )
+
+
+def test_what_stands_in_a_comment_stays_in_it_and_ends_of_lines_stay() -> None:
+    """str.splitlines takes a form feed, and more, for the end of a line."""
+    others = "127.0.0.1 localhost\r\n# old\x0c10.0.0.9 gate\u202810.0.0.9 gate\x8510.0.0.9 gate\n"
+
+    assert hosts_file(others + BLOCK.replace("\n", "\r\n"), NODES) == others + BLOCK

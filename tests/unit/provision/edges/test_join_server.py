@@ -182,6 +182,18 @@ def test_what_cannot_be_answered_is_said_in_one_line(site: Site, capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
+def test_a_file_that_the_controller_lacks_is_named_and_its_machine_hears_so(site: Site) -> None:
+    """Every call was dropped without a word, until the wait ended."""
+    token = site.token()
+    lacks = site.machines[0].key_file.with_name("key.pub")
+    lacks.unlink()
+
+    found = said(site, request(token, call().encode()))
+
+    assert found[9:12] == b"500"
+    assert [str(lacks) in line for line in site.reported] == [True]
+
+
 def test_a_place_where_it_cannot_listen_is_named(site: Site) -> None:
     for address, port in (("127.0.0.1", site.port), ("192.0.2.1", 0)):
         with (

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import pwd
 import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from provision.core.audit import Expected
+from provision.core.node_status import _proof
 from provision.fleet import audit_program
-from provision.fleet.audit import answer_of
+from provision.fleet.audit import _judged, answer_of
 from tests.conftest import RecordRefusal
+
+_FIELDS = [field.name for field in fields(Expected)]
 
 
 @pytest.fixture
@@ -172,3 +182,55 @@ def test_a_program_with_a_users_or_with_capabilities_is_told(program: ModuleType
         ("group", 0o2000, 0, False),
         ("shell", 0o4000, 0, True),
     ]
+
+
+@pytest.mark.attack("user")
+def test_what_one_user_leaves_in_his_home_neither_fills_the_memory_nor_silences_the_node(
+    program: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_refusal: RecordRefusal
+) -> None:
+    keys = tmp_path / ".ssh"
+    keys.mkdir()
+    for number in range(500):
+        with (keys / f"{number}.pub").open("wb") as file:
+            file.truncate(1 << 20)  # of holes: a word of a MiB, and nothing on the disk
+    (keys / "authorized_keys").write_bytes(b"a\n" * (1 << 18))
+    (keys / "authorized_keys2").write_bytes(b"\1" * (1 << 20))
+    user = pwd.struct_passwd(("one", "x", os.geteuid(), os.getegid(), "", str(tmp_path), "/bin/sh"))
+    monkeypatch.setattr(program.pwd, "getpwall", lambda: [user])
+
+    own = program._own_keys()
+    found = program._keys(".ssh/authorized_keys .ssh/authorized_keys2")
+    said = len(json.dumps([own, found]))
+
+    record_refusal(f"{len(found)} lines of keys, {said >> 20} MiB said, of which the controller hears 16")
+    assert not [path for path in own if path.startswith(str(tmp_path))]
+    assert found[0] == {"user": "one", "path": str(keys / "authorized_keys"), "number": 0, "line": "large"}
+    assert said < 8 << 20
+
+
+@pytest.mark.attack("node")
+def test_a_node_whose_answer_is_nested_is_named_and_ends_nothing(record_refusal: RecordRefusal) -> None:
+    """It is read where few calls stand on the stack, and shown where many do."""
+
+    def asked(depth: int) -> Any:
+        nested = "[" * depth + "]" * depth
+        own = '"sshd": {"authorizedkeyscommand": "none", "trustedusercakeys": "none"}, "own_keys": {}'
+        text = f'"keys": [{{"path": {nested}, "number": 1, "line": "", "user": ""}}]'
+        try:
+            return answer_of(f'{{{own}, "matches": [], {text}}}')
+        except ValueError:
+            return asked(depth - 5)
+
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(asked, 1200).result()
+    certificate = {"issued": told["keys"][0]["path"], "expires": "2026-01-01T00:00:00+00:00", "nodes": []}
+
+    def below(calls: int, shown: Callable[[], Any]) -> Any:
+        return below(calls - 1, shown) if calls else shown()
+
+    expected = Expected(**dict.fromkeys(_FIELDS, frozenset()))  # type: ignore[arg-type]
+    found = below(100, lambda: _judged("te3", told, expected, {}))
+
+    record_refusal(found[0])
+    assert found[0].why.startswith("it was not audited: it does not answer as asked (RecursionError")
+    assert below(100, lambda: _proof(certificate, datetime.now(UTC))) is None

@@ -12,6 +12,7 @@ import pytest
 
 from provision.core import join
 from provision.core.join import Letter
+from provision.edges.files import text_of
 from tests.conftest import RecordRefusal
 from tests.unit.provision.join_site import (
     FIRST_BOOT,
@@ -308,10 +309,13 @@ def test_the_old_host_key_of_an_address_is_gone_however_it_was_written(site: Sit
     known.write_text(f"127.0.0.1 {OTHER_KEYS[0]}\n127.0.0.2 {OTHER_KEYS[0]}\n")
     known.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", known], check=True, capture_output=True)
-    other = known.read_text().splitlines()[1]
+    hidden, other = known.read_text().splitlines()
+    other += " caf\udce9\r"  # no UTF-8, which is no reason to refuse
+    lines = f"{hidden}\n127.0.0.1\t{OTHER_KEYS[0]}\n{other}\n"
+    known.write_bytes(lines.encode(errors="surrogateescape"))
 
     site.arrivals().on_call(letter(site.token(), call()))
 
-    assert site.known_hosts() == f"{other}\n127.0.0.1 {KEYS[0]}\n"
+    assert text_of(known) == f"{other}\n127.0.0.1 {KEYS[0]}\n"
     assert known.stat().st_mode & 0o777 == 0o600
     assert shutil.which("ssh-keygen")

@@ -83,7 +83,9 @@ def test_machines_that_have_nothing_to_show_are_named(site: Site) -> None:
     assert site.tokens.lacking(ADDRESSES, now=now) == ["te3", "te4"]
 
 
-@pytest.mark.parametrize("controller", ["0.0.0.0:8765", "10.0.0.1", "10.0.0.1:", ":8765"])
+@pytest.mark.parametrize(
+    "controller", ["0.0.0.0:8765", "10.0.0.1", "10.0.0.1:", ":8765", "a:99999", "a:\u0661"]
+)
 def test_machines_are_not_told_what_they_cannot_reach(site: Site, tmp_path: Path, controller: str) -> None:
     with pytest.raises(BadInput, match="no ADDRESS:PORT"):
         write(site, tmp_path / "user_data", controller=controller)

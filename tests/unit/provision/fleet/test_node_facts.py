@@ -72,6 +72,8 @@ def said(clock: str = "1.0", **changes: Any) -> str:
         said(versions={"kernel": [1]}),
         said(job_interface=[]),
         said(certificate=[1]),
+        said(own=["10.0.0.1\ncause te2: formatted"]),
+        said(versions={"kernel\nfix rm": "6.1"}),
         said(clusterwright=[1]),
     ],
 )

@@ -11,6 +11,7 @@ from provision.lab.apply import forget_trust, host_keys, make_files
 from provision.lab.lab import Asked, nodes_called, restored_lab, wanted_lab
 from provision.lab.layout import DEFAULT_DISK_BYTES, Lab, lay_out
 from provision.lab.snapshot import Snapshot
+from tests.conftest import RecordRefusal
 
 BASE = Path("/cache/new/root")
 
@@ -100,6 +101,24 @@ def test_host_keys_are_those_that_the_kernel_would_show_through_all_layers(tmp_p
     layers = [tmp_path / "young", tmp_path / "none", tmp_path / "old"]
 
     assert host_keys(layers) == [old / "ssh_host_ed25519_key.pub", young / "ssh_host_rsa_key.pub"]
+
+
+@pytest.mark.attack("node")
+@pytest.mark.parametrize("link", ["ssh_host_rsa_key.pub", "."])
+def test_no_link_that_a_node_made_leads_to_a_file_of_this_machine(
+    link: str, tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "ssh_host_rsa_key.pub").write_text("this machine's secret\n")
+    written = tmp_path / "node/etc/ssh"
+    (written.parent if link == "." else written).mkdir(parents=True)
+    (written / link).symlink_to(outside / link) if link != "." else written.symlink_to(outside)
+
+    found = host_keys([tmp_path / "node"])
+
+    record_refusal(f"of the node's keys are read: {found}")
+    assert found == []
 
 
 def test_no_nodes_at_all_is_refused() -> None:
