@@ -276,6 +276,21 @@ def test_the_key_goes_into_the_users_own_file(
     ]
 
 
+@NEEDS_ROOT
+@pytest.mark.parametrize(("line", "is_known"), [("# our key", False), ('from="10.0.0.0/8" our key', True)])
+def test_a_line_that_counts_for_nothing_does_not_keep_the_key_out(
+    home: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch, line: str, is_known: bool
+) -> None:
+    spare_the_host_name(program, monkeypatch)
+    key = home / ".ssh" / "authorized_keys"
+    key.write_text(line + "\n")
+    os.chown(key, pwd.getpwnam("nobody").pw_uid, -1)
+
+    program.take(ANSWER)
+
+    assert key.read_text() == line + "\n" + ("" if is_known else "our key\n")
+
+
 def fifo(path: Path) -> None:
     os.mkfifo(path)
 
