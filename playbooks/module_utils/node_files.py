@@ -64,10 +64,19 @@ def handed_back(text, before):
     """A text that the controller read here and changed: lines that it left alone are what they were.
 
     What it reads is UTF-8 (module observe), so that other bytes of somebody else come back as U+FFFD.
+
+    Raises:
+        ValueError: two lines come back as the same one, and not as often: nobody knows which of them is left.
     """
-    odd = [line for line in lines_in(before) if bytes_of(line).decode(errors="replace") != line]
-    known = {bytes_of(line).decode(errors="replace"): line for line in odd}
-    return "".join(known.get(line, line) for line in lines_in(text)) if known else text
+    known = {}
+    for line in lines_in(before):
+        if (read := bytes_of(line).decode(errors="replace")) != line:
+            known.setdefault(read, []).append(line)
+    given = lines_in(text)
+    for read, lines in known.items():
+        if len(set(lines)) > 1 and given.count(read) != len(lines):
+            raise ValueError(f"lines that are no UTF-8 look alike ({bare(read)}): make them UTF-8")
+    return "".join(known[line].pop(0) if known.get(line) else line for line in given)
 
 
 def text_in(content):

@@ -21,13 +21,12 @@ def outside_block(text: str, begin: str, end: str) -> list[str]:
     """
     outside: list[str] = []
     inside = False
-    lines = lines_of(text)
-    for line in lines:
+    for line in lines_of(text):
         inside = inside or line.rstrip("\r") == begin
         if not inside:
             outside.append(line)
         inside = inside and line.rstrip("\r") != end
-    if inside and lines[0] != begin:
+    if inside and outside:
         raise BadInput(
             f"write anew what stands behind '{begin}'",
             found=f"there is no '{end}' behind it, so that lines of others may follow; nothing was written",

@@ -37,6 +37,25 @@ def test_bytes_that_are_no_utf_8_stay_where_the_controller_changes_other_lines(t
     assert path.read_bytes() == theirs
 
 
+@pytest.mark.parametrize("is_one_left_out", [False, True])
+def test_lines_of_other_bytes_that_look_alike_are_not_taken_for_each_other(
+    is_one_left_out: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "sshd_config"
+    theirs = b"DenyUsers m\xfcller\nDenyUsers m\xf6ller\n"
+    path.write_bytes(theirs)
+    seen = run_module("observe", {"files": [str(path)]})["files"][str(path)]["text"]
+    text = seen.split("\n", 1)[1] if is_one_left_out else f"Include x\n{seen}"
+
+    written = write(path, content=text)
+
+    if is_one_left_out:
+        assert "lines that are no UTF-8 look alike" in written["msg"]
+        assert path.read_bytes() == theirs
+    else:
+        assert path.read_bytes() == b"Include x\n" + theirs
+
+
 @pytest.mark.parametrize("behind", ["somebody's\n", ""])
 def test_nothing_is_written_where_our_part_has_no_end(behind: str, tmp_path: Path) -> None:
     path = tmp_path / "hosts"

@@ -277,7 +277,10 @@ def test_the_key_goes_into_the_users_own_file(
 
 
 @NEEDS_ROOT
-@pytest.mark.parametrize(("line", "is_known"), [("# our key", False), ('from="10.0.0.0/8" our key', True)])
+@pytest.mark.parametrize(
+    ("line", "is_known"),
+    [("# our key", False), ("# of before:\x0cour key", False), ('from="10.0.0.0/8" our key', True)],
+)
 def test_a_line_that_counts_for_nothing_does_not_keep_the_key_out(
     home: Path, program: ModuleType, monkeypatch: pytest.MonkeyPatch, line: str, is_known: bool
 ) -> None:

@@ -336,7 +336,7 @@ def authorise(home: str, key: str) -> None:
     if os.path.islink(path) or os.path.islink(os.path.dirname(path)):
         raise OSError(f"{path} or its folder is a link; put a file of its own there")
     known = keys_in(path)
-    if not any(key in line for line in known.splitlines() if not line.lstrip().startswith("#")):
+    if not any(key in line for line in known.split("\n") if not line.lstrip().startswith("#")):
         write(path, known.rstrip("\n") + "\n" * bool(known.strip()) + key + "\n", 0o600)
         os.chmod(os.path.dirname(path), 0o700)
 

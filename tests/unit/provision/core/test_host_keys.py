@@ -6,6 +6,7 @@ import pytest
 
 from provision.core.host_keys import (
     BEGIN,
+    END,
     known_hosts,
     known_hosts_block,
     known_hosts_file,
@@ -123,8 +124,9 @@ def test_what_is_no_host_key_comes_into_no_ledger(text: str, record_refusal: Rec
     record_refusal("read as no key")
 
 
-def test_host_keys_of_others_behind_a_block_without_an_end_stay() -> None:
-    text = f"git.example {RSA}\n{BEGIN}\nte1,10.77.0.11 {OLD}\nbackup.example {RSA}\n"
+@pytest.mark.parametrize("first", ["", f"{BEGIN}\nte1,10.77.0.11 {OLD}\n{END}\n"])
+def test_host_keys_of_others_behind_a_block_without_an_end_stay(first: str) -> None:
+    text = f"{first}git.example {RSA}\n{BEGIN}\nte1,10.77.0.11 {OLD}\nbackup.example {RSA}\n"
 
     with pytest.raises(BadInput, match="lines of others may follow"):
         known_hosts_file(text, [Node(name="te1", address="10.77.0.11")], {"te1": [NEW]})
