@@ -181,7 +181,11 @@ def run(
     started = time.monotonic()
     command = shlex.join(argv)
     words, answer = _as_user(machine, argv, user)
-    too_much = _failed(machine, command, found=f"it printed more than {_MOST_LETTERS >> 20} MiB")
+    too_much = CommandFailed(
+        f"run {command} on {machine.name}",
+        found=f"it printed more than {_MOST_LETTERS >> 20} MiB",
+        fix="Run it there by hand: a program that says so much was put in its place, or has a fault.",
+    )
     with (
         _connected(machine) as connection,
         _watched(connection, machine, timeout_seconds + _AUTHENTICATION_SECONDS),

@@ -141,7 +141,7 @@ def answer_each(
     server: socket.socket,
     answer: Callable[[socket.socket], None],
     *,
-    senders: Collection[str] = (),
+    senders: Collection[str] | None = None,
     most: int = _MOST_AT_ONCE,
 ) -> None:
     """Answers connections in threads until the socket is closed, no more than so many at once.
@@ -150,7 +150,7 @@ def answer_each(
     no thread left goes on when it has.
 
     Args:
-        senders: the only addresses that are answered; empty for all.
+        senders: the only addresses that are answered; None for all.
     """
     room = threading.Semaphore(most)
 
@@ -168,7 +168,7 @@ def answer_each(
                 return
             time.sleep(_PAUSE_SECONDS)
             continue
-        if (senders and sender[0] not in senders) or not room.acquire(blocking=False):
+        if (senders is not None and sender[0] not in senders) or not room.acquire(blocking=False):
             connection.close()
             continue
         try:

@@ -62,11 +62,10 @@ def judged_bytecode(prefix, places, pythons, known):
     Returns:
         Paths of bytecode that is not what its source compiles to, sorted; the marks of all other.
     """
-    pairs = pairs_in(prefix, places, pythons)
-    marks = {pair: [marks_of(os.stat(os.path.join(prefix, path))) for path in pair[:2]] for pair in pairs}
-    verdicts = verdicts_on(prefix, [pair for pair in pairs if known.get(pair[0]) != marks[pair]])
-    wrong = sorted(pair[0] for pair in pairs if verdicts.get(pair) == "wrong")
-    return wrong, {pair[0]: marks[pair] for pair in pairs if verdicts.get(pair) != "wrong"}
+    marks = marks_in(prefix, places, pythons)
+    verdicts = verdicts_on(prefix, [pair for pair in marks if known.get(pair[0]) != marks[pair]])
+    wrong = sorted(pair[0] for pair in marks if verdicts.get(pair) == "wrong")
+    return wrong, {pair[0]: marks[pair] for pair in marks if verdicts.get(pair) != "wrong"}
 
 
 def compiled(prefix, code, walk, pythons):
@@ -76,10 +75,14 @@ def compiled(prefix, code, walk, pythons):
     """
     before = {path: marks_of(status) for path, status in walk(prefix)}
     subprocess.run([os.path.join(prefix, "bin", "python"), "-I", "-c", code], check=True)
-    places = dict(walk(prefix))
+    marks = marks_in(prefix, dict(walk(prefix)), pythons)
+    return {pair[0]: found for pair, found in marks.items() if before.get(pair[0]) != found[0]}
+
+
+def marks_in(prefix, places, pythons):
+    """For each bytecode with its source, the marks of both, links followed as Python follows them."""
     pairs = pairs_in(prefix, places, pythons)
-    marks = {pair[0]: [marks_of(os.stat(os.path.join(prefix, path))) for path in pair[:2]] for pair in pairs}
-    return {path: found for path, found in marks.items() if before.get(path) != found[0]}
+    return {pair: [marks_of(os.stat(os.path.join(prefix, path))) for path in pair[:2]] for pair in pairs}
 
 
 def pairs_in(prefix, places, pythons):
