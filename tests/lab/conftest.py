@@ -21,6 +21,7 @@ from provision.lab import argv, record
 from provision.lab.layout import Lab, folder_of
 from provision.lab.lock import hold
 from provision.lab.requirements import missing
+from tests import forked
 
 NAME = "test"
 SUBNET = "10.77.200.0/24"
@@ -42,15 +43,18 @@ def provision(
     *words: str, timeout_seconds: float = 300, check: bool = True, env: Mapping[str, str] | None = None
 ) -> Finished:
     """Runs `provision ...` as a person would; fails the test with its output when `check` and it fails."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "provision.cli", *words],
-        capture_output=True,
-        text=True,
-        timeout=timeout_seconds,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=env,
-    )
+    if env is None:
+        finished = forked.provision(words, timeout_seconds=timeout_seconds)
+    else:  # which is read when it is imported
+        finished = subprocess.run(
+            [sys.executable, "-m", "provision.cli", *words],
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=env,
+        )
     if check:
         assert finished.returncode == 0, f"provision {' '.join(words)}\n{finished.stdout}\n{finished.stderr}"
     return finished
@@ -272,6 +276,9 @@ class FourRuns:
     second: Run
 
 
+CERTIFICATE = "/etc/clusterwright/certificate.json"
+FIRST_CERTIFICATE = "/root/first-certificate.json"
+
 # The snapshot that `make frozen-site` makes: with it, tests on converged nodes begin in seconds.
 SITE_FROM = os.environ.get("SITE_FROM", "")
 
@@ -310,4 +317,11 @@ def converged_lab(request: pytest.FixtureRequest, site_lab: LabUnderTest) -> Lab
     """Four nodes after site.yml. A test that breaks a node mends it, or runs site.yml again."""
     if not SITE_FROM:
         request.getfixturevalue("four_runs")
+    site_lab.out_of_all(f"cp -p {CERTIFICATE} {FIRST_CERTIFICATE}")
     return site_lab
+
+
+def as_first_proven(lab: LabUnderTest) -> LabUnderTest:
+    """The converged lab with the certificate of its first run, where the smoke test is not what is asked."""
+    lab.out_of_all(f"cp -p {FIRST_CERTIFICATE} {CERTIFICATE}")
+    return lab

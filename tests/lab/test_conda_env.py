@@ -63,15 +63,33 @@ def test_all_nodes_tell_one_digest_and_the_environment_is_active_at_login(built:
     active = "bash -lc 'echo $CONDA_PREFIX; python -c \"import torch; print(torch.__version__)\"'"
 
     assert told[0] == told[1]
-    assert told[0]["digest"] == report(built, "te1", "--full")["digest"]
     assert told[0]["packages"]["torch"] == "2.13.0+cpu"
     assert built.out_of_all(active) == [f"{PREFIX}\n2.13.0+cpu"] * 2
 
 
-def test_using_the_environment_does_not_change_its_digest(built: LabUnderTest) -> None:
+def test_it_is_the_digest_of_all_that_lies_there_and_using_it_does_not_change_it(built: LabUnderTest) -> None:
+    told = json.loads(built.out("te1", "cat /etc/clusterwright/environment.json"))
     built.run("te1", f"{PREFIX}/bin/python -c 'import torch._dynamo, sympy, rich, typer, http.server'")
 
-    assert report(built, "te1", "--verify", "--full")["differences"] == []
+    found = report(built, "te1", "--verify", "--full")
+    assert (found["digest"], found["differences"]) == (told["digest"], [])
+
+
+def test_an_environment_is_not_taken_away_from_what_runs_in_it(built: LabUnderTest) -> None:
+    built.run("te2", f"echo >{PREFIX}/lib/stray")
+    start = f"systemd-run --quiet --unit=job {PREFIX}/bin/python -c 'import time; time.sleep(900)'"
+    built.run("te2", start)
+    before = built.out("te2", f"stat -c %i {PREFIX}")
+
+    refused = playbook(built, *TAGS, check=False)
+
+    said = " ".join(refused.stdout.split())
+    job = built.out("te2", "systemctl show --value --property=MainPID job")
+    assert refused.returncode != 0
+    assert f"fatal: [te2]: FAILED! => changed: false msg: '{PREFIX} is not begun: processes run from" in said
+    assert f"{job} ({PREFIX}/bin/python -c import time; time.sleep(900))" in said
+    assert built.out("te2", f"stat -c %i {PREFIX}; ls {PREFIX}/lib/stray").split()[0] == before
+    built.run("te2", f"systemctl stop job; rm {PREFIX}/lib/stray")
 
 
 @pytest.mark.attack("node")
@@ -93,6 +111,8 @@ def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(
     built.run("te2", f"rm -r {PREFIX}.before-*")
 
 
+# In the gate test_environment_digest plants it in a real environment.
+@pytest.mark.long
 @pytest.mark.attack("node")
 def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest, record_refusal: RecordRefusal) -> None:
     folder = "lib/python3.11/site-packages/torch/__pycache__"
@@ -112,6 +132,8 @@ def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest, record_re
     assert changed(playbook(built, *TAGS)) == {"te1": 0, "te2": 0}
 
 
+# In the gate a file more is built anew (above); test_environment_digest has every kind of change.
+@pytest.mark.long
 def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabUnderTest) -> None:
     """A run that is cut off when it has arrived, and is not recorded, leaves no second copy."""
     path = "lib/python3.11/site-packages/torch/version.py"
@@ -149,6 +171,8 @@ for name in {PREFIX}/conda-meta/*.json; do echo "http://m/$(basename "$name" .js
 {PREFIX}/bin/python -m pip list --format=freeze >wheels.txt"""
 
 
+# In the gate test_set_aside has what a person added, in every place, without an environment of gigabytes.
+@pytest.mark.long
 def test_what_a_person_put_into_an_unfinished_build_is_kept(built: LabUnderTest) -> None:
     """As a cut of power leaves te2, and somebody works there before site.yml runs again."""
     built.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
@@ -163,25 +187,6 @@ def test_what_a_person_put_into_an_unfinished_build_is_kept(built: LabUnderTest)
     assert "results/loss. Once nobody" in said
     assert built.out("te2", f"cat {kept}/results/loss; {kept}/bin/python -c 'print(1)'") == "42\n1"
     assert report(built, "te2", "--verify")["exists"]
-    built.run("te2", f"rm -r {PREFIX}.before-*")
-
-
-def test_an_environment_is_not_taken_away_from_what_runs_in_it(built: LabUnderTest) -> None:
-    built.run("te2", f"echo >{PREFIX}/lib/stray")
-    start = f"systemd-run --quiet --unit=job {PREFIX}/bin/python -c 'import time; time.sleep(900)'"
-    built.run("te2", start)
-    before = built.out("te2", f"stat -c %i {PREFIX}")
-
-    refused = playbook(built, *TAGS, check=False)
-
-    said = " ".join(refused.stdout.split())
-    job = built.out("te2", "systemctl show --value --property=MainPID job")
-    assert refused.returncode != 0
-    assert f"fatal: [te2]: FAILED! => changed: false msg: '{PREFIX} is not begun: processes run from" in said
-    assert f"{job} ({PREFIX}/bin/python -c import time; time.sleep(900))" in said
-    assert built.out("te2", f"stat -c %i {PREFIX}; ls {PREFIX}/lib/stray").split()[0] == before
-    built.run("te2", "systemctl stop job")
-    playbook(built, *TAGS)
     built.run("te2", f"rm -r {PREFIX}.before-*")
 
 

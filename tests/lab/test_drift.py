@@ -90,6 +90,8 @@ def test_a_run_without_drift_asks_each_node_once_and_tests_the_cluster(
     }
 
 
+# In the gate tests/unit/playbooks/test_look.py asks it of ansible-playbook and nodes that are folders.
+@pytest.mark.long
 def test_what_the_look_said_of_every_node_is_forgotten_once_one_has_changed(
     converged_lab: LabUnderTest,
 ) -> None:
@@ -105,6 +107,8 @@ def test_what_the_look_said_of_every_node_is_forgotten_once_one_has_changed(
     assert changed(playbook(lab)) == dict.fromkeys(lab.nodes, 0)
 
 
+# In the gate test_limited has a second controller.
+@pytest.mark.long
 def test_a_second_controller_is_refused_by_name_until_the_first_is_gone(converged_lab: LabUnderTest) -> None:
     lab, secrets = converged_lab, converged_lab.lab.folder / "secrets"
     words = [Path(sys.executable).parent / "ansible-playbook", "playbooks/site.yml", "-i", lab.inventory]

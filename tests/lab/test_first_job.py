@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import JOB_USER, LabUnderTest
-from tests.lab.jobs import nothing_left, smoke, start, wait_until
+from tests.lab.conftest import JOB_USER, LabUnderTest, as_first_proven
+from tests.lab.jobs import nothing_left, start, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt"
 FOLDER = "/data/jobs/trainer/first"
@@ -38,12 +38,14 @@ def ready(converged_lab: LabUnderTest) -> LabUnderTest:
             f"chown -R {JOB_USER}: {FOLDER}",
         )
     first = converged_lab.nodes[0]
-    proven = smoke(converged_lab, "--max-bytes", "65536", "--unless-proven")
-    assert proven.returncode == 0, proven.printed
-    converged_lab.run(first, f"cd {FOLDER} && {PYTHON} plain.py --metrics plain.jsonl", timeout_seconds=120)
+    as_first_proven(converged_lab).run(
+        first, f"cd {FOLDER} && {PYTHON} plain.py --metrics plain.jsonl", timeout_seconds=120
+    )
     return converged_lab
 
 
+# The gate has the job below that goes on, and on ranks here every stage, offload and type.
+@pytest.mark.long
 def test_a_zero3_job_over_all_nodes_equals_plain_pytorch_at_every_step(ready: LabUnderTest) -> None:
     first = ready.nodes[0]
 
@@ -82,10 +84,11 @@ JOBS = {
 }
 
 
-# Of four nodes the test above and those below tell: here a rank and its neighbour are enough.
+# Of four nodes the other tests tell: here a rank and its neighbour are enough.
 PAIR = "--include te1@te2"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
 def test_every_stage_and_offload_equals_plain_pytorch(ready: LabUnderTest, name: str) -> None:
     first = ready.nodes[0]
@@ -134,6 +137,7 @@ def test_a_job_whose_rank_was_killed_goes_on_as_if_uninterrupted(ready: LabUnder
     assert compared.stdout.startswith(f"green: {last} steps"), compared.stdout
 
 
+@pytest.mark.long
 def test_the_same_job_in_bf16_learns(ready: LabUnderTest) -> None:
     first = ready.nodes[0]
 
@@ -148,6 +152,8 @@ def test_the_same_job_in_bf16_learns(ready: LabUnderTest) -> None:
     assert losses[-1] < losses[0] - 1.0
 
 
+# In the gate tests/distributed/test_zero_checkpoint_disks.py takes a rank's folder.
+@pytest.mark.long
 def test_a_job_continues_after_a_node_lost_its_disk(ready: LabUnderTest) -> None:
     """The nodes share no disk: each keeps its own shards and a copy of its neighbour's."""
     first, lost = ready.nodes[0], ready.nodes[2]

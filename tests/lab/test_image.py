@@ -111,6 +111,8 @@ def rehearsed(baked: Path, converged_lab: LabUnderTest) -> Mapping[str, Any]:
     return found
 
 
+# In the gate one boots from it (below), test_join lets two in, test_image_checks judges what they show.
+@pytest.mark.long
 def test_two_machines_from_the_image_show_all_that_they_must(
     rehearsed: Mapping[str, Any], baked: Path, converged_lab: LabUnderTest
 ) -> None:
@@ -157,6 +159,8 @@ def on_the_disk(image: Path, place: Path, command: str) -> None:
     subprocess.run(["unshare", "--mount", *words], check=True)
 
 
+# In the gate test_image_tree has it, without an environment of gigabytes.
+@pytest.mark.long
 def test_an_environment_with_one_changed_file_is_refused_by_name(unpacked: Unpacked, tmp_path: Path) -> None:
     copy, file = tmp_path / "data.raw", "lib/python3.11/this.py"
     disks.make(copy, size=0, content=unpacked.data)

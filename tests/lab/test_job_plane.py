@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest, playbook
+from tests.lab.conftest import CERTIFICATE, LabUnderTest, as_first_proven, playbook
 from tests.lab.jobs import Smoke, smoke
 
-CERTIFICATE = "/etc/clusterwright/certificate.json"
+PAIR = ("--include", "te1@te2")
 
 
 def strangers(found: Smoke) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def test_the_smoke_test_names_the_node_whose_firewall_has_a_hole(
     converged_lab: LabUnderTest, breach: str, words: str
 ) -> None:
     # Its certificate is taken from it, which it needs for what other modules do with the same nodes.
-    converged_lab.run("te2", f"cp -p {CERTIFICATE} /root/certificate.json; {breach}")
+    as_first_proven(converged_lab).run("te2", f"cp -p {CERTIFICATE} /root/certificate.json; {breach}")
     try:
-        found = smoke(converged_lab, "--quick")
+        found = smoke(converged_lab, "--quick", *PAIR)
         taken = converged_lab.run("te2", f"test ! -e {CERTIFICATE}", check=False).returncode == 0
     finally:
         converged_lab.run("te2", "systemctl reload clusterwright-job-firewall")
@@ -59,7 +59,7 @@ def test_where_the_firewall_is_off_the_smoke_test_skips_it_with_the_reason(
     rules = "/usr/local/lib/clusterwright/job_firewall.nft"
     converged_lab.out_of_all(f"systemctl stop clusterwright-job-firewall; mv {rules} {rules}.off")
     try:
-        found = smoke(converged_lab, "--quick")
+        found = smoke(converged_lab, "--quick", *PAIR)
     finally:
         converged_lab.out_of_all(f"mv {rules}.off {rules}; systemctl start clusterwright-job-firewall")
 

@@ -40,8 +40,6 @@ wait $boot
 tr -d '\\n' <{STATE}
 """
 
-pytestmark = pytest.mark.long
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
@@ -63,12 +61,18 @@ class Site:
         return str(json.loads(said)["joined"])
 
 
+@pytest.fixture(scope="module")
+def blank(spare_lab: LabUnderTest) -> LabUnderTest:
+    spare_lab.reset()
+    return spare_lab
+
+
 @pytest.fixture
-def site(spare_lab: LabUnderTest, tmp_path: Path) -> Site:
+def site(blank: LabUnderTest, tmp_path: Path) -> Site:
     key = new_key(tmp_path / "join_key")
-    found = Site(lab=spare_lab, key=key, user_data=tmp_path / "user_data", said=[])
+    found = Site(lab=blank, key=key, user_data=tmp_path / "user_data", said=[])
     public = key.with_name("join_key.pub").read_text()
-    for node in spare_lab.nodes:
+    for node in blank.nodes:
         found.write(node, "/root/first_boot.py", FIRST_BOOT)
         found.write(node, "/etc/clusterwright/image.json", json.dumps({"image": IMAGE}))
         found.write(node, "/etc/clusterwright/join.json", json.dumps({"controller_key": public}))

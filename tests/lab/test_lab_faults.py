@@ -76,17 +76,23 @@ def broken_lab(lab_machine: None) -> Iterator[LabUnderTest]:
         yield lab
 
 
+_FILES = "find /etc /var/lib/clusterwright-fault /data -xdev -type f 2>/dev/null | sort"
+_LOOKS = {
+    "rules": "nft list ruleset",
+    "queues": "tc qdisc show",
+    "links": "ip -brief address",
+    "files": f"{_FILES} | xargs sha256sum; {_FILES} | xargs stat -c '%n %a %u %g'",
+    "units": "systemctl list-units --all --plain --no-legend 'clusterwright-*'",
+}
+
+
 def traces(lab: LabUnderTest) -> dict[str, object]:
     """All that a fault could leave on te2: rules, queues, links, files with their modes, units, a group."""
-    files = "find /etc /var/lib/clusterwright-fault /data -xdev -type f 2>/dev/null | sort"
     here = Path("/sys/class/net") / f"cw{lab.name}-te2"
     groups = limited_groups(f"{lab.name}/te2")
+    looks = lab.out("te2", "; echo =====; ".join(_LOOKS.values())).split("=====")
     return {
-        "rules": lab.out("te2", "nft list ruleset"),
-        "queues": lab.out("te2", "tc qdisc show"),
-        "links": lab.out("te2", "ip -brief address"),
-        "files": lab.out("te2", f"{files} | xargs sha256sum; {files} | xargs stat -c '%n %a %u %g'"),
-        "units": lab.out("te2", "systemctl list-units --all --plain --no-legend 'clusterwright-*'"),
+        **dict(zip(_LOOKS, looks, strict=True)),
         "cable": ((here / "operstate").read_text(), (here / "mtu").read_text()),
         # Not its state: systemd calls it booting as long as a unit starts.
         "limits": {name: value for name, value in lab.status()["te2"].items() if name != "state"},
@@ -230,7 +236,6 @@ def test_a_fault_does_what_it_says_and_leaves_nothing_behind(broken_lab: LabUnde
 
     assert cleared.stdout.startswith(f"cleared {words}")
     assert traces(broken_lab) == before
-    assert broken_lab.provision("fault", "clear").stdout == ""
 
 
 def test_clearing_what_was_recorded_and_never_injected_changes_nothing(broken_lab: LabUnderTest) -> None:
@@ -245,6 +250,7 @@ def test_clearing_what_was_recorded_and_never_injected_changes_nothing(broken_la
     cleared = broken_lab.provision("fault", "clear", "te2")
 
     assert cleared.stdout.count("cleared ") == len(CATALOGUE)
+    assert broken_lab.provision("fault", "clear").stdout == ""
     assert traces(broken_lab) == before
 
 

@@ -25,7 +25,7 @@ def installer(lab_machine: None) -> Path:
     return installer_in(user_cache() / "mirror" / "current" / "miniconda")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def disks(installer: Path, spare_lab: LabUnderTest) -> LabUnderTest:
     """Blank nodes with their data disks mounted."""
     spare_lab.reset()

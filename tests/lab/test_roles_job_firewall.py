@@ -130,6 +130,8 @@ def test_a_table_of_that_name_that_is_somebody_s_is_refused(fenced_lab: LabUnder
     fenced(fenced_lab, *opened("40000"))
 
 
+# In the gate a teardown takes it off (below).
+@pytest.mark.long
 def test_switched_off_it_is_gone(fenced_lab: LabUnderTest) -> None:
     fenced(fenced_lab, *OFF)
     left = fenced_lab.out("te1", LEFT)

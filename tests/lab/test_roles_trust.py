@@ -71,6 +71,8 @@ def test_a_stolen_cluster_key_opens_no_node_from_elsewhere(
     assert "forwardagent no" in converged_lab.out("te1", "ssh -G te2", user=JOB_USER)
 
 
+# In the gate test_job_user has a line of ours that goes among those of people.
+@pytest.mark.long
 def test_an_older_line_without_limits_goes_and_those_of_others_stay(
     mirror: None, spare_lab: LabUnderTest
 ) -> None:

@@ -31,6 +31,8 @@ def no_old_logs(converged_lab: LabUnderTest) -> None:
     converged_lab.out_of_all("rm -rf /tmp/clusterwright-smoke-*")
 
 
+# In the gate site.yml proves four nodes, and tests/distributed/test_smoke.py checks every operation.
+@pytest.mark.long
 def test_healthy_nodes_pass_and_leave_nothing(converged_lab: LabUnderTest) -> None:
     passed = smoke(converged_lab)
 
@@ -135,10 +137,10 @@ def test_a_name_that_means_the_node_itself_is_found(converged_lab: LabUnderTest)
 @pytest.mark.parametrize(
     ("signal", "words"),
     [
-        ("STOP", "rank 2 on te3 has said nothing"),
-        ("KILL", "rank 2 on te3 was ended by SIGKILL"),
+        pytest.param("STOP", "rank 2 on te3 has said nothing", id="stopped"),
+        # One that is killed ends a job in test_first_job.
+        pytest.param("KILL", "rank 2 on te3 was ended by SIGKILL", id="killed", marks=pytest.mark.long),
     ],
-    ids=["stopped", "killed"],
 )
 @pytest.mark.measures
 def test_a_rank_that_drops_out_on_the_way_is_named(

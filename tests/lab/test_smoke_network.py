@@ -39,7 +39,7 @@ def slow_direction(lab: LabUnderTest, source: str, target: str) -> AbstractConte
     return firewall(lab, target, f"ip saddr {lab.address(source)} {limit}")
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", [0, *(pytest.param(again, marks=pytest.mark.long) for again in (1, 2))])
 def test_healthy_nodes_pass_quickly(converged_lab: LabUnderTest, number: int) -> None:
     passed = smoke(converged_lab, "--quick")
 

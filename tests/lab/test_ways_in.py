@@ -81,6 +81,8 @@ def test_passwords_stay_until_a_key_was_proven(ways: LabUnderTest, tmp_path: Pat
     assert ways.out_of_all("cat /etc/hosts /etc/ssh/sshd_config; ls -R /etc/ssh") == before
 
 
+# The gate has one site whose passwords stay (above) and, in the four runs, one whose passwords go.
+@pytest.mark.long
 def test_a_site_may_keep_passwords(ways: LabUnderTest, tmp_path: Path) -> None:
     everywhere(ways, TAKE_PASSWORDS)
 
@@ -90,6 +92,7 @@ def test_a_site_may_keep_passwords(ways: LabUnderTest, tmp_path: Path) -> None:
     assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
 
 
+@pytest.mark.long
 def test_a_password_is_switched_off_where_a_key_was_proven(ways: LabUnderTest) -> None:
     everywhere(ways, TAKE_PASSWORDS)
 
@@ -111,7 +114,11 @@ systemctl daemon-reload"""
 
 
 @pytest.mark.parametrize(
-    "spoilt", [UNTIL_OURS, NEVER_AGAIN], ids=["the key is refused", "sshd does not start"]
+    "spoilt",
+    [
+        pytest.param(UNTIL_OURS, id="the key is refused"),
+        pytest.param(NEVER_AGAIN, id="sshd does not start", marks=pytest.mark.long),
+    ],
 )
 def test_settings_that_lock_the_owner_out_are_put_back(ways: LabUnderTest, spoilt: str) -> None:
     ways.run("te2", spoilt)
@@ -126,7 +133,9 @@ def test_settings_that_lock_the_owner_out_are_put_back(ways: LabUnderTest, spoil
     assert "passwordauthentication no" in ways.out("te1", "sshd -T")
 
 
-@pytest.mark.parametrize("where", ["sshd_config", "sshd_config.d/00-hardening.conf"])
+@pytest.mark.parametrize(
+    "where", ["sshd_config.d/00-hardening.conf", pytest.param("sshd_config", marks=pytest.mark.long)]
+)
 def test_root_is_not_let_in_where_the_site_forbids_it(ways: LabUnderTest, where: str) -> None:
     everywhere(ways, f"{UBUNTU}; echo 'PermitRootLogin no' >> /etc/ssh/{where}; systemctl restart ssh")
     as_ubuntu = {**AS_UBUNTU, "cluster_user": "ubuntu"}
@@ -159,6 +168,8 @@ def sudo(lab: LabUnderTest, node: str, command: str) -> str:
     return finished.stdout.strip()
 
 
+# In the gate test_sshd_settings works both out from sshd's own words.
+@pytest.mark.long
 def test_settings_that_slept_are_not_woken_and_larger_ones_not_lowered(ways: LabUnderTest) -> None:
     asleep = (
         "sed -i 's/^Include/# Include/' /etc/ssh/sshd_config; "

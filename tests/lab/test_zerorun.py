@@ -162,6 +162,8 @@ def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None
     assert "te9 (rank 4): its host key was refused" in err
 
 
+# Ninety seconds. The gate has a node that loses its power, and a silent launcher (test_node_parts).
+@pytest.mark.long
 def test_a_node_that_loses_its_network_ends_its_part_by_itself(cluster: LabUnderTest) -> None:
     """Neither side is told: the launcher's ssh gives the node up, and the node its silent launcher."""
     start(cluster, f"cd /tmp/cw_test; {STUBBORN_JOB}; echo status $?")

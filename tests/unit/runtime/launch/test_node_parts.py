@@ -54,6 +54,24 @@ def test_a_launcher_that_leaves_wakes_the_node_that_waits_for_it() -> None:
     os.close(reading)
 
 
+def test_a_launcher_that_is_silent_is_gone_though_its_channel_is_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(frames, "SILENCE_SECONDS", 1.0)
+    reading, writing = os.pipe()
+    line = Line(read_descriptor=reading, write_descriptor=1)
+    time.sleep(0.7)
+    os.write(writing, frames.encode("ping"))
+
+    assert line.next(60) == {"kind": "ping"}
+    time.sleep(0.7)
+    assert line.next(0.01) is None
+    with pytest.raises(LauncherGone):
+        line.next(1.0)
+    os.close(writing)
+    os.close(reading)
+
+
 def test_a_tail_hands_on_whole_lines_and_bars_and_at_the_end_the_rest(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"")
