@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset
 
     from runtime.comm.group import Group
-    from runtime.zero.build import AnyOptimizer, MakeSchedule
-    from runtime.zero.data import Collate, ShardedLoader
-    from runtime.zero.engine import Engine, LearningRates
-    from runtime.zero.optim import Parameters
-    from runtime.zero.weights.files import Weights
+    from runtime.train.build import AnyOptimizer, MakeSchedule
+    from runtime.train.data.sharded_loader import Collate, ShardedLoader
+    from runtime.train.engine import Engine, LearningRates
+    from runtime.train.optim.optimizer import Parameters
+    from runtime.train.weights.files import Weights
 
 ConfigSource = str | Path | Mapping[str, Any]
 logger = logging.getLogger("runtime")
@@ -64,8 +64,8 @@ def initialize(
         BadInput: model, optimizer or data do not fit together.
         GroupFailed: the other ranks did not come.
     """
-    from runtime.zero.build import build_engine
-    from runtime.zero.config import read_config
+    from runtime.train.build import build_engine
+    from runtime.train.config import read_config
 
     if model is None:
         raise BadInput("initialize a training", found="no model", fix="Pass model=...")
@@ -94,7 +94,7 @@ def without_weights() -> AbstractContextManager[None]:
 
     Buffers are real. The model may be larger than the process's memory: no rank ever holds it whole.
     """
-    from runtime.zero.weights.deferred import without_weights as build_without
+    from runtime.train.weights.deferred import without_weights as build_without
 
     return build_without()
 
@@ -136,7 +136,7 @@ def _source(args: Any, config: ConfigSource | None) -> ConfigSource:
 def _situation(group: Group, model: nn.Module) -> Any:
     import torch
 
-    from runtime.zero.config import Situation
+    from runtime.train.config import Situation
 
     hidden = getattr(getattr(model, "config", None), "hidden_size", None)
     return Situation(

@@ -19,7 +19,7 @@ from pathlib import Path
 from traceback import walk_stack, walk_tb
 from types import FrameType, TracebackType
 
-from runtime import private
+from runtime.edges import private_files
 
 _WAKEUPS = 64
 
@@ -65,7 +65,7 @@ class _Recorder:
         with self._writing, contextlib.suppress(OSError, RuntimeError, ValueError):
             values = json.loads(dump())
             values["now"] = [_plain(frame) for frame in reversed(frames)]
-            private.write(self._path, json.dumps(values))
+            private_files.write(self._path, json.dumps(values))
 
     def listen(self) -> None:
         """Has the C side of Python's signal handling wake a thread, since the main one may wait in C++."""

@@ -29,8 +29,8 @@ from runtime.bench.contest import (
 )
 from runtime.bench.plot import plot
 from runtime.commands.outputs import refuse_unwritable
+from runtime.edges.process import Channel, adopt_orphans, kill_descendants
 from runtime.errors import BadInput, RuntimeFault
-from runtime.launch.supervisor import Channel, adopt_orphans, kill_descendants
 from runtime.terminal import Console
 
 app = typer.Typer(help="Compare with peers, side by side in one run.", no_args_is_help=True)

@@ -10,14 +10,14 @@ from pathlib import Path
 import typer
 
 from runtime.errors import BadInput
-from runtime.ladder.certify import hand_out, signing_with
-from runtime.launch.certificate import CONTROLLER, Certificate, parse, payload
+from runtime.gate.certificate import CONTROLLER, Certificate, parse, payload
+from runtime.gate.signature import HOST_KEY, SIGNERS
+from runtime.job.spec import CERTIFICATE, HOSTFILE, Job
+from runtime.job.user import go_on_as_cluster_user
 from runtime.launch.cli import on_signals, read_nodes
 from runtime.launch.preflight import preflight
-from runtime.launch.session import Interrupted, open_session
-from runtime.launch.signature import HOST_KEY, SIGNERS
-from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
-from runtime.launch.user import go_on_as_cluster_user
+from runtime.remote.session import Interrupted, open_session
+from runtime.smoke.certify import hand_out, signing_with
 from runtime.terminal import printable
 
 

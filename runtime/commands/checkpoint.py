@@ -20,10 +20,10 @@ from rich.progress import (
 
 from runtime.errors import BadInput
 from runtime.terminal import Console
-from runtime.zero.checkpoint.folder import Entry, read_latest
-from runtime.zero.checkpoint.offline import Verdict, find, plan_prune
-from runtime.zero.checkpoint.offline import prune as prune_entries
-from runtime.zero.checkpoint.offline import verify as verify_entries
+from runtime.train.checkpoint.folder import Entry, read_latest
+from runtime.train.checkpoint.offline import Verdict, find, plan_prune
+from runtime.train.checkpoint.offline import prune as prune_entries
+from runtime.train.checkpoint.offline import verify as verify_entries
 
 app = typer.Typer(help="Look after checkpoints, without a job.", no_args_is_help=True)
 _FOLDER = typer.Argument(help="The folder that was passed to save_checkpoint, or one checkpoint in it.")
@@ -83,7 +83,7 @@ def export(
     """Write whole weights as safetensors, one tensor in memory at a time."""
     import torch
 
-    from runtime.zero.checkpoint.export import export as write
+    from runtime.train.checkpoint.export import export as write
 
     types = {Type.fp32: None, Type.bf16: torch.bfloat16, Type.fp16: torch.float16}
     entry = _chosen(folder)
@@ -109,7 +109,7 @@ def import_(
 
     Masters, moments, steps, schedule, loss scale and the script's state; the data begins anew.
     """
-    from runtime.zero.checkpoint.deepspeed.convert import import_checkpoint
+    from runtime.train.checkpoint.deepspeed.convert import import_checkpoint
 
     with Console(stderr=True).status(f"importing {source}"):
         made = import_checkpoint(source, folder)

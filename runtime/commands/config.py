@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from runtime.zero.config import ConfigError, Resolved, Situation, read_config
-from runtime.zero.config.explain import in_json, json_schema, rows
+from runtime.train.config import ConfigError, Resolved, Situation, read_config
+from runtime.train.config.explain import in_json, json_schema, rows
 
 app = typer.Typer(help="Explain and check a ds_config.json.", no_args_is_help=True)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import typer
 
 from runtime.terminal import Console
-from runtime.zero.config import Situation, read_config
-from runtime.zero.estimate.hugging_face import read_fields, read_model
-from runtime.zero.estimate.model import Model
-from runtime.zero.estimate.report import as_json, lines, parse_bytes, report
-from runtime.zero.estimate.states import Settings
+from runtime.train.config import Situation, read_config
+from runtime.train.estimate.hugging_face import read_fields, read_model
+from runtime.train.estimate.model import Model
+from runtime.train.estimate.report import as_json, lines, parse_bytes, report
+from runtime.train.estimate.states import Settings
 
 
 def estimate(
@@ -48,7 +48,7 @@ def estimate(
 def _model(model: str, seq_length: int) -> Model:
     if not model.partition(":")[0].endswith(".py"):
         return read_model(Path(model), seq_length)
-    from runtime.zero.estimate.traced import trace_script
+    from runtime.train.estimate.traced import trace_script
 
     with Console(stderr=True).status(f"running {model} on fake tensors"):
         return trace_script(model, seq_length)

@@ -18,20 +18,20 @@ from rich.table import Table
 
 from runtime.commands.outputs import refuse_unwritable
 from runtime.errors import BadInput
-from runtime.ladder.certify import signing_with
-from runtime.ladder.climb import Plan, climb
+from runtime.gate.signature import HOST_KEY, SIGNERS
+from runtime.job.environment import FORWARDED, matching
+from runtime.job.selection import Chosen
+from runtime.job.spec import CERTIFICATE, HOSTFILE, Job
+from runtime.job.user import go_on_as_cluster_user
 from runtime.launch.cli import on_signals, read_nodes
-from runtime.launch.environment import FORWARDED, matching
-from runtime.launch.selection import Chosen
-from runtime.launch.session import open_session
-from runtime.launch.signature import HOST_KEY, SIGNERS
-from runtime.launch.spec import CERTIFICATE, HOSTFILE, Job
-from runtime.launch.user import go_on_as_cluster_user
+from runtime.remote.session import open_session
+from runtime.smoke.certify import signing_with
+from runtime.smoke.collectives.plan import LARGEST_BYTES, SWEEP_SECONDS, check_sizes, operations, sweep
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
-from runtime.smoke.plan import LARGEST_BYTES, SWEEP_SECONDS, check_sizes, operations, sweep
 from runtime.smoke.report import Report, cells, summary, to_json
+from runtime.smoke.run import Plan, climb
 from runtime.terminal import Console
 
 

@@ -24,7 +24,7 @@ MOST_CALLS = 50
 # All that are missing below a rank are named: more ranks than any cluster has would take all memory.
 _MOST_RANKS = 1 << 20
 # Frames of these are how a call was carried out, not who made it.
-_BELOW = ("/torch/", "/runtime/comm/", "/runtime/zero/", "/deepspeed/")
+_BELOW = ("/torch/", "/runtime/comm/", "/runtime/train/", "/deepspeed/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

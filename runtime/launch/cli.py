@@ -13,21 +13,16 @@ from pathlib import Path
 
 import typer
 
-from runtime import entry, private
+from runtime import entry
+from runtime.edges import private_files
 from runtime.errors import BadInput
-from runtime.launch.argv import node_argv, ssh_argv
-from runtime.launch.env_file import read_env_file
-from runtime.launch.environment import FORWARDED, matching
-from runtime.launch.follow import run
-from runtime.launch.hostfile import parse_hostfile
-from runtime.launch.judge import master_name
-from runtime.launch.outcome import Outcome, exit_status, first_cause
-from runtime.launch.preflight import check_nodes
-from runtime.launch.report import failure_lines, job_account
-from runtime.launch.selection import Chosen, choose
-from runtime.launch.session import Interrupted, open_session
-from runtime.launch.signature import SIGNERS, trust_in
-from runtime.launch.spec import (
+from runtime.gate.signature import SIGNERS, trust_in
+from runtime.job.argv import node_argv, ssh_argv
+from runtime.job.env_file import read_env_file
+from runtime.job.environment import FORWARDED, matching
+from runtime.job.hostfile import parse_hostfile
+from runtime.job.selection import Chosen, choose
+from runtime.job.spec import (
     CERTIFICATE,
     HOSTFILE,
     Job,
@@ -36,7 +31,13 @@ from runtime.launch.spec import (
     parse_shown,
     redacted,
 )
-from runtime.launch.user import go_on_as_cluster_user, jobs_folder
+from runtime.job.user import go_on_as_cluster_user, jobs_folder
+from runtime.launch.follow import run
+from runtime.launch.outcome import Outcome, exit_status, first_cause
+from runtime.launch.preflight import check_nodes
+from runtime.launch.report import failure_lines, job_account
+from runtime.probes.preflight_checks import master_name
+from runtime.remote.session import Interrupted, open_session
 from runtime.terminal import Console, output
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -242,8 +243,8 @@ def _launch(job: Job, ssh_config: str, signers: Path) -> int:
 def _keep_account(console: Console, job: Job, outcome: Outcome, *, started: str, seconds: float) -> None:
     """Writes job.json; a job's end is told, and its nodes are let go in order, on a full disk, too."""
     try:
-        private.make_job_folder(Path(job.job_path))
-        private.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
+        private_files.make_job_folder(Path(job.job_path))
+        private_files.write(Path(job.job_file), job_account(job, outcome, started=started, seconds=seconds))
     except (OSError, BadInput) as e:
         words = f"{job.job_file} was not written: {e.found if isinstance(e, BadInput) else e.strerror}"
         console.print(words, markup=False, soft_wrap=True, style="yellow")

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from runtime.launch import spec
-from runtime.launch.frames import Frame
+from runtime.job import spec
 from runtime.launch.outcome import TIMED_OUT, NodeEnd, Outcome, RankEnd
-from runtime.launch.session import Session
+from runtime.remote.frames import Frame
+from runtime.remote.session import Session
 
 GRACE_SECONDS = 10.0
 # After the first failure others are about to report theirs; the first cause is chosen among them.

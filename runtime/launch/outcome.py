@@ -7,9 +7,9 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from runtime.edges.log_tail import cause_line
 from runtime.flight.compare import named
 from runtime.flight.dump import Call
-from runtime.launch.tail import cause_line
 
 # What the launcher exits with after its own limit, as timeout(1) does.
 TIMED_OUT = 124

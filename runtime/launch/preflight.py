@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from runtime.errors import NodesNotReady
-from runtime.launch import mesh, observe
-from runtime.launch.blame import Blame, Reach, blame
-from runtime.launch.certificate import Certificate, Trust, offer, proven_by, read, refusals
-from runtime.launch.judge import Problem, explain_silence, judge, master_name, ranks_of
-from runtime.launch.observe import Request
-from runtime.launch.session import Line, Session
+from runtime.gate.certificate import Certificate, Trust, offer, proven_by, read, refusals
+from runtime.probes import job, reachability
+from runtime.probes.job import Request
+from runtime.probes.preflight_checks import Problem, explain_silence, judge, master_name, ranks_of
+from runtime.probes.reachability_matrix import Blame, Reach, blame
+from runtime.remote.session import Line, Session
 
 TIMEOUT_SECONDS = 20.0
 # For the launcher to read what every node says of every other.
@@ -28,7 +28,7 @@ def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> 
 def greet(session: Session) -> None:
     """Asks every node what it is."""
     for node_rank, host in enumerate(session.lines):
-        request = observe.to_json(_request(session, node_rank))
+        request = job.to_json(_request(session, node_rank))
         session.send(host, "hello", name=host, request=request, master_port=session.job.master_port)
 
 
@@ -63,10 +63,10 @@ def _silence(session: Session, line: Line) -> Problem:
 def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
     """What every node that answers gets of the ssh ports of those that do not."""
     hosts = list(session.facts)
-    session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=mesh.CONNECT_SECONDS)
+    session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=reachability.CONNECT_SECONDS)
     answers = session.gather(
         "knocked",
-        2 * mesh.CONNECT_SECONDS,
+        2 * reachability.CONNECT_SECONDS,
         hosts=hosts,
         fits=lambda _, frame: _targets(frame["knocked"]) == sorted(targets),
     )
@@ -76,7 +76,7 @@ def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
 def reach(
     session: Session,
     *,
-    timeout_seconds: float = mesh.CONNECT_SECONDS,
+    timeout_seconds: float = reachability.CONNECT_SECONDS,
     hosts: Collection[str] | None = None,
 ) -> tuple[tuple[Reach, ...], tuple[str, ...]]:
     """Connects each of the hosts (default: all) to every other on fresh ports.
@@ -87,10 +87,11 @@ def reach(
     session.broadcast("listen", hosts=hosts, token=session.token)
     ports = session.gather("listening", timeout_seconds, hosts=hosts)
     peers = [
-        mesh.Peer(host=host, address=frame["address"], port=frame["port"]) for host, frame in ports.items()
+        reachability.Peer(host=host, address=frame["address"], port=frame["port"])
+        for host, frame in ports.items()
     ]
     for own in peers:
-        others = [mesh.to_json(peer) for peer in peers if peer.host != own.host]
+        others = [reachability.to_json(peer) for peer in peers if peer.host != own.host]
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
     answers = session.gather(
         "reached",

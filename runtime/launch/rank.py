@@ -1,6 +1,6 @@
 """One rank on a node: runs the user's program, keeps its output in one file, records how and when it ended.
 
-`python -m runtime.launch.rank LOCAL_RANK`, started by its node (`runtime.launch.work`), which hands on the
+`python -m runtime.launch.rank LOCAL_RANK`, started by its node (`runtime.launch.node_process`), which hands on the
 order in its environment: a file could be replaced by whoever owns the job's folder. It imports no torch.
 """
 
@@ -15,10 +15,10 @@ import time
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
-from runtime import private
-from runtime.launch.argv import program_argv
-from runtime.launch.spec import take_variables
-from runtime.launch.supervisor import die_with_parent
+from runtime.edges import private_files
+from runtime.edges.process import die_with_parent
+from runtime.job.argv import program_argv
+from runtime.job.spec import take_variables
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TAKEN = (*_FORWARDED, signal.SIGCHLD)
@@ -50,7 +50,7 @@ def _run(argv: Sequence[str], noted: Path) -> int:
     if child == 0:
         _become(argv)
     with contextlib.suppress(OSError):  # on a full disk a rank runs, too
-        private.write(noted, str(child))
+        private_files.write(noted, str(child))
     return _hand_on_signals(child)
 
 
@@ -79,7 +79,7 @@ def _become(argv: Sequence[str]) -> None:
 
 
 def _record(path: Path, status: int) -> None:
-    private.write(path, json.dumps({"status": status, "time": time.time()}))
+    private_files.write(path, json.dumps({"status": status, "time": time.time()}))
 
 
 if __name__ == "__main__":

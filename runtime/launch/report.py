@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from runtime.flight.compare import compare
 from runtime.flight.dump import Dump
+from runtime.job.spec import Job
 from runtime.launch.outcome import TIMED_OUT, Outcome, exit_status, first_cause, is_hang
-from runtime.launch.spec import Job
 
 _SHOWN_LINES = 15
 

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runtime.smoke.checks import FAIL, INCONCLUSIVE, PASS, Check
-from runtime.smoke.figures import Figures, figures
-from runtime.smoke.localize import Finding
-from runtime.smoke.places import Measured, Places
-from runtime.smoke.plan import TRAINING, Operation, size_text
+from runtime.smoke.collectives.bandwidth import Figures, figures
+from runtime.smoke.collectives.plan import TRAINING, Operation, size_text
+from runtime.smoke.collectives.progress import Measured, Places
+from runtime.smoke.collectives.stragglers import Finding
 
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 

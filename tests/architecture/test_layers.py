@@ -26,18 +26,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.errors": (),
     "runtime.entry": ("runtime.errors", "runtime.terminal"),
     "runtime.terminal": (),
-    "runtime.private": ("runtime.errors",),
+    "runtime.edges.private_files": ("runtime.errors",),
     "runtime.topology": ("runtime.errors",),
     "runtime.untrusted": (),
     "runtime.metrics": ("runtime.errors", "runtime.topology"),
     "runtime.comm": (
         "runtime.errors",
-        "runtime.private",
+        "runtime.edges.private_files",
         "runtime.topology",
         "runtime.metrics",
         "runtime.untrusted",
     ),
-    "runtime.zero": (
+    "runtime.train": (
         "runtime.errors",
         "runtime.topology",
         "runtime.metrics",
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.metrics",
         "runtime.comm",
         "runtime.untrusted",
-        "runtime.zero",
+        "runtime.train",
     ),
     "runtime.flight": ("runtime.errors", "runtime.untrusted"),
     "runtime.launch": (
@@ -60,23 +60,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "runtime.topology",
         "runtime.metrics",
         "runtime.flight",
-        "runtime.private",
+        "runtime.edges.private_files",
         "runtime.terminal",
     ),
-    "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.zero", "runtime.api"),
+    "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.train", "runtime.api"),
     "runtime.ladder": (
         "runtime.errors",
         "runtime.topology",
         "runtime.metrics",
         "runtime.comm",
-        "runtime.zero",
+        "runtime.train",
         "runtime.smoke",
         "runtime.launch",
         "runtime.flight",
     ),
     "runtime.commands": ("runtime",),
     "runtime.cli": ("runtime",),
-    "runtime": ("runtime.zero", "runtime.comm", "runtime.topology", "runtime.errors"),
+    "runtime": ("runtime.train", "runtime.comm", "runtime.topology", "runtime.errors"),
 }
 
 
@@ -129,8 +129,8 @@ def test_the_rule_refuses_an_arrow_that_points_up() -> None:
     assert not is_allowed("provision.core.plan", "provision.edges.process")
     assert not is_allowed("provision.edges.ssh", "provision.lab.lab")
     assert not is_allowed("provision.lab.lab", "provision.commands.lab")
-    assert not is_allowed("runtime.launch.spec", "runtime.smoke.report")
-    assert not is_allowed("runtime.zero.engine", "provision.errors")
+    assert not is_allowed("runtime.job.spec", "runtime.smoke.report")
+    assert not is_allowed("runtime.train.engine", "provision.errors")
     assert not is_allowed("provision.lab.lab", "runtime.errors")
     assert is_allowed("runtime.commands.smoke", "runtime.smoke.report")
     assert is_allowed("provision.commands.lab", "provision.lab.lab")

@@ -13,7 +13,7 @@ from tests.architecture.test_layers import ROOT, nodes
 # Each with its reason; a new line here wants one as good.
 UNPICKLERS = {
     "runtime/untrusted/pickles.py": "Python's reader, left with the operations that make plain values",
-    "runtime/zero/checkpoint/deepspeed/pickles.py": "the errors that torch.load raises, by name",
+    "runtime/train/checkpoint/deepspeed/pickles.py": "the errors that torch.load raises, by name",
 }
 RUNNERS = {
     "playbooks/roles/conda_env/files/relay.py": "its own text, which its caller passes on over ssh",

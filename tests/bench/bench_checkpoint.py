@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 import runtime
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.launching import free_port
 
 WAYS = {False: "in the way", True: "beside"}

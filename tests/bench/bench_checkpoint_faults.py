@@ -26,7 +26,7 @@ from typing import Any
 from tests.bench.checkpoint_worker import SYSTEMS, be_rank
 from tests.distributed.launching import free_port
 
-MODULES = {"clusterwright": "runtime.zero.build", "deepspeed": "deepspeed"}
+MODULES = {"clusterwright": "runtime.train.build", "deepspeed": "deepspeed"}
 _SERVER = multiprocessing.get_context("forkserver")
 Started = list[tuple[BaseProcess, Path]]
 JOB_SECONDS = 90

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from runtime.zero.config.training import Adam
-from runtime.zero.offload.adam import DiskAdam
-from runtime.zero.offload.files import StateFile, page_aligned
-from runtime.zero.offload.transfers import Transfer, Transfers
+from runtime.train.config.training import Adam
+from runtime.train.offload.adam import DiskAdam
+from runtime.train.offload.files import StateFile, page_aligned
+from runtime.train.offload.transfers import Transfer, Transfers
 
 MIB = 1024 * 1024
 GROUP_BYTES = 64 * MIB  # what a sub-group of the largest size has of each moment

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from runtime.smoke.schedule import Pair, halves
-from runtime.smoke.verdicts import Verdict, to_confirm, verdicts
+from runtime.smoke.network.localize import Verdict, to_confirm, verdicts
+from runtime.smoke.network.pair_schedule import Pair, halves
 
 TYPICAL = 1e9
 # Spread of a healthy pair, and the share of measurements that something else on the machine spoils.

@@ -20,7 +20,7 @@ from tests.distributed.launching import Launcher, free_port
 # Ranks are forked from one process that has imported torch, which saves 1.6 s of CPU for each, and what a
 # first optimizer imports, which saves 1.1 s.
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed", "runtime.zero.build"])
+_SERVER.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed", "runtime.train.build"])
 
 
 class Ranks(Protocol):

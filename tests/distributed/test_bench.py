@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.launch.supervisor import descendants
+from runtime.edges.process import descendants
 
 pytestmark = pytest.mark.distributed
 

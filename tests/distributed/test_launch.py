@@ -150,7 +150,7 @@ def test_a_lost_node_fails_the_job_and_takes_its_ranks_along(launch: Launch, tmp
     launcher = launch(tmp_path, *nodes(tmp_path, 1, 1), program)
 
     launcher.wait_for("-u train.py", 2)
-    os.kill(launcher.wait_for("runtime.launch.node", 2)[1], signal.SIGKILL)
+    os.kill(launcher.wait_for("runtime.node", 2)[1], signal.SIGKILL)
     ended = launcher.wait()
 
     assert ended.returncode == 1

@@ -100,7 +100,7 @@ def test_a_taken_port_fails_the_test_and_names_the_node(launch: Launch, tmp_path
 
 def test_an_interrupted_test_is_inconclusive(launch: Launch, tmp_path: Path) -> None:
     launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1))
-    launcher.wait_for("runtime.launch.node", 1)
+    launcher.wait_for("runtime.node", 1)
 
     launcher.send(signal.SIGINT)
     ended = launcher.wait(30)
@@ -162,7 +162,7 @@ def test_a_node_that_does_not_answer_fails_and_the_others_are_measured(
 
 def test_an_interrupted_quick_test_is_inconclusive(launch: Launch, tmp_path: Path) -> None:
     launcher = smoke(launch, tmp_path, *nodes(tmp_path, 1, 1), "--quick")
-    launcher.wait_for("runtime.launch.node", 1)
+    launcher.wait_for("runtime.node", 1)
 
     launcher.send(signal.SIGINT)
 

@@ -14,7 +14,7 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import JobFailed
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 from tests.distributed.test_zero_cut_off import Failing
 

@@ -12,7 +12,7 @@ from torch import nn
 import runtime
 from runtime.comm.group import shutdown
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, WIDTH, Model, Samples, config_for
 

@@ -14,9 +14,9 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import CheckpointFailed
 from runtime.topology import Topology
-from runtime.zero.checkpoint.save import write
-from runtime.zero.checkpoint.snapshot import Staging, take
-from runtime.zero.engine import Engine
+from runtime.train.checkpoint.save import write
+from runtime.train.checkpoint.snapshot import Staging, take
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, Model, Samples, config_for, plain_loop
 

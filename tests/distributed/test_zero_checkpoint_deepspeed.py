@@ -14,8 +14,8 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import BadInput
 from runtime.topology import Topology
-from runtime.zero.checkpoint.deepspeed.convert import import_checkpoint
-from runtime.zero.engine import Engine
+from runtime.train.checkpoint.deepspeed.convert import import_checkpoint
+from runtime.train.engine import Engine
 from tests.cases.deepspeed.small import RANKS, SEED, STEPS, VARIANTS, Small, batch, config_for, groups
 from tests.distributed.conftest import Ranks
 

@@ -17,8 +17,8 @@ import runtime
 from runtime.comm.group import Group, shutdown
 from runtime.errors import RuntimeFault
 from runtime.topology import Topology
-from runtime.zero.checkpoint.save import save
-from runtime.zero.engine import Engine
+from runtime.train.checkpoint.save import save
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, History, Model, Samples, config_for, plain_loop
 

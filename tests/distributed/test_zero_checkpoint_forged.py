@@ -19,7 +19,7 @@ from runtime.topology import Topology
 from tests.conftest import RecordRefusal
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import Model, Samples, config_for
-from tests.unit.runtime.zero.checkpoint.forged import Attack, record, sign, written
+from tests.unit.runtime.train.checkpoint.forged import Attack, record, sign, written
 
 pytestmark = pytest.mark.distributed
 

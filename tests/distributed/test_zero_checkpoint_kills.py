@@ -18,7 +18,7 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import RuntimeFault
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, Model, Samples, config_for, plain_loop
 

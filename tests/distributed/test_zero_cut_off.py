@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 import runtime
 from runtime.comm.group import shutdown
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

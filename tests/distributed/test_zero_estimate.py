@@ -11,11 +11,11 @@ from torch import nn
 import runtime
 from runtime.comm.group import shutdown
 from runtime.topology import Topology
-from runtime.zero.config import Situation, read_config
-from runtime.zero.engine import Engine
-from runtime.zero.estimate.states import Settings, estimate
-from runtime.zero.estimate.traced import trace
-from runtime.zero.shard import units
+from runtime.train.config import Situation, read_config
+from runtime.train.engine import Engine
+from runtime.train.estimate.states import Settings, estimate
+from runtime.train.estimate.traced import trace
+from runtime.train.parallel.shard import units
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

@@ -15,7 +15,7 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import BadInput
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
+from runtime.train.engine import Engine
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

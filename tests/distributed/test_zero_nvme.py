@@ -14,7 +14,7 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import BadInput, OffloadFailed
 from runtime.topology import Topology
-from runtime.zero.offload.adam import DiskAdam
+from runtime.train.offload.adam import DiskAdam
 from tests.distributed.conftest import Ranks
 from tests.distributed.small_disk import mount_small_disk
 from tests.distributed.zero_job import SEED, Model, Samples, config_for, engine_loops, plain_loop

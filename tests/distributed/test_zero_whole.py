@@ -17,8 +17,8 @@ import runtime
 from runtime.comm.group import shutdown
 from runtime.errors import BadInput
 from runtime.topology import Topology
-from runtime.zero.engine import Engine
-from runtime.zero.shard import drop_gathered
+from runtime.train.engine import Engine
+from runtime.train.parallel.shard import drop_gathered
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

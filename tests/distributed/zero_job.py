@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 import runtime
 from runtime.comm.group import shutdown
 from runtime.topology import Topology
-from runtime.zero.data import epoch_order
+from runtime.train.data.sharded_loader import epoch_order
 
 STEPS, SAMPLES, BATCH, WIDTH = 20, 96, 8, 12
 SEED = 7

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.smoke.plan import size_text
+from runtime.smoke.collectives.plan import size_text
 
 _WIDTH, _HEIGHT, _MARGIN = 720, 320, 60
 

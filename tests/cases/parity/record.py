@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from runtime.zero.data import epoch_order, share
+from runtime.train.data.sharded_loader import epoch_order, share
 from tests.distributed.zero_job import BATCH, SAMPLES, SEED, STEPS, Model, Samples, config_for
 
 TARGET = Path(__file__).with_name("deepspeed_0_19_8.json")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from runtime.cli import app
 from runtime.commands import certify
-from runtime.launch.certificate import CONTROLLER
-from runtime.launch.judge import Problem
+from runtime.gate.certificate import CONTROLLER
+from runtime.probes.preflight_checks import Problem
 from tests.conftest import RecordRefusal
 
 

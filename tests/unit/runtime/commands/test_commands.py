@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from runtime.cli import app
-from runtime.zero.checkpoint.folder import entries
-from runtime.zero.config import ConfigError
-from tests.unit.runtime.zero.checkpoint.written import write_checkpoint
+from runtime.train.checkpoint.folder import entries
+from runtime.train.config import ConfigError
+from tests.unit.runtime.train.checkpoint.written import write_checkpoint
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "gpt" / "ds_config.json"
 

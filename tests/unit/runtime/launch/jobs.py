@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from runtime.launch.hostfile import Host
-from runtime.launch.observe import Facts
-from runtime.launch.selection import choose
-from runtime.launch.spec import Job
+from runtime.job.hostfile import Host
+from runtime.job.selection import choose
+from runtime.job.spec import Job
+from runtime.probes.job import Facts
 
 HOSTS = (Host(name="te1", slots=2), Host(name="te2", slots=1, user="root"))
 

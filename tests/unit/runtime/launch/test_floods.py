@@ -11,9 +11,9 @@ from functools import partial
 
 import pytest
 
-from runtime.launch.addresses import answer_each
-from runtime.launch.mesh import Peer, connect_all
-from runtime.launch.stream import Target
+from runtime.edges.addresses import answer_each
+from runtime.probes.reachability import Peer, connect_all
+from runtime.probes.stream import Target
 from tests.conftest import RecordRefusal
 
 TOKEN = "0123456789abcdef"
@@ -21,7 +21,7 @@ TOKEN = "0123456789abcdef"
 
 FEW_DESCRIPTORS = """
 import resource, signal
-from runtime.launch.mesh import Listener
+from runtime.probes.reachability import Listener
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
 print(Listener("127.0.0.1", token="0123456789abcdef").port, flush=True)
 signal.pause()

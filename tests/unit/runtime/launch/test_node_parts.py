@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from runtime.launch import addresses, frames
-from runtime.launch.argv import node_argv
-from runtime.launch.hostfile import Host
-from runtime.launch.mesh import Listener, Peer, connect_all, knock_all
-from runtime.launch.node import LauncherGone, Line
-from runtime.launch.observe import Request, observe, torch_version
-from runtime.launch.spec import orders, to_json
-from runtime.launch.supervisor import Channel, Program, descendants, kill_descendants
-from runtime.launch.tail import Tail, last_lines
+from runtime.edges import addresses
+from runtime.edges.log_tail import Tail, last_lines
+from runtime.edges.process import Channel, Program, descendants, kill_descendants
+from runtime.job.argv import node_argv
+from runtime.job.hostfile import Host
+from runtime.job.spec import orders, to_json
+from runtime.node import LauncherGone, Line
+from runtime.probes.job import Request, observe, torch_version
+from runtime.probes.reachability import Listener, Peer, connect_all, knock_all
+from runtime.remote import frames
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import job
 
@@ -125,7 +126,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
 def test_a_knock_says_why_a_door_stays_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
-        monkeypatch.setattr("runtime.launch.mesh.SSH_PORT", door.getsockname()[1])
+        monkeypatch.setattr("runtime.probes.reachability.SSH_PORT", door.getsockname()[1])
         (shut,) = knock_all("me", ["127.0.0.1"], 1.0)
         door.listen()
         (opened,) = knock_all("me", ["127.0.0.1"], 1.0)

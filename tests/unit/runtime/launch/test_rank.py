@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from runtime.launch import spec, supervisor
+from runtime.edges import process
+from runtime.job import spec
 from tests.unit.runtime.launch.jobs import job
 
 # The rank as it is started, but a signal reaches it at the moment at which its program was reaped.
@@ -91,15 +92,13 @@ def test_words_of_any_length_arrive_and_the_program_sees_no_order(tmp_path: Path
 def test_a_later_process_of_the_same_number_is_not_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was seen below this process ended, and its number is a stranger's by now."""
     with subprocess.Popen(["sleep", "60"]) as stranger:
-        seen = supervisor._process(stranger.pid)
+        seen = process._process(stranger.pid)
         assert seen is not None
-        earlier = supervisor._Process(
-            pid=seen.pid, state="S", parent=os.getpid(), born=f"{int(seen.born) - 1}"
-        )
+        earlier = process._Process(pid=seen.pid, state="S", parent=os.getpid(), born=f"{int(seen.born) - 1}")
 
-        sent = supervisor._kill(earlier)
+        sent = process._kill(earlier)
 
         assert not sent
         assert stranger.poll() is None
-        assert supervisor.kill_descendants(os.getpid()) == 1
+        assert process.kill_descendants(os.getpid()) == 1
         assert stranger.wait(50) == -signal.SIGKILL

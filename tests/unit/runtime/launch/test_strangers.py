@@ -14,19 +14,20 @@ from pathlib import Path
 
 import pytest
 
+from runtime.edges import addresses
 from runtime.errors import NodesNotReady
-from runtime.launch import addresses, answers, frames
-from runtime.launch.fence import intrude
+from runtime.job.hostfile import Host
 from runtime.launch.follow import run
-from runtime.launch.hostfile import Host
-from runtime.launch.mesh import Listener, Peer, connect_all
 from runtime.launch.preflight import check_nodes
-from runtime.launch.session import Session, open_session
-from runtime.launch.stream import Target
+from runtime.probes.job_firewall import intrude
+from runtime.probes.reachability import Listener, Peer, connect_all
+from runtime.probes.stream import Target
+from runtime.remote import answers, frames
+from runtime.remote.session import Session, open_session
 from runtime.untrusted.conform import Malformed
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts, job
-from tests.unit.runtime.launch.test_answers import EXIT
+from tests.unit.runtime.remote.test_answers import EXIT
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = Host(name="127.0.0.1", slots=2)

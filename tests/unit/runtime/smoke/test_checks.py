@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.smoke.checks import CATALOGUE, checks
-from runtime.smoke.localize import Finding
+from runtime.smoke.collectives.stragglers import Finding
 
 
 def finding(check: str, host: str = "te1", *, conclusive: bool = True, where: str = "") -> Finding:

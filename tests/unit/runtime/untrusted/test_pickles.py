@@ -16,11 +16,11 @@ import torch
 
 from runtime.errors import BadInput
 from runtime.flight.dump import read_dump
+from runtime.train.checkpoint.archive import check_archive, read_bytes
+from runtime.train.checkpoint.state import random_states, restore_random_states
+from runtime.train.checkpoint.torch_metadata import from_pickle
 from runtime.untrusted import pickles
 from runtime.untrusted.pickles import PlainUnpickler
-from runtime.zero.checkpoint.archive import check_archive, read_bytes
-from runtime.zero.checkpoint.state import random_states, restore_random_states
-from runtime.zero.checkpoint.torch_metadata import from_pickle
 from tests.conftest import RecordRefusal
 
 TWICE = b"q\x00h\x00\x86"  # a pair of what is on the stack, and that again

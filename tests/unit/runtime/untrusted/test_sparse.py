@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadInput
-from runtime.zero.checkpoint.archive import check_archive, read_archive
-from runtime.zero.checkpoint.table import limit_for
-from runtime.zero.weights.files import INDEX, open_weights
+from runtime.train.checkpoint.archive import check_archive, read_archive
+from runtime.train.checkpoint.table import limit_for
+from runtime.train.weights.files import INDEX, open_weights
 from tests.conftest import RecordRefusal
 
 HOLE = 2**42

@@ -11,14 +11,14 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.smoke import marks
 from runtime.smoke.checks import checks
+from runtime.smoke.collectives import events
+from runtime.smoke.collectives.plan import operations
+from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
-from runtime.smoke.localize import Finding
-from runtime.smoke.places import Places
-from runtime.smoke.plan import operations
 from runtime.smoke.report import conclude, to_json
 
 HOSTILE = 'a "quoted" <b>&amp;</b> \\ back\nsecond line \x07'
@@ -59,7 +59,7 @@ def finding(check: str, *, conclusive: bool = True) -> Finding:
 def result(*findings: Finding) -> dict[str, Any]:
     """What smoke.json holds: two ranks that did everything, three pairs, findings."""
     places = Places(("te1", "te2"), operations(2, [4, 1024, 65536]))
-    for event in (marks.STARTED, marks.IMPORTED, marks.JOINED):
+    for event in (events.STARTED, events.IMPORTED, events.JOINED):
         for rank in range(2):
             places.hear(rank, {"event": event}, 0.0)
     for operation in places.plan:

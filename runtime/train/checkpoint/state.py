@@ -1,0 +1,171 @@
+"""What a checkpoint holds of an engine: tensors by name, sharded as they are, and its progress."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from runtime.errors import BadInput
+from runtime.untrusted.documents import whole
+
+if TYPE_CHECKING:
+    from runtime.train.engine import Engine
+
+MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+def model_tensors(module: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]:
+    """Parameters (tied ones once) and persistent buffers, by name."""
+    tensors: dict[str, torch.Tensor] = {
+        MODEL + name: parameter.detach()
+        for name, parameter in module.named_parameters()
+        if frozen or parameter.requires_grad
+    }
+    return tensors | {MODEL + name: buffer for name, buffer in _persistent(module)}
+
+
+def optimizer_tensors(engine: Engine) -> dict[str, torch.Tensor]:
+    """The optimizer's states by the name of their parameter; the same keys for every stage and size."""
+    return {
+        f"{OPTIMIZER}{name}.{kind}": value
+        for name, parameter in engine.module.named_parameters()
+        for kind, value in engine.optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def split(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The sharded ones, of which each rank writes its part, and those that every rank has whole.
+
+    The latter (buffers, step counts) are kept with the progress: were one rank to write them for all, no rank
+    could do with its own file.
+    """
+    sharded: dict[str, torch.Tensor] = {
+        k: value for k, value in tensors.items() if isinstance(value, DTensor)
+    }
+    others = {key: value for key, value in tensors.items() if key not in sharded}
+    return sharded, {key: value.detach().cpu().contiguous() for key, value in others.items()}
+
+
+def room_for_optimizer(engine: Engine, saved: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """Room for the sharded states that a checkpoint holds, sharded as this engine's parameters are.
+
+    Raises:
+        ValueError: one has not the shape of its parameter.
+    """
+    parameters = dict(engine.module.named_parameters())
+    room = {}
+    for key, shape in saved.items():
+        name, _, _ = key.removeprefix(OPTIMIZER).rpartition(".")
+        if key.startswith(OPTIMIZER) and name in parameters:
+            if shape != parameters[name].shape:
+                raise ValueError(f"{key} has shape {list(shape)}, not {list(parameters[name].shape)}")
+            room[key] = torch.zeros_like(parameters[name].detach())
+    return room
+
+
+def fill_optimizer(engine: Engine, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Makes loaded tensors the optimizer's states."""
+    options = {p: group for group in engine.optimizer.param_groups for p in group["params"]}
+    for name, parameter in engine.module.named_parameters():
+        prefix = f"{OPTIMIZER}{name}."
+        state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        if state and parameter in options:
+            on_device = options[parameter].get("fused") or options[parameter].get("capturable")
+            engine.optimizer.state[parameter] = {
+                kind: value if isinstance(value, DTensor) or not on_device else value.to(_home(parameter))
+                for kind, value in state.items()
+            }
+
+
+def progress_of(
+    engine: Engine, client_state: Mapping[str, Any], whole: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Everything else that a resumed run needs, the same on every rank."""
+    groups = [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in engine.optimizer.param_groups
+    ]
+    return {
+        "global_steps": engine.global_steps,
+        "skipped_steps": engine.skipped_steps,
+        "loss_scale": engine.loss_scale.state_dict(),
+        "lr_scheduler": engine.lr_scheduler.state_dict() if engine.lr_scheduler is not None else None,
+        "data": engine.data_position(),
+        "param_groups": groups,
+        "tensors": dict(whole),
+        "client_state": dict(client_state),
+    }
+
+
+def restore_progress(engine: Engine, progress: Mapping[str, Any], *, optimizer: bool, schedule: bool) -> None:
+    """Puts an engine back to where `progress_of` was taken."""
+    engine.resume(
+        global_steps=progress["global_steps"],
+        skipped_steps=progress["skipped_steps"],
+        data=progress["data"],
+    )
+    if optimizer:
+        engine.loss_scale.load_state_dict(progress["loss_scale"])
+        _check_groups(len(engine.optimizer.param_groups), len(progress["param_groups"]))
+        for group, saved in zip(engine.optimizer.param_groups, progress["param_groups"], strict=True):
+            group.update({name: value for name, value in saved.items() if name != "params"})
+    if schedule and engine.lr_scheduler is not None and progress["lr_scheduler"] is not None:
+        foreign = set(progress["lr_scheduler"]) - set(engine.lr_scheduler.state_dict())
+        if foreign:  # torch's schedules take over any name, that of a method as well
+            raise ValueError(f"the schedule's state has {sorted(map(str, foreign))[0]!r}, which it knows not")
+        engine.lr_scheduler.load_state_dict(progress["lr_scheduler"])
+
+
+def random_states() -> dict[str, Any]:
+    """This rank's random-number generators."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: Mapping[str, Any]) -> None:
+    """Sets this rank's random-number generators.
+
+    Raises:
+        ValueError: they are none of Python's.
+    """
+    torch.set_rng_state(states["torch"])
+    random.setstate(_of_python(states["python"]))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+
+
+def _persistent(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    for prefix, child in module.named_modules():
+        for name, buffer in child.named_buffers(recurse=False):
+            if name not in child._non_persistent_buffers_set:
+                yield f"{prefix}.{name}" if prefix else name, buffer
+
+
+def _check_groups(ours: int, saved: int) -> None:
+    if ours != saved:
+        raise BadInput(
+            "load the optimizer's states",
+            found=f"{saved} parameter groups in the checkpoint, {ours} in this optimizer",
+            fix="Pass the same groups, or load with load_optimizer_states=False.",
+        )
+
+
+def _home(parameter: nn.Parameter) -> torch.device:
+    return parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
+
+
+def _of_python(state: Any) -> tuple[int, tuple[int, ...], float | None]:
+    """What random.getstate gave: a version, 625 numbers, and half a pair of normal ones or nothing."""
+    match state:
+        case [version, [*words], float() | None as spare]:
+            what = "a part of Python's random state"
+            return whole(version, what), tuple(whole(word, what) for word in words), spare
+    raise ValueError("it holds no random state of Python's")

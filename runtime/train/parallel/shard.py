@@ -1,0 +1,128 @@
+"""What a ZeRO stage does to a model: one short file, in the order that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+
+from runtime.errors import BadInput
+from runtime.train.parallel.collectives import SMALLEST_GROUP, AllToAllReduceScatter
+from runtime.train.parallel.mesh import averages_correctly, shard_group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """Settings of FSDP2 that make a stage.
+
+    `reshard_after_forward` frees gathered parameters after the forward (True), keeps them (False), or keeps
+    them sharded over that many ranks (hpZ). `sync_every_micro_step` reduce-scatters gradients after each
+    backward, not once in a step; `gather_every_micro_step` keeps no parameters between micro-steps.
+    """
+
+    mesh: DeviceMesh
+    reshard_after_forward: bool | int
+    sync_every_micro_step: bool
+    gather_every_micro_step: bool
+    precision: MixedPrecisionPolicy
+    offload: OffloadPolicy
+
+    def home(self, device: torch.device) -> torch.device:
+        """Where shards live between uses."""
+        return torch.device("cpu") if isinstance(self.offload, CPUOffloadPolicy) else device
+
+
+def plan_shards(
+    stage: int,
+    mesh: DeviceMesh,
+    *,
+    precision: MixedPrecisionPolicy,
+    hpz_size: int = 1,
+    offload_to_cpu: bool = False,
+    pin_memory: bool = False,
+) -> ShardPlan:
+    """The settings of a stage: what is kept sharded between micro-steps and after the forward."""
+    world_size = mesh.size()
+    if hpz_size > 1 and world_size % hpz_size:
+        raise BadInput(
+            f"share parameters among {hpz_size} ranks (zero_hpz_partition_size)",
+            found=f"{world_size} ranks, which cannot be divided by it",
+            fix="Write a divisor of the number of ranks, most often the GPUs of a node.",
+        )
+    secondary = hpz_size if 1 < hpz_size < world_size else True
+    return ShardPlan(
+        mesh=mesh,
+        reshard_after_forward=secondary if stage == 3 else False,
+        sync_every_micro_step=stage >= 2,
+        gather_every_micro_step=stage == 3,
+        precision=precision,
+        offload=CPUOffloadPolicy(pin_memory=pin_memory) if offload_to_cpu else OffloadPolicy(),
+    )
+
+
+def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> None:
+    """Shards the model in place: each block as a unit, then what is left with the root.
+
+    The root's parameters stay gathered after the forward, since the backward begins with them.
+    """
+    _check_tied(model, blocks)
+    for module in (*blocks, model):
+        fully_shard(
+            module,
+            mesh=plan.mesh,
+            reshard_after_forward=False if module is model else plan.reshard_after_forward,
+            mp_policy=plan.precision,
+            offload_policy=plan.offload,
+        )
+    _choose_collectives(model, plan.mesh)
+
+
+def units(model: nn.Module) -> list[FSDPModule]:
+    """The modules whose parameters travel as one."""
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def drop_gathered(model: nn.Module) -> None:
+    """Puts the shards in the place of whole parameters that a forward or an accumulation has left there."""
+    for unit in units(model):
+        unit.reshard()
+
+
+def _check_tied(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    """A parameter that two units use would be sharded twice."""
+    owner: dict[nn.Parameter, int] = {}
+    inside = {id(module) for block in blocks for module in block.modules()}
+    outside = [m for m in model.modules() if id(m) not in inside]
+    groups = [list(block.parameters()) for block in blocks]
+    groups.append([p for module in outside for p in module.parameters(recurse=False)])
+    for index, group in enumerate(groups):
+        for parameter in group:
+            if owner.setdefault(parameter, index) != index:
+                name = next(n for n, p in model.named_parameters() if p is parameter)
+                raise BadInput(
+                    "shard the model by transformer block",
+                    found=f"parameter {name} is tied between two blocks, or between a block and the rest",
+                    fix="Pass blocks=[] to runtime.initialize to shard the model as a whole.",
+                )
+
+
+def _choose_collectives(model: nn.Module, mesh: DeviceMesh) -> None:
+    group = shard_group(mesh)
+    if dist.get_world_size(group) > 1 and not averages_correctly(group, torch.device(mesh.device_type)):
+        for unit in units(model):
+            unit.set_force_sum_reduction_for_comms(True)
+    if mesh.device_type == "cpu" and dist.get_world_size(group) >= SMALLEST_GROUP:
+        for unit in units(model):
+            if hasattr(unit, "set_custom_reduce_scatter"):  # torch 2.8 and later
+                unit.set_custom_reduce_scatter(AllToAllReduceScatter())  # type: ignore[arg-type]
