@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from runtime.comm.group import Group
     from runtime.train.build import AnyOptimizer, MakeSchedule
     from runtime.train.data.sharded_loader import Collate, ShardedLoader
-    from runtime.train.engine import Engine, LearningRates
+    from runtime.train.engine import Engine
     from runtime.train.optim.optimizer import Parameters
+    from runtime.train.state import LearningRates
     from runtime.train.weights.files import Weights
 
 ConfigSource = str | Path | Mapping[str, Any]

@@ -22,7 +22,7 @@ from runtime.edges.process import adopt_orphans
 from runtime.errors import RuntimeFault
 from runtime.gate.signature import put_certificate
 from runtime.job import spec
-from runtime.launch.node_process import Work
+from runtime.launch.node_process import NodeProcess
 from runtime.probes import disk, host, job, job_firewall, reachability, stream
 from runtime.remote import frames
 from runtime.remote.frames import Frame
@@ -104,7 +104,7 @@ class Node:
         self._listener: reachability.Listener | None = None
         self._peers: list[reachability.Peer] = []
         self._target: stream.Target | None = None
-        self._work: Work | None = None
+        self._work: NodeProcess | None = None
 
     def serve(self) -> None:
         """Until the launcher is gone; then nothing of the job is left."""
@@ -221,7 +221,7 @@ class Node:
             self._line.send(frames.encode("ended", ok=False, status=1, tail=[problem]))
             return
         try:
-            self._work = Work(
+            self._work = NodeProcess(
                 order,
                 session=self._session,
                 python=self._python,

@@ -31,7 +31,7 @@ from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus
 from runtime.smoke.report import Report, cells, summary, to_json
-from runtime.smoke.run import Plan, climb
+from runtime.smoke.run import Plan, run_smoke
 from runtime.terminal import Console
 
 
@@ -110,7 +110,7 @@ def smoke(
         for number in early:
             session.interrupt(number)
         with _progress(0 if quick else len(operations(job.world_size, swept))) as show:
-            report = climb(session, plan, show)
+            report = run_smoke(session, plan, show)
         document = to_json(report)
         result = json.loads(document)
         if json_file is not None:

@@ -37,7 +37,7 @@ _LAST_LINES = 40
 _RECORD_BYTES = 1 << 10
 
 
-class Work:
+class NodeProcess:
     """Started on construction; `poll` is called every few hundredths of a second until `ended`.
 
     `meeting` is the socket on which the ranks meet, on the node of rank 0; it stays the caller's to close.

@@ -1,6 +1,6 @@
 """One rank on a node: runs the user's program, keeps its output in one file, records how and when it ended.
 
-`python -m runtime.launch.rank LOCAL_RANK`, started by its node (`runtime.launch.node_process`), which hands on the
+`python -m runtime.launch.rank LOCAL_RANK`, started by its node (`launch/node_process.py`), which hands on the
 order in its environment: a file could be replaced by whoever owns the job's folder. It imports no torch.
 """
 

@@ -4,8 +4,8 @@ Whether it holds is tried: a connection is opened as a user without rights would
 jobs use. The kernel judges a socket by the file-system user of the thread that made it (nft(8), meta skuid).
 
 Only root may read the rules and be somebody else. Where another user runs jobs, systemd runs this module as
-root, `python -m runtime.probes.job_firewall ADDRESS`, for whoever connects to a socket that is that user's alone. It
-takes nothing from there.
+root, `python -m runtime.probes.job_firewall ADDRESS`, for whoever connects to a socket that is that user's
+alone. It takes nothing from there.
 """
 
 from __future__ import annotations

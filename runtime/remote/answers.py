@@ -23,7 +23,7 @@ MOST_BYTES = 1 << 19
 # What a process can end with, negative for a signal (signal(7)).
 _Status = Annotated[int, between(-64, 255)]
 _Seconds = _Rate = Annotated[float, AT_LEAST_0]
-# As `runtime.edges.log_tail` cuts them: whatever follows a line's end, or a return, would look like another's.
+# As `runtime.edges.log_tail` cuts them: what follows a line's end, or a return, would look like another's.
 _ONE_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)?")
 _Piece = Annotated[Lines, Only("a line, or a part of one", lambda piece: bool(_ONE_LINE.fullmatch(piece)))]
 _Calls = Annotated[

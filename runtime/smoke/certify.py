@@ -1,4 +1,4 @@
-"""The last rung: nodes that passed get a certificate, nodes that are named lose theirs.
+"""The last stage: nodes that passed get a certificate, nodes that are named lose theirs.
 
 Where the controller runs the test, only what it signed itself counts before it, and nothing is signed here.
 """

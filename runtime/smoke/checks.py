@@ -1,4 +1,4 @@
-"""Every check of the ladder, in its order, and what became of each. Pure."""
+"""Every check of the smoke test, in its order, and what became of each. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rungs found, as findings of the report."""
+"""What the stages found, as findings of the report."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def of_ranks(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
     cause = first_cause(outcome)
     if cause is None:
         return [everyone(session, "the job ended and no rank or node said why")]
-    if cause.rank is not None and watch.places.is_joining(cause.rank) and cause.status == 1:
+    if cause.rank is not None and watch.progress.is_joining(cause.rank) and cause.status == 1:
         # It gave up waiting for somebody who did not come.
         now = watch.failed_at or time.monotonic()
-        return [localize(watch.places, now=now, waited_seconds=now - watch.moved_at)]
+        return [localize(watch.progress, now=now, waited_seconds=now - watch.moved_at)]
     ranks = ranks_of(session.job)[cause.host] if cause.rank is None else (cause.rank,)
     fix = f"Read {session.job.job_path}/logs there."
     words = str(replace(cause, said="") if events.decode(cause.said) else cause)

@@ -10,7 +10,7 @@ from typing import Any
 from runtime.smoke.checks import FAIL, INCONCLUSIVE, PASS, Check
 from runtime.smoke.collectives.bandwidth import Figures, figures
 from runtime.smoke.collectives.plan import TRAINING, Operation, size_text
-from runtime.smoke.collectives.progress import Measured, Places
+from runtime.smoke.collectives.progress import Measured, Progress
 from runtime.smoke.collectives.stragglers import Finding
 
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
@@ -60,11 +60,11 @@ class Report:
         return EXIT_CODES[self.verdict]
 
 
-def rows_of(places: Places) -> tuple[Row, ...]:
+def rows_of(progress: Progress) -> tuple[Row, ...]:
     """A row for each operation of the plan, also for those that were not reached."""
     return tuple(
-        _row(operation, measured, len(places.ranks))
-        for operation, measured in zip(places.plan, places.measured, strict=True)
+        _row(operation, measured, len(progress.ranks))
+        for operation, measured in zip(progress.plan, progress.measured, strict=True)
     )
 
 
@@ -86,12 +86,12 @@ def _row(operation: Operation, measured: Measured, world_size: int) -> Row:
     )
 
 
-def contents_findings(places: Places) -> tuple[Finding, ...]:
+def contents_findings(progress: Progress) -> tuple[Finding, ...]:
     """A finding for each rank that received something else than was sent, with the first such element."""
     found = []
-    for operation, measured in zip(places.plan, places.measured, strict=True):
+    for operation, measured in zip(progress.plan, progress.measured, strict=True):
         for rank, wrong in sorted(measured.wrong_by_rank.items()):
-            host = places.ranks[rank].host
+            host = progress.ranks[rank].host
             what = "losses" if operation.step == TRAINING else "elements"
             found.append(
                 Finding(
@@ -107,7 +107,7 @@ def contents_findings(places: Places) -> tuple[Finding, ...]:
 
 
 def conclude(
-    places: Places,
+    progress: Progress,
     *,
     findings: Sequence[Finding],
     nodes: Sequence[Mapping[str, Any]],
@@ -120,10 +120,10 @@ def conclude(
 
     A test without collectives has no ranks; it passes when nothing was found.
     """
-    every = (*findings, *contents_findings(places))
+    every = (*findings, *contents_findings(progress))
     if any(finding.conclusive for finding in every):
         verdict = FAIL
-    elif (left_out or places.finished) and not every:
+    elif (left_out or progress.finished) and not every:
         verdict = PASS
     else:
         verdict = INCONCLUSIVE
@@ -132,10 +132,10 @@ def conclude(
         seconds=sum(phases.values()),
         phases=dict(phases),
         started=started,
-        backend=places.backend,
-        world_size=len(places.ranks),
+        backend=progress.backend,
+        world_size=len(progress.ranks),
         nodes=tuple(nodes),
-        rows=rows_of(places),
+        rows=rows_of(progress),
         findings=every,
         left_out=left_out,
         pairs=tuple(pairs),

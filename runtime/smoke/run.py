@@ -1,4 +1,4 @@
-"""The ladder: hosts, sockets, collectives. A rung that fails is the verdict; the next one is not climbed."""
+"""The smoke test in its stages: hosts, sockets, collectives. One that fails is the verdict and the last."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runtime.smoke.certify import Signing, carried, certify, draft, proven_until
 from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.collectives import transport
 from runtime.smoke.collectives.plan import SWEPT, operations
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.collectives.transport import judge_transports
 from runtime.smoke.collectives.watchdog import Watch
@@ -93,12 +93,12 @@ class _Stopwatch:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Climb:
+class _SmokeRun:
     """What is known so far. `done` holds the evidence of each check that was carried out."""
 
     session: Session
     plan: Plan
-    places: Places
+    progress: Progress
     show: Show
     watch: _Stopwatch = field(default_factory=_Stopwatch)
     findings: list[Finding] = field(default_factory=list)
@@ -112,7 +112,7 @@ class _Climb:
     made: Certificate | None = None
 
     def nodes(self) -> None:
-        """The first two rungs, with the nodes that answer; ssh may meanwhile wait for the others."""
+        """The first two stages, with the nodes that answer; ssh may meanwhile wait for the others."""
         self.show("asking the nodes", 0)
         greet(self.session)
         started = time.monotonic()
@@ -133,7 +133,7 @@ class _Climb:
         self.findings[:0] = of_silence(self.session, knocked)
 
     def hosts(self) -> Surveyed:
-        """First rung: what each node is, by itself and against the others."""
+        """First stage: what each node is, by itself and against the others."""
         job, facts = self.session.job, self.session.facts
         self.findings += [of_problem(problem) for problem in judge(job, facts)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
@@ -181,7 +181,7 @@ class _Climb:
         self.skipped |= host_checks.not_applicable(asked.surveys, asked.files) | gpu.not_applicable(cards)
 
     def sockets(self, asked: Surveyed) -> None:
-        """Second rung: every node to every other, connected, then measured."""
+        """Second stage: every node to every other, connected, then measured."""
         hosts = _addressed(self.session)
         if len(hosts) < 2:
             reason = "one node" if len(self.session.lines) == 1 else "fewer than two nodes can be measured"
@@ -246,25 +246,25 @@ class _Climb:
             )
 
     def collectives(self) -> None:
-        """Third rung: ranks on all nodes."""
+        """Third stage: ranks on all nodes."""
         self.show("starting the ranks", 0)
         watch = Watch(
-            self.places,
+            self.progress,
             timeout_seconds=self.plan.timeout_seconds,
             on_progress=lambda seen: self.show(*_progress_words(seen)),
             on_hang=lambda finding: self.show.say(str(finding)),
         )
         outcome = run(self.session, watch)
-        self.watch.add(self.places.phases(self.watch.at))
+        self.watch.add(self.progress.phases(self.watch.at))
         self.watch.lap("end")
         self.findings += of_ranks(self.session, watch, outcome)
-        chosen = self.places.transports_by_host
+        chosen = self.progress.transports_by_host
         said = judge_transports(chosen, self.surveys)
         self.findings += [of_host(self.session, one) for one in said]
         self.done |= transport.evidence(chosen)
-        self.skipped |= transport.not_applicable(self.places.backend, len(self.session.lines), chosen)
-        if self.places.finished:
-            count = sum(not measured.left_out for measured in self.places.measured)
+        self.skipped |= transport.not_applicable(self.progress.backend, len(self.session.lines), chosen)
+        if self.progress.finished:
+            count = sum(not measured.left_out for measured in self.progress.measured)
             done = f"{count} operations done by every rank"
             self.done |= {
                 "collectives.progress": done,
@@ -283,7 +283,7 @@ class _Climb:
             self.skipped |= {name: reason for name in CATALOGUE if name.startswith("collectives.")}
 
     def certificate(self, started: str) -> None:
-        """Last rung: nodes that passed are certified; those that are named no longer are."""
+        """Last stage: nodes that passed are certified; those that are named no longer are."""
         report = self._concluded(started)
         reason = "no test that passed"
         if report.verdict == FAIL:
@@ -326,7 +326,7 @@ class _Climb:
 
     def _concluded(self, started: str) -> Report:
         return conclude(
-            self.places,
+            self.progress,
             findings=self.findings,
             nodes=[
                 _node_values(name, ranks, self.session) for name, ranks in ranks_of(self.session.job).items()
@@ -341,15 +341,15 @@ class _Climb:
         return checks(report.findings, done=self.done, skipped=self.skipped)
 
 
-def climb(session: Session, plan: Plan, show: Show) -> Report:
-    """Climbs the ladder as far as it holds.
+def run_smoke(session: Session, plan: Plan, show: Show) -> Report:
+    """Tests stage by stage, as far as they pass.
 
     Raises:
         BadInput: a demand that the hardware cannot meet, or a key that cannot sign.
     """
     started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    places = Places(session.job.hosts_by_rank(), operations(session.job.world_size, plan.sizes))
-    state = _Climb(session=session, plan=plan, places=places, show=show)
+    progress = Progress(session.job.hosts_by_rank(), operations(session.job.world_size, plan.sizes))
+    state = _SmokeRun(session=session, plan=plan, progress=progress, show=show)
     try:
         state.nodes()
         state.leave_out()
@@ -384,6 +384,6 @@ def _node_values(name: str, ranks: Sequence[int], session: Session) -> dict[str,
     return {"name": name, "ranks": list(ranks), **(asdict(facts[name]) if name in facts else {})}
 
 
-def _progress_words(places: Places) -> tuple[str, int]:
-    slowest = min(places.ranks, key=lambda place: place.stage)
-    return f"rank {slowest.rank} on {slowest.host} {places.words(slowest)}", places.done_operations
+def _progress_words(progress: Progress) -> tuple[str, int]:
+    slowest = min(progress.ranks, key=lambda place: place.stage)
+    return f"rank {slowest.rank} on {slowest.host} {progress.words(slowest)}", progress.done_operations

@@ -14,7 +14,7 @@ from runtime.errors import BadInput
 from runtime.train.config import Config
 from runtime.train.data.sharded_loader import Collate, ShardedLoader
 from runtime.train.data.token_batches import TokenLoader
-from runtime.train.engine import Engine, LearningRates
+from runtime.train.engine import Engine
 from runtime.train.offload.allocator import return_freed_memory
 from runtime.train.offload.start import optimizer_on_disk
 from runtime.train.optim.lr_schedule import build_schedule
@@ -34,6 +34,7 @@ from runtime.train.parallel.collectives import broadcast_from_first
 from runtime.train.parallel.compile import compile_blocks
 from runtime.train.parallel.mesh import build_mesh
 from runtime.train.parallel.shard import ShardPlan, plan_shards, shard
+from runtime.train.state import LearningRates
 from runtime.train.weights.deferred import fill, names_on_meta
 from runtime.train.weights.files import Weights
 

@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,7 +27,7 @@ from runtime.train.optim.gradients import (
     local_square,
     multiply,
 )
-from runtime.train.optim.overflow import Skips
+from runtime.train.optim.overflow import Overflows
 from runtime.train.optim.precision import LossScale, waiting_dtype
 from runtime.train.parallel.compile import compile_blocks, wanted_compilation
 from runtime.train.parallel.cut_off import CutOffs
@@ -44,17 +44,10 @@ from runtime.train.parallel.mesh import shard_group
 from runtime.train.parallel.reductions import Reductions, agree, has_gradients
 from runtime.train.parallel.shard import ShardPlan, drop_gathered, units
 from runtime.train.saving import Saving
+from runtime.train.state import LearningRates
 from runtime.train.weights.whole import give_whole
 
 logger = logging.getLogger("runtime")
-
-
-class LearningRates(Protocol):
-    """What the engine needs of a learning-rate scheduler."""
-
-    def step(self) -> None: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Engine(Facts, Saving):
@@ -94,7 +87,7 @@ class Engine(Facts, Saving):
         self._blocks = blocks
         self._compiled = config.compile.enabled
         self._norm: float | None = None
-        self._skips = Skips()
+        self._overflows = Overflows()
         self._boundary_set: bool | None = None
         self._depth_without_sync = 0
         self._scaled_backwards = 0
@@ -318,7 +311,7 @@ class Engine(Facts, Saving):
         self.overflow = self._norm is not None and not self._norm < float("inf")
         if self.overflow:
             self.skipped_steps += 1
-            self._skips.skip(self)
+            self._overflows.skip(self)
         else:
             self._apply(factor)
         self.loss_scale.update(overflow=self.overflow)
@@ -346,7 +339,7 @@ class Engine(Facts, Saving):
         return averaging * clip_factor(self._norm, limit)
 
     def _apply(self, factor: float) -> None:
-        self._skips.in_a_row = 0
+        self._overflows.in_a_row = 0
         if self._gathered is not None:
             self._gathered.release()
         widen_gradients(self.module.parameters())

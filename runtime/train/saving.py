@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol
 
 from runtime.train.checkpoint.background import Saves
 from runtime.train.checkpoint.load import load
 from runtime.train.parallel.shard import drop_gathered
+from runtime.train.state import TrainingState
 
-if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+
+class Saved(TrainingState, Protocol):
+    """What `Saving` needs of the engine that it is a part of."""
+
+    _saves: Saves
+
+    def end_cut_off(self) -> None:
+        """Ends a pass that an exception has cut off. Collective, if there is one."""
+        ...
+
+    def begin_step(self) -> None:
+        """Begins an optimizer step anew with weights that were loaded."""
+        ...
 
 
 class Saving:
     """The part of an engine that checkpoints are asked of."""
 
-    global_steps: int
-    _saves: Saves
-
     def save_checkpoint(
-        self,
+        self: Saved,
         save_dir: str | Path,
         tag: str | None = None,
         client_state: Mapping[str, Any] | None = None,
@@ -36,11 +45,10 @@ class Saving:
         With `checkpoint.async_save` it returns once the state is copied, and the rest is done beside the
         training; `wait_for_checkpoint` waits for that, and the next save or load does.
         """
-        engine = cast("Engine", self)
-        engine.end_cut_off()
-        drop_gathered(engine.module)
+        self.end_cut_off()
+        drop_gathered(self.module)
         return self._saves.save(
-            engine,
+            self,
             Path(save_dir),
             tag or f"global_step{self.global_steps}",
             client_state or {},
@@ -48,7 +56,7 @@ class Saving:
             write_latest=save_latest,
         )
 
-    def wait_for_checkpoint(self) -> None:
+    def wait_for_checkpoint(self: Saved) -> None:
         """Waits until the last save is committed; call it before the process group is destroyed.
 
         Raises:
@@ -57,7 +65,7 @@ class Saving:
         self._saves.wait()
 
     def load_checkpoint(
-        self,
+        self: Saved,
         load_dir: str | Path,
         tag: str | None = None,
         load_optimizer_states: bool = True,
@@ -69,12 +77,11 @@ class Saving:
         Gradients of micro-steps since the last optimizer step are dropped. Returns the checkpoint's folder
         and the script's own state; None and {} where there is none.
         """
-        self.wait_for_checkpoint()
-        engine = cast("Engine", self)
-        engine.end_cut_off()
-        drop_gathered(engine.module)
+        self._saves.wait()
+        self.end_cut_off()
+        drop_gathered(self.module)
         loaded = load(
-            engine,
+            self,
             Path(load_dir),
             tag,
             optimizer=load_optimizer_states and not load_module_only,
@@ -82,5 +89,5 @@ class Saving:
         )
         if loaded is None:
             return None, {}
-        engine.begin_step()
+        self.begin_step()
         return str(loaded.path), loaded.client_state

@@ -85,10 +85,15 @@ for name in theirs:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 assert not {name.partition(".")[0] for name in sys.modules} & {"provision", "runtime"}
+pids = {}
+def wait():
+    pid, status = os.wait()
+    if status:
+        print(f"{pids[pid]}: ended with {os.waitstatus_to_exitcode(status)}", flush=True)
 for number, name in enumerate(ours):
     if number >= os.cpu_count():
-        os.wait()
-    child = os.fork()
+        wait()
+    pids[child := os.fork()] = name
     if child == 0:
         try:
             importlib.import_module(name)
@@ -98,7 +103,7 @@ for number, name in enumerate(ours):
         os._exit(0)
 while True:
     try:
-        os.wait()
+        wait()
     except ChildProcessError:
         break
 """
@@ -115,6 +120,17 @@ def test_every_module_imports_alone(package: str) -> None:
     finished = python("-W", "ignore", "-c", IMPORTS_ALONE, said=json.dumps([theirs, ours]))
 
     assert finished.stdout == ""
+
+
+def test_a_module_that_ends_its_process_does_not_pass_for_one_that_imports(tmp_path: Path) -> None:
+    (tmp_path / "crashes.py").write_text("import os\nos.abort()\n")
+    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{IMPORTS_ALONE}"]
+
+    ended = subprocess.run(
+        words, input=json.dumps([[], ["crashes", "json"]]), capture_output=True, text=True, check=True
+    )
+
+    assert ended.stdout == "crashes: ended with -6\n"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The second rung on real nodes: what is slow, lossy or narrow is named before torch starts."""
+"""The second stage on real nodes: what is slow, lossy or narrow is named before torch starts."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class Measured:
     left_out: str = ""
 
 
-class Places:
+class Progress:
     """All ranks of a smoke test and their results so far."""
 
     def __init__(self, hosts_by_rank: Sequence[str], plan: Sequence[Operation]) -> None:

@@ -1,4 +1,4 @@
-"""The last rung of the ranks: two steps of a tiny model under ZeRO-3, equal to the same steps of one process.
+"""The last operation of the ranks: two steps of a tiny ZeRO-3 model, equal to the same steps of one process.
 
 The first loss is right when the weights were gathered whole from all ranks, the second when gradients were
 averaged and every shard was updated. Weights and data are sines of their index, so nothing is drawn.

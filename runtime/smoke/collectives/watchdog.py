@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from runtime.smoke.collectives import events
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import Finding, localize
 
 # Importing torch from a cold disk, on all nodes at once.
@@ -18,13 +18,13 @@ class Watch:
 
     def __init__(
         self,
-        places: Places,
+        progress: Progress,
         *,
         timeout_seconds: float,
-        on_progress: Callable[[Places], None],
+        on_progress: Callable[[Progress], None],
         on_hang: Callable[[Finding], None],
     ) -> None:
-        self.places = places
+        self.progress = progress
         self.hang: Finding | None = None
         self.failed_at = 0.0
         self._timeout_seconds = timeout_seconds
@@ -37,18 +37,18 @@ class Watch:
         """A line of a rank's output; what is not marked is the rank's own text and stays in its log."""
         event = events.decode(piece)
         if event is not None:
-            self.places.hear(rank, event, time.monotonic())
+            self.progress.hear(rank, event, time.monotonic())
 
     def on_tick(self) -> str:
         """Ends the job, with the name of whoever holds it up, once a step has taken too long."""
         now = time.monotonic()
-        if self.places.front != self._front:
-            self._front, self.moved_at = self.places.front, now
-            self._on_progress(self.places)
+        if self.progress.front != self._front:
+            self._front, self.moved_at = self.progress.front, now
+            self._on_progress(self.progress)
         waited, limit = now - self.moved_at, self._limit()
-        if self.places.finished or waited <= limit:
+        if self.progress.finished or waited <= limit:
             return ""
-        self.hang = localize(self.places, now=now, waited_seconds=waited)
+        self.hang = localize(self.progress, now=now, waited_seconds=waited)
         self._on_hang(self.hang)
         return f"a step was not done within {limit:g} s"
 
@@ -57,4 +57,4 @@ class Watch:
         self.failed_at = time.monotonic()
 
     def _limit(self) -> float:
-        return max(START_SECONDS, self._timeout_seconds) if self.places.starting else self._timeout_seconds
+        return max(START_SECONDS, self._timeout_seconds) if self.progress.starting else self._timeout_seconds

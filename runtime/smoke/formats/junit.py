@@ -35,9 +35,9 @@ def junit(result: Mapping[str, Any]) -> str:
 
 
 def _case(suite: Element, check: Mapping[str, Any]) -> None:
-    rung, _, name = check["id"].partition(".")
+    stage, _, name = check["id"].partition(".")
     place = f" ({check['where']})" if check["where"] else ""
-    attributes = {"classname": f"smoke.{rung}", "name": _text(f"{name}{place}"), "time": "0"}
+    attributes = {"classname": f"smoke.{stage}", "name": _text(f"{name}{place}"), "time": "0"}
     case = SubElement(suite, "testcase", attributes)
     if check["verdict"] == "pass":
         SubElement(case, "system-out").text = _text(check["evidence"])

@@ -1,4 +1,4 @@
-"""The first rung, done: every node is asked what it is, its clock compared, its processor and disk tried."""
+"""The first stage, done: every node is asked what it is, its clock compared, its processor and disk tried."""
 
 from __future__ import annotations
 

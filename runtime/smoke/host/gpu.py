@@ -1,4 +1,4 @@
-"""The first rung, judged for GPUs: what drivers say against their cards, and who is unlike others. Pure."""
+"""The first stage, judged for GPUs: what drivers say against their cards, and who is unlike others. Pure."""
 
 from __future__ import annotations
 

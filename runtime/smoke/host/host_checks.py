@@ -1,4 +1,4 @@
-"""The first rung, judged: each node's survey by itself and against the others; no golden file. Pure."""
+"""The first stage, judged: each node's survey by itself and against the others; no golden file. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The second rung, done: every ordered pair measured in rounds of disjoint pairs, what looks bad again."""
+"""The second stage, done: every ordered pair measured in rounds of disjoint pairs, what looks bad again."""
 
 from __future__ import annotations
 

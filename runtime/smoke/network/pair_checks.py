@@ -1,4 +1,4 @@
-"""The second rung, judged: from measured pairs to findings, one for each fault. Pure."""
+"""The second stage, judged: from measured pairs to findings, one for each fault. Pure."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _ms(seconds: float | None) -> str:
 
 
 def _of_verdict(verdict: Verdict, rates: Mapping[Pair, float], results: Results) -> _Said | None:
-    """A verdict in words; a slow processor is the first rung's to say."""
+    """A verdict in words; a slow processor is the first stage's to say."""
     if verdict.kind == COMPUTE:
         return None
     usual = matrix.of_pairs(rates)

@@ -15,13 +15,13 @@ from runtime.train.checkpoint.save import save, write
 from runtime.train.checkpoint.snapshot import Staging, take
 
 if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+    from runtime.train.state import TrainingState
 
 logger = logging.getLogger("runtime")
 
 
 class Saves:
-    """The saves of one engine, one after the other.
+    """The saves of one training, one after the other.
 
     A save beside the training talks over a process group of its own, so that its messages and the training's
     cannot be taken for each other. Its error is logged at once, and raised where all ranks come together
@@ -36,7 +36,7 @@ class Saves:
 
     def save(
         self,
-        engine: Engine,
+        training: TrainingState,
         root: Path,
         tag: str,
         client_state: Mapping[str, Any],
@@ -46,12 +46,12 @@ class Saves:
     ) -> Path:
         """Saves as the configuration says: returns when it is done, or when the state has been copied."""
         self.wait()
-        if not engine.config.checkpoint.async_save:
-            return save(engine, root, tag, client_state, frozen=frozen, write_latest=write_latest)
+        if not training.config.checkpoint.async_save:
+            return save(training, root, tag, client_state, frozen=frozen, write_latest=write_latest)
         if self._group is None:
             self._group = dist.new_group(backend="gloo")
-        snapshot = take(engine, check_tag(tag), client_state, frozen=frozen, staging=self._staging)
-        self._start(lambda: write(engine, root, snapshot, write_latest=write_latest, peers=self._group))
+        snapshot = take(training, check_tag(tag), client_state, frozen=frozen, staging=self._staging)
+        self._start(lambda: write(training, root, snapshot, write_latest=write_latest, peers=self._group))
         return root / tag
 
     def wait(self) -> None:

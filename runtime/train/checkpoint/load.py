@@ -32,7 +32,7 @@ from runtime.train.checkpoint.state import (
 from runtime.train.checkpoint.together import Disks, all_do, find_disks, gather, raise_first, send_file
 
 if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+    from runtime.train.state import TrainingState
 
 logger = logging.getLogger("runtime")
 _FIX = "Mend the disk and start again; a checkpoint that came from elsewhere, bring again from there."
@@ -47,7 +47,7 @@ class Loaded:
 
 
 def load(
-    engine: Engine, root: Path, tag: str | None, *, optimizer: bool = True, schedule: bool = True
+    training: TrainingState, root: Path, tag: str | None, *, optimizer: bool = True, schedule: bool = True
 ) -> Loaded | None:
     """Loads a checkpoint into an engine of any size and stage. Collective.
 
@@ -60,8 +60,8 @@ def load(
     Raises:
         CheckpointFailed: the wanted checkpoint is damaged, or none is whole.
     """
-    disks = find_disks(root, engine.session, engine.group.topology)
-    wanted = disk.check_tag(tag) if tag is not None else _latest(root, engine.group.topology)
+    disks = find_disks(root, training.session, training.group.topology)
+    wanted = disk.check_tag(tag) if tag is not None else _latest(root, training.group.topology)
     candidates = _candidates(root, disks, wanted, only=tag is not None)
     if not candidates:
         _refuse_deepspeed(root)
@@ -76,14 +76,14 @@ def load(
             continue
         if faults:
             logger.error("falling back to checkpoint %s of step %d", root / name, manifest.step)
-        stage = engine.zero_optimization_stage()
+        stage = training.zero_optimization_stage()
         all_do(
             f"bring {name} to every disk",
             partial(_complete, root / name, manifest, disks, whole, stage),
             fix="Free space or mend the disk.",
-            topology=engine.group.topology,
+            topology=training.group.topology,
         )
-        return _read(engine, root / name, manifest, optimizer=optimizer, schedule=schedule)
+        return _read(training, root / name, manifest, optimizer=optimizer, schedule=schedule)
     raise _none_whole(root, tag, faults)
 
 
@@ -209,30 +209,32 @@ def _needed(manifest: Manifest, disks: Disks, stage: int) -> list[str]:
     return [name for name, record in manifest.files.items() if record.rank in mates or name in common]
 
 
-def _read(engine: Engine, path: Path, manifest: Manifest, *, optimizer: bool, schedule: bool) -> Loaded:
-    do = partial(all_do, f"read {path}", fix=_FIX, topology=engine.group.topology)
+def _read(
+    training: TrainingState, path: Path, manifest: Manifest, *, optimizer: bool, schedule: bool
+) -> Loaded:
+    do = partial(all_do, f"read {path}", fix=_FIX, topology=training.group.topology)
     progress, table = do(lambda: (read_progress(path, manifest), read_table(path, manifest)))
     whole: dict[str, torch.Tensor] = progress["tensors"]
     shapes = {key: torch.Size(tensor.shape) for key, tensor in table.items()}
-    model = model_tensors(engine.module, frozen=True)
-    _check_keys(model, shapes | {key: value.shape for key, value in whole.items()}, engine.module, path)
-    states = do(lambda: room_for_optimizer(engine, shapes) if optimizer else {})
+    model = model_tensors(training.module, frozen=True)
+    _check_keys(model, shapes | {key: value.shape for key, value in whole.items()}, training.module, path)
+    states = do(lambda: room_for_optimizer(training, shapes) if optimizer else {})
     sharded = {key: value for key, value in model.items() if key in shapes} | states
     do(lambda: read_shards(path, table, sharded))
     for key, value in whole.items():
         if key in model:
             model[key].copy_(value)
     if optimizer:
-        fill_optimizer(engine, states | whole)
+        fill_optimizer(training, states | whole)
     if optimizer or schedule:
-        do(lambda: restore_progress(engine, progress, optimizer=optimizer, schedule=schedule))
-        do(lambda: _restore_random(engine, path, manifest))
-        engine.run = manifest.run
+        do(lambda: restore_progress(training, progress, optimizer=optimizer, schedule=schedule))
+        do(lambda: _restore_random(training, path, manifest))
+        training.run = manifest.run
     return Loaded(path=path, client_state=progress["client_state"])
 
 
-def _restore_random(engine: Engine, path: Path, manifest: Manifest) -> None:
-    topology, name = engine.group.topology, f"rank_{engine.group.topology.rank}.pt"
+def _restore_random(training: TrainingState, path: Path, manifest: Manifest) -> None:
+    topology, name = training.group.topology, f"rank_{training.group.topology.rank}.pt"
     if topology.world_size == manifest.world_size and name in manifest.files:
         restore_random_states(read_archive(path / name))
     elif topology.is_first:

@@ -31,7 +31,7 @@ from runtime.train.checkpoint.together import (
 )
 
 if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+    from runtime.train.state import TrainingState
 
 logger = logging.getLogger("runtime")
 Watch = Callable[[str], None]
@@ -42,7 +42,7 @@ _FIX = "Free space or mend the disk; the last checkpoint is untouched."
 class _Save:
     """One save: what goes where, who acts on which disk, and the group over which the ranks agree."""
 
-    engine: Engine
+    training: TrainingState
     snapshot: Snapshot
     root: Path
     partial: Path
@@ -51,14 +51,14 @@ class _Save:
     peers: Peers
 
     def all_do(self, asked: str, act: Callable[[], Any]) -> Any:
-        return all_do(asked, act, fix=_FIX, topology=self.engine.group.topology, peers=self.peers)
+        return all_do(asked, act, fix=_FIX, topology=self.training.group.topology, peers=self.peers)
 
     def leaders_do(self, asked: str, act: Callable[[], Any]) -> Any:
         return self.all_do(asked, act if self.disks.leads else lambda: None)
 
 
 def save(
-    engine: Engine,
+    training: TrainingState,
     root: Path,
     tag: str,
     client_state: Mapping[str, Any],
@@ -75,12 +75,12 @@ def save(
         BadInput: ranks ask for different tags, or another run saves into the folder.
         CheckpointFailed: a rank could not write; nothing is committed, the last checkpoint is untouched.
     """
-    snapshot = take(engine, disk.check_tag(tag), client_state, frozen=frozen, staging=None)
-    return write(engine, root, snapshot, write_latest=write_latest, watch=watch)
+    snapshot = take(training, disk.check_tag(tag), client_state, frozen=frozen, staging=None)
+    return write(training, root, snapshot, write_latest=write_latest, watch=watch)
 
 
 def write(
-    engine: Engine,
+    training: TrainingState,
     root: Path,
     snapshot: Snapshot,
     *,
@@ -91,12 +91,12 @@ def write(
     """Writes, proves and commits what was taken; the ranks agree over `peers`. Collective, see `save`."""
     tag = snapshot.tag
     _same_on_all(tag, peers)
-    disks = find_disks(root, engine.session, engine.group.topology, peers)
+    disks = find_disks(root, training.session, training.group.topology, peers)
     this = _Save(
-        engine=engine,
+        training=training,
         snapshot=snapshot,
         root=root,
-        partial=root / disk.partial_name(tag, engine.run, engine.session),
+        partial=root / disk.partial_name(tag, training.run, training.session),
         disks=disks,
         watch=watch,
         peers=peers,
@@ -118,7 +118,7 @@ def write(
 
 
 def _claim(this: _Save) -> None:
-    run = this.engine.run
+    run = this.training.run
     owners = gather(disk.claim(this.root, run) if this.disks.leads else run, this.peers)
     other = next((owner for owner in owners if owner != run), None)
     if other is not None:
@@ -130,7 +130,7 @@ def _claim(this: _Save) -> None:
 
 
 def _make_room(this: _Save) -> None:
-    for stale in disk.leftovers(this.root, this.engine.run):
+    for stale in disk.leftovers(this.root, this.training.run):
         logger.info("removing %s, which a save left when its job died", stale)
         disk.remove(stale)
     this.partial.mkdir()
@@ -139,7 +139,7 @@ def _make_room(this: _Save) -> None:
 def _write_shards(this: _Save) -> list[Any]:
     """Each rank's shards; returns on rank 0 which are where, by the word of each rank."""
     this.watch("shards")
-    rank = this.engine.group.topology.rank
+    rank = this.training.group.topology.rank
     table = this.all_do(
         f"write the shards to {this.partial}", lambda: write_shards(this.partial, rank, this.snapshot.shards)
     )
@@ -149,7 +149,7 @@ def _write_shards(this: _Save) -> list[Any]:
 def _write_rest(this: _Save, parts: list[Any]) -> dict[str, Record]:
     """The small files, and the digests of all; what one rank wrote for all goes to every disk."""
     this.watch("rest")
-    rank = this.engine.group.topology.rank
+    rank = this.training.group.topology.rank
 
     def write() -> dict[str, Any]:
         if rank == 0:
@@ -176,7 +176,7 @@ def _copy_between_disks(this: _Save, records: Mapping[str, Record]) -> None:
     """The metadata goes to every disk; each disk's files go to the next one, its buddy."""
     leaders = this.disks.all_leaders
     transfers = [(METADATA, 0, leader) for leader in leaders[1:]]
-    if this.engine.config.checkpoint.buddy:
+    if this.training.config.checkpoint.buddy:
         for name, record in records.items():
             sender = this.disks.leaders[record.rank]
             if name not in (METADATA, PROGRESS):
@@ -196,12 +196,12 @@ def _copy_between_disks(this: _Save, records: Mapping[str, Record]) -> None:
 
 
 def _commit(this: _Save, records: Mapping[str, Record]) -> Path:
-    topology, tag = this.engine.group.topology, this.snapshot.tag
+    topology, tag = this.training.group.topology, this.snapshot.tag
     manifest = Manifest(
         tag=tag,
-        run=this.engine.run,
+        run=this.training.run,
         step=this.snapshot.step,
-        stage=this.engine.zero_optimization_stage(),
+        stage=this.training.zero_optimization_stage(),
         world_size=topology.world_size,
         saved_at=time.time(),
         files=records,
@@ -222,7 +222,7 @@ def _write_manifest(folder: Path, text: bytes) -> None:
 
 
 def _prune(this: _Save, saved: str) -> None:
-    settings = this.engine.config.checkpoint
+    settings = this.training.config.checkpoint
     going = disk.to_prune(
         disk.entries(this.root),
         keep_last=settings.keep_last,

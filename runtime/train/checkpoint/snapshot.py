@@ -15,7 +15,7 @@ from runtime.train.checkpoint.archive import read_bytes
 from runtime.train.checkpoint.state import model_tensors, optimizer_tensors, progress_of, random_states, split
 
 if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+    from runtime.train.state import TrainingState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +56,24 @@ class Staging:
 
 
 def take(
-    engine: Engine, tag: str, client_state: Mapping[str, Any], *, frozen: bool, staging: Staging | None
+    training: TrainingState,
+    tag: str,
+    client_state: Mapping[str, Any],
+    *,
+    frozen: bool,
+    staging: Staging | None,
 ) -> Snapshot:
     """This rank's part of a checkpoint; without `staging` the shards are the live ones.
 
     Raises:
         BadInput: the script's or the schedule's state holds what could not be loaded again.
     """
-    shards, whole = split(model_tensors(engine.module, frozen=frozen) | optimizer_tensors(engine))
+    shards, whole = split(model_tensors(training.module, frozen=frozen) | optimizer_tensors(training))
     return Snapshot(
         tag=tag,
-        step=engine.global_steps,
+        step=training.global_steps,
         shards=staging.copy(shards) if staging else shards,
-        progress=loadable_bytes(progress_of(engine, client_state, whole)),
+        progress=loadable_bytes(progress_of(training, client_state, whole)),
         random=_bytes_of(random_states()),
     )
 

@@ -14,7 +14,7 @@ from runtime.errors import BadInput
 from runtime.untrusted.documents import whole
 
 if TYPE_CHECKING:
-    from runtime.train.engine import Engine
+    from runtime.train.state import TrainingState
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 
@@ -29,12 +29,12 @@ def model_tensors(module: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]
     return tensors | {MODEL + name: buffer for name, buffer in _persistent(module)}
 
 
-def optimizer_tensors(engine: Engine) -> dict[str, torch.Tensor]:
+def optimizer_tensors(training: TrainingState) -> dict[str, torch.Tensor]:
     """The optimizer's states by the name of their parameter; the same keys for every stage and size."""
     return {
         f"{OPTIMIZER}{name}.{kind}": value
-        for name, parameter in engine.module.named_parameters()
-        for kind, value in engine.optimizer.state.get(parameter, {}).items()
+        for name, parameter in training.module.named_parameters()
+        for kind, value in training.optimizer.state.get(parameter, {}).items()
         if isinstance(value, torch.Tensor)
     }
 
@@ -52,13 +52,13 @@ def split(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor],
     return sharded, {key: value.detach().cpu().contiguous() for key, value in others.items()}
 
 
-def room_for_optimizer(engine: Engine, saved: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+def room_for_optimizer(training: TrainingState, saved: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
     """Room for the sharded states that a checkpoint holds, sharded as this engine's parameters are.
 
     Raises:
         ValueError: one has not the shape of its parameter.
     """
-    parameters = dict(engine.module.named_parameters())
+    parameters = dict(training.module.named_parameters())
     room = {}
     for key, shape in saved.items():
         name, _, _ = key.removeprefix(OPTIMIZER).rpartition(".")
@@ -69,57 +69,59 @@ def room_for_optimizer(engine: Engine, saved: Mapping[str, torch.Size]) -> dict[
     return room
 
 
-def fill_optimizer(engine: Engine, tensors: Mapping[str, torch.Tensor]) -> None:
+def fill_optimizer(training: TrainingState, tensors: Mapping[str, torch.Tensor]) -> None:
     """Makes loaded tensors the optimizer's states."""
-    options = {p: group for group in engine.optimizer.param_groups for p in group["params"]}
-    for name, parameter in engine.module.named_parameters():
+    options = {p: group for group in training.optimizer.param_groups for p in group["params"]}
+    for name, parameter in training.module.named_parameters():
         prefix = f"{OPTIMIZER}{name}."
         state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if state and parameter in options:
             on_device = options[parameter].get("fused") or options[parameter].get("capturable")
-            engine.optimizer.state[parameter] = {
+            training.optimizer.state[parameter] = {
                 kind: value if isinstance(value, DTensor) or not on_device else value.to(_home(parameter))
                 for kind, value in state.items()
             }
 
 
 def progress_of(
-    engine: Engine, client_state: Mapping[str, Any], whole: Mapping[str, torch.Tensor]
+    training: TrainingState, client_state: Mapping[str, Any], whole: Mapping[str, torch.Tensor]
 ) -> dict[str, Any]:
     """Everything else that a resumed run needs, the same on every rank."""
     groups = [
         {name: value for name, value in group.items() if name != "params"}
-        for group in engine.optimizer.param_groups
+        for group in training.optimizer.param_groups
     ]
     return {
-        "global_steps": engine.global_steps,
-        "skipped_steps": engine.skipped_steps,
-        "loss_scale": engine.loss_scale.state_dict(),
-        "lr_scheduler": engine.lr_scheduler.state_dict() if engine.lr_scheduler is not None else None,
-        "data": engine.data_position(),
+        "global_steps": training.global_steps,
+        "skipped_steps": training.skipped_steps,
+        "loss_scale": training.loss_scale.state_dict(),
+        "lr_scheduler": training.lr_scheduler.state_dict() if training.lr_scheduler is not None else None,
+        "data": training.data_position(),
         "param_groups": groups,
         "tensors": dict(whole),
         "client_state": dict(client_state),
     }
 
 
-def restore_progress(engine: Engine, progress: Mapping[str, Any], *, optimizer: bool, schedule: bool) -> None:
+def restore_progress(
+    training: TrainingState, progress: Mapping[str, Any], *, optimizer: bool, schedule: bool
+) -> None:
     """Puts an engine back to where `progress_of` was taken."""
-    engine.resume(
+    training.resume(
         global_steps=progress["global_steps"],
         skipped_steps=progress["skipped_steps"],
         data=progress["data"],
     )
     if optimizer:
-        engine.loss_scale.load_state_dict(progress["loss_scale"])
-        _check_groups(len(engine.optimizer.param_groups), len(progress["param_groups"]))
-        for group, saved in zip(engine.optimizer.param_groups, progress["param_groups"], strict=True):
+        training.loss_scale.load_state_dict(progress["loss_scale"])
+        _check_groups(len(training.optimizer.param_groups), len(progress["param_groups"]))
+        for group, saved in zip(training.optimizer.param_groups, progress["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
-    if schedule and engine.lr_scheduler is not None and progress["lr_scheduler"] is not None:
-        foreign = set(progress["lr_scheduler"]) - set(engine.lr_scheduler.state_dict())
+    if schedule and training.lr_scheduler is not None and progress["lr_scheduler"] is not None:
+        foreign = set(progress["lr_scheduler"]) - set(training.lr_scheduler.state_dict())
         if foreign:  # torch's schedules take over any name, that of a method as well
             raise ValueError(f"the schedule's state has {sorted(map(str, foreign))[0]!r}, which it knows not")
-        engine.lr_scheduler.load_state_dict(progress["lr_scheduler"])
+        training.lr_scheduler.load_state_dict(progress["lr_scheduler"])
 
 
 def random_states() -> dict[str, Any]:

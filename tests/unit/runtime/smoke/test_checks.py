@@ -1,4 +1,4 @@
-"""What became of each check of the ladder."""
+"""What became of each check of the smoke test."""
 
 from __future__ import annotations
 

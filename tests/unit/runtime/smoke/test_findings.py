@@ -10,7 +10,7 @@ from runtime.launch.outcome import Outcome, RankEnd
 from runtime.remote.session import Session
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import operations
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.watchdog import Watch
 from runtime.smoke.findings import of_ranks
 from tests.unit.runtime.launch.jobs import job
@@ -24,12 +24,14 @@ def ended(rank: int, status: int, said: str) -> RankEnd:
 
 def found(heard: dict[int, str], *ends: RankEnd) -> Any:
     """The only finding; `heard` is the last stage that each rank said it had come to."""
-    places = Places(HOSTS, operations(3, (4,)))
-    watch = Watch(places, timeout_seconds=30.0, on_progress=lambda places: None, on_hang=lambda finding: None)
+    progress = Progress(HOSTS, operations(3, (4,)))
+    watch = Watch(
+        progress, timeout_seconds=30.0, on_progress=lambda progress: None, on_hang=lambda finding: None
+    )
     now = time.monotonic()
     for rank, stage in heard.items():
         for event in (events.STARTED, events.IMPORTED, events.JOINED):
-            places.hear(rank, {"event": event}, now)
+            progress.hear(rank, {"event": event}, now)
             if event == stage:
                 break
     watch.on_tick()

@@ -14,7 +14,7 @@ from runtime.smoke.collectives import events
 from runtime.smoke.collectives.bandwidth import bus_factor, figures
 from runtime.smoke.collectives.pattern import ITERATIONS, PERIOD, Pattern, compare
 from runtime.smoke.collectives.plan import check_sizes, operations, size_text, sweep
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.report import Report, cells, conclude, summary, time_text, to_json
 from tests.conftest import RecordRefusal
@@ -116,24 +116,24 @@ def test_wrong_contents_do_not_pass(fault: str) -> None:
 HOSTS = ("te1", "te2")
 
 
-def run(*, wrong: dict[str, Any] | None = None, until: int | None = None) -> Places:
+def run(*, wrong: dict[str, Any] | None = None, until: int | None = None) -> Progress:
     """Two ranks that did all operations, or those before `until`."""
-    places = Places(HOSTS, operations(2, [4]))
+    progress = Progress(HOSTS, operations(2, [4]))
     for rank in range(2):
-        places.hear(rank, {"event": events.STARTED}, 0.0)
-        places.hear(rank, {"event": events.IMPORTED}, 1.0)
-        places.hear(rank, {"event": events.JOINED, "backend": "gloo"}, 2.0)
-    for operation in places.plan[:until]:
+        progress.hear(rank, {"event": events.STARTED}, 0.0)
+        progress.hear(rank, {"event": events.IMPORTED}, 1.0)
+        progress.hear(rank, {"event": events.JOINED, "backend": "gloo"}, 2.0)
+    for operation in progress.plan[:until]:
         for rank in range(2):
-            places.hear(rank, {"event": "begin", "operation": operation.number}, 3.0)
+            progress.hear(rank, {"event": "begin", "operation": operation.number}, 3.0)
             done = {"seconds": [0.001, 0.002, 0.003], "wrong": wrong if rank == 1 else None}
-            places.hear(rank, {"event": "done", "operation": operation.number, **done}, 4.0)
-    return places
+            progress.hear(rank, {"event": "done", "operation": operation.number, **done}, 4.0)
+    return progress
 
 
-def concluded(places: Places, *findings: Finding) -> Report:
+def concluded(progress: Progress, *findings: Finding) -> Report:
     nodes = [{"name": host} for host in HOSTS]
-    return conclude(places, findings=findings, nodes=nodes, started="t", phases={"nodes": 1.0, "end": 0.5})
+    return conclude(progress, findings=findings, nodes=nodes, started="t", phases={"nodes": 1.0, "end": 0.5})
 
 
 def finding(*, conclusive: bool) -> Finding:

@@ -10,7 +10,7 @@ import yaml
 
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import operations
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import localize
 
 CASES = Path(__file__).parents[3] / "cases" / "smoke" / "hangs.yml"
@@ -18,7 +18,7 @@ HOSTS = ("te1", "te2", "te3", "te4")
 NOW = 100.0
 
 
-def events(at: str) -> list[dict[str, Any]]:
+def told_until(at: str) -> list[dict[str, Any]]:
     """What a rank says until it is at a place."""
     early = [{"event": name} for name in (events.STARTED, events.IMPORTED, events.JOINED)]
     words = at.split()
@@ -38,15 +38,15 @@ def events(at: str) -> list[dict[str, Any]]:
     "case", [pytest.param(case, id=case["name"]) for case in yaml.safe_load(CASES.read_text())]
 )
 def test_a_hang_has_a_name(case: dict[str, Any]) -> None:
-    places = Places(HOSTS, operations(4, [4]))
+    progress = Progress(HOSTS, operations(4, [4]))
     silent = case.get("silent", {})
     silences = silent if isinstance(silent, dict) else dict.fromkeys(silent, 4.0)
     for rank, at in enumerate(case["at"]):
         heard_at = NOW - silences.get(rank, 0.3)
-        for event in events(at):
-            places.hear(rank, event, heard_at)
+        for event in told_until(at):
+            progress.hear(rank, event, heard_at)
 
-    finding = localize(places, now=NOW, waited_seconds=5.0)
+    finding = localize(progress, now=NOW, waited_seconds=5.0)
 
     assert list(finding.ranks) == case["ranks"]
     assert finding.conclusive == case.get("certain", True)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from runtime.smoke.checks import checks
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import operations
-from runtime.smoke.collectives.progress import Places
+from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
@@ -58,17 +58,17 @@ def finding(check: str, *, conclusive: bool = True) -> Finding:
 
 def result(*findings: Finding) -> dict[str, Any]:
     """What smoke.json holds: two ranks that did everything, three pairs, findings."""
-    places = Places(("te1", "te2"), operations(2, [4, 1024, 65536]))
+    progress = Progress(("te1", "te2"), operations(2, [4, 1024, 65536]))
     for event in (events.STARTED, events.IMPORTED, events.JOINED):
         for rank in range(2):
-            places.hear(rank, {"event": event}, 0.0)
-    for operation in places.plan:
+            progress.hear(rank, {"event": event}, 0.0)
+    for operation in progress.plan:
         for rank in range(2):
-            places.hear(rank, {"event": "begin", "operation": operation.number}, 1.0)
+            progress.hear(rank, {"event": "begin", "operation": operation.number}, 1.0)
             done = {"operation": operation.number, "seconds": [0.001], "wrong": None}
-            places.hear(rank, {"event": "done", **done}, 1.0)
+            progress.hear(rank, {"event": "done", **done}, 1.0)
     report = conclude(
-        places,
+        progress,
         findings=findings,
         nodes=[{"name": "te1"}, {"name": "te2"}],
         started="2026-11-21T12:00:00+0000",
