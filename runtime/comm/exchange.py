@@ -52,6 +52,16 @@ def broadcast_json(value: object, group: Peers = None) -> Any:
     return _value(row, 0)
 
 
+def send(tensor: torch.Tensor, receiver: int, group: Peers = None) -> None:
+    """Sends a tensor to a rank of the group, which has to `receive` it."""
+    dist.send(tensor, group=group, group_dst=receiver)
+
+
+def receive(tensor: torch.Tensor, sender: int, group: Peers = None) -> None:
+    """Fills the tensor with what a rank of the group sends."""
+    dist.recv(tensor, group=group, group_src=sender)
+
+
 def _bytes_of(value: object) -> bytes | None:
     """The value as JSON; None where it is none, so that all ranks hear of it before they wait for it."""
     try:

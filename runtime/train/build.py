@@ -32,6 +32,7 @@ from runtime.train.parallel.activation_checkpoint import recompute_blocks
 from runtime.train.parallel.blocks import find_blocks
 from runtime.train.parallel.collectives import broadcast_from_first
 from runtime.train.parallel.compile import compile_blocks
+from runtime.train.parallel.dims import Axis, ParallelDims
 from runtime.train.parallel.mesh import build_mesh
 from runtime.train.parallel.shard import ShardPlan, plan_shards, shard
 from runtime.train.state import LearningRates
@@ -71,16 +72,17 @@ def build_engine(
     named = detach(made, model) if made else name_groups(model, model_parameters)
     missing = names_on_meta(model)
     prepare(model, compute_dtype(config), group.device)
-    plan = _plan(config, group)
+    dims = ParallelDims.of(group.topology)
+    plan = _plan(config, group, dims)
     units = [] if blocks is not None and not blocks else find_blocks(model, blocks or ())
     if config.compile.enabled:
         compile_blocks(units, config.compile, group.device)
     recompute_blocks(units, config.activation_checkpointing, group.device)
     shard(model, units, plan)
     if missing or weights is not None:
-        fill(model, missing, weights, plan.mesh, plan.home(group.device))
+        fill(model, missing, weights, plan.mesh, plan.home(group.device), dims.dp)
     if on_disk:
-        chosen = optimizer_on_disk(model, config, group, optimizer, parameter_groups(model, named))
+        chosen = optimizer_on_disk(model, config, group, dims, optimizer, parameter_groups(model, named))
     else:
         chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
     if made:
@@ -89,10 +91,11 @@ def build_engine(
         module=model,
         optimizer=chosen,
         lr_scheduler=_schedule(config, lr_scheduler, chosen),
-        training_dataloader=_loader(config, training_data, collate_fn, group),
+        training_dataloader=_loader(config, training_data, collate_fn, dims.dp),
         config=config,
         plan=plan,
         group=group,
+        dims=dims,
         blocks=units,
         gather_now=not missing,  # what was built without weights is whole with the first forward, not before
     )
@@ -112,11 +115,11 @@ def prepare(model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
     broadcast_from_first([tensor for tensor in tensors if not tensor.is_meta])
 
 
-def _plan(config: Config, group: Group) -> ShardPlan:
+def _plan(config: Config, group: Group, dims: ParallelDims) -> ShardPlan:
     zero = config.zero_optimization
     return plan_shards(
         zero.stage,
-        build_mesh(zero.stage, group.topology.world_size, group.device),
+        build_mesh(zero.stage, dims.dp.size, group.device),
         precision=mixed_precision(config),
         hpz_size=zero.zero_hpz_partition_size,
         offload_to_cpu=zero.offload_param.device != "none" or zero.offload_optimizer.device != "none",
@@ -148,13 +151,13 @@ def _schedule(
 
 
 def _loader(
-    config: Config, dataset: Dataset[Any] | None, collate: Collate | None, group: Group
+    config: Config, dataset: Dataset[Any] | None, collate: Collate | None, ranks: Axis
 ) -> ShardedLoader | None:
     if dataset is None:
         return None
     place: dict[str, Any] = {
-        "rank": group.topology.rank,
-        "world_size": group.topology.world_size,
+        "rank": ranks.rank,
+        "world_size": ranks.size,
         "seed": config.seed,
         "drop_last": config.dataloader_drop_last,
         "collate": collate,

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from runtime.comm.group import Group
@@ -31,6 +30,7 @@ from runtime.train.optim.overflow import Overflows
 from runtime.train.optim.precision import LossScale, waiting_dtype
 from runtime.train.parallel.compile import compile_blocks, wanted_compilation
 from runtime.train.parallel.cut_off import CutOffs
+from runtime.train.parallel.dims import ParallelDims
 from runtime.train.parallel.fsdp import (
     follow_forwards,
     in_backward,
@@ -40,7 +40,7 @@ from runtime.train.parallel.fsdp import (
 )
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.guarded import guard
-from runtime.train.parallel.mesh import shard_group
+from runtime.train.parallel.mesh import shard_axis, shard_group
 from runtime.train.parallel.reductions import Reductions, agree, has_gradients
 from runtime.train.parallel.shard import ShardPlan, drop_gathered, units
 from runtime.train.saving import Saving
@@ -68,6 +68,7 @@ class Engine(Facts, Saving):
         config: Config,
         plan: ShardPlan,
         group: Group,
+        dims: ParallelDims,
         blocks: Sequence[nn.Module] = (),
         gather_now: bool = True,
     ) -> None:
@@ -77,6 +78,7 @@ class Engine(Facts, Saving):
         self.training_dataloader = training_dataloader
         self.config = config
         self.group = group
+        self.dims = dims
         self.device = group.device
         self.loss_scale = LossScale.from_config(config.fp16)
         self.global_steps = 0
@@ -175,8 +177,8 @@ class Engine(Facts, Saving):
             self.backward(loss)
             self.step()
             total += loss.detach().float() / steps
-        dist.all_reduce(total)
-        return total / self.group.topology.world_size
+        self.dims.dp.all_reduce(total)
+        return total / self.dims.dp.size
 
     # -- questions ----------------------------------------------------------------------------------------
 
@@ -270,7 +272,7 @@ class Engine(Facts, Saving):
         if plan.sync_every_micro_step and self.gradient_accumulation_steps() > 1:
             narrow_gradients(module.parameters(), dtype)
         group = shard_group(plan.mesh)
-        is_cut = dist.get_world_size(group) > 1
+        is_cut = shard_axis(plan.mesh).size > 1
         keeps = is_cut and not plan.gather_every_micro_step
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
@@ -326,7 +328,7 @@ class Engine(Facts, Saving):
         """What summed gradients are multiplied by: averaging, loss scale and clipping. Notes their norm."""
         averaging = 1.0 / (self.gradient_accumulation_steps() * self.loss_scale.value)
         if self.config.gradient_allreduce_op == "sum":
-            averaging *= self.group.topology.world_size
+            averaging *= self.dims.dp.size
         limit = self.config.gradient_clipping
         is_norm_wanted = limit > 0 or self._must_be_finite()
         shards = local_gradients(self.module.parameters()) if is_norm_wanted else []
@@ -334,7 +336,7 @@ class Engine(Facts, Saving):
         total = agree(self.module, square, self.global_steps)
         if not is_norm_wanted:
             return averaging
-        is_cut = dist.get_world_size(shard_group(self._plan.mesh)) > 1
+        is_cut = shard_axis(self._plan.mesh).size > 1
         self._norm = averaging * (total if is_cut else square).sqrt().item()
         return averaging * clip_factor(self._norm, limit)
 
@@ -361,7 +363,7 @@ class Engine(Facts, Saving):
 
     def _report(self) -> None:
         every = self.config.steps_per_print
-        if every and self.global_steps % every == 0 and self.group.topology.is_first:
+        if every and self.global_steps % every == 0 and self.dims.dp.is_first:
             rates = ", ".join(f"{rate:.3g}" for rate in self.get_lr())
             logger.info(
                 "step %d: lr %s, grad norm %s, skipped %d",

@@ -10,6 +10,7 @@ from torch import nn
 from runtime.comm.group import Group
 from runtime.train.config.schema import Config
 from runtime.train.optim.precision import LossScale
+from runtime.train.parallel.dims import ParallelDims
 
 
 class LearningRates(Protocol):
@@ -31,6 +32,7 @@ class TrainingState(Protocol):
     lr_scheduler: LearningRates | None
     config: Config
     group: Group
+    dims: ParallelDims
     device: torch.device
     loss_scale: LossScale
     global_steps: int

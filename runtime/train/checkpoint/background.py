@@ -49,7 +49,7 @@ class Saves:
         if not training.config.checkpoint.async_save:
             return save(training, root, tag, client_state, frozen=frozen, write_latest=write_latest)
         if self._group is None:
-            self._group = dist.new_group(backend="gloo")
+            self._group = training.dims.dp.beside("gloo")
         snapshot = take(training, check_tag(tag), client_state, frozen=frozen, staging=self._staging)
         self._start(lambda: write(training, root, snapshot, write_latest=write_latest, peers=self._group))
         return root / tag

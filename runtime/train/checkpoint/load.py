@@ -60,7 +60,7 @@ def load(
     Raises:
         CheckpointFailed: the wanted checkpoint is damaged, or none is whole.
     """
-    disks = find_disks(root, training.session, training.group.topology)
+    disks = find_disks(root, training.session, training.dims.dp, training.group.topology)
     wanted = disk.check_tag(tag) if tag is not None else _latest(root, training.group.topology)
     candidates = _candidates(root, disks, wanted, only=tag is not None)
     if not candidates:
@@ -234,15 +234,15 @@ def _read(
 
 
 def _restore_random(training: TrainingState, path: Path, manifest: Manifest) -> None:
-    topology, name = training.group.topology, f"rank_{training.group.topology.rank}.pt"
-    if topology.world_size == manifest.world_size and name in manifest.files:
+    ranks, name = training.dims.dp, f"rank_{training.dims.dp.rank}.pt"
+    if ranks.size == manifest.world_size and name in manifest.files:
         restore_random_states(read_archive(path / name))
-    elif topology.is_first:
+    elif ranks.is_first:
         logger.warning(
             "saved by %d ranks%s and loaded by %d: random-number states (dropout) are not restored",
             manifest.world_size,
             "" if name in manifest.files else " without them",
-            topology.world_size,
+            ranks.size,
         )
 
 

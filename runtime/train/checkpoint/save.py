@@ -91,7 +91,7 @@ def write(
     """Writes, proves and commits what was taken; the ranks agree over `peers`. Collective, see `save`."""
     tag = snapshot.tag
     _same_on_all(tag, peers)
-    disks = find_disks(root, training.session, training.group.topology, peers)
+    disks = find_disks(root, training.session, training.dims.dp, training.group.topology, peers)
     this = _Save(
         training=training,
         snapshot=snapshot,
@@ -139,7 +139,7 @@ def _make_room(this: _Save) -> None:
 def _write_shards(this: _Save) -> list[Any]:
     """Each rank's shards; returns on rank 0 which are where, by the word of each rank."""
     this.watch("shards")
-    rank = this.training.group.topology.rank
+    rank = this.training.dims.dp.rank
     table = this.all_do(
         f"write the shards to {this.partial}", lambda: write_shards(this.partial, rank, this.snapshot.shards)
     )
@@ -149,7 +149,7 @@ def _write_shards(this: _Save) -> list[Any]:
 def _write_rest(this: _Save, parts: list[Any]) -> dict[str, Record]:
     """The small files, and the digests of all; what one rank wrote for all goes to every disk."""
     this.watch("rest")
-    rank = this.training.group.topology.rank
+    rank = this.training.dims.dp.rank
 
     def write() -> dict[str, Any]:
         if rank == 0:
@@ -196,13 +196,13 @@ def _copy_between_disks(this: _Save, records: Mapping[str, Record]) -> None:
 
 
 def _commit(this: _Save, records: Mapping[str, Record]) -> Path:
-    topology, tag = this.training.group.topology, this.snapshot.tag
+    tag = this.snapshot.tag
     manifest = Manifest(
         tag=tag,
         run=this.training.run,
         step=this.snapshot.step,
         stage=this.training.zero_optimization_stage(),
-        world_size=topology.world_size,
+        world_size=this.training.dims.dp.size,
         saved_at=time.time(),
         files=records,
     )

@@ -11,10 +11,11 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from runtime.comm.exchange import all_gather_json, broadcast_json, gather_json
+from runtime.comm.exchange import all_gather_json, broadcast_json, gather_json, receive, send
 from runtime.errors import CheckpointFailed, RuntimeFault
 from runtime.topology import Topology
 from runtime.train.checkpoint.manifest import word
+from runtime.train.parallel.dims import Axis
 
 T = TypeVar("T")
 Peers = dist.ProcessGroup | None  # all ranks; the training's own group where None
@@ -85,13 +86,13 @@ def _attempt(act: Callable[[], T]) -> tuple[tuple[T] | None, str]:
         return None, f"{type(e).__name__}: {e}"
 
 
-def find_disks(root: Path, session: str, topology: Topology, peers: Peers = None) -> Disks:
+def find_disks(root: Path, session: str, ranks: Axis, topology: Topology, peers: Peers = None) -> Disks:
     """Which ranks share a disk: each leaves a mark in the folder and reads the others'.
 
     Raises:
         CheckpointFailed: a rank cannot write into the folder.
     """
-    mark = root / f".{word(session, 'the session')}.{topology.rank}.mark"
+    mark = root / f".{word(session, 'the session')}.{ranks.rank}.mark"
 
     def leave() -> None:
         root.mkdir(parents=True, exist_ok=True)
@@ -101,11 +102,11 @@ def find_disks(root: Path, session: str, topology: Topology, peers: Peers = None
     try:
         all_do(f"save to {root}", leave, fix=fix, topology=topology, peers=peers)
         os.listdir(root)  # a network file system looks names up afresh after the folder was read
-        seen = min(r for r in range(topology.world_size) if (root / f".{session}.{r}.mark").exists())
+        seen = min(r for r in range(ranks.size) if (root / f".{session}.{r}.mark").exists())
         leaders = gather(seen, peers)
     finally:
         mark.unlink(missing_ok=True)
-    return Disks(leaders=tuple(leaders), rank=topology.rank)
+    return Disks(leaders=tuple(leaders), rank=ranks.rank)
 
 
 def send_file(
@@ -139,7 +140,7 @@ def _send(source: Path, receiver: int, size: int, peers: Peers) -> OSError | Non
                 file.readinto(chunk.numpy().data)
         except OSError as e:
             fault = fault or e
-        dist.send(chunk, dst=receiver, group=peers)
+        send(chunk, receiver, peers)
         offset += len(chunk)
     return fault
 
@@ -149,7 +150,7 @@ def _receive(target: Path, sender: int, size: int, peers: Peers) -> OSError | No
     offset = 0
     while offset < size:
         chunk = torch.empty(min(CHUNK_BYTES, size - offset), dtype=torch.uint8)
-        dist.recv(chunk, src=sender, group=peers)
+        receive(chunk, sender, peers)
         try:
             if offset == 0:
                 target.unlink(missing_ok=True)

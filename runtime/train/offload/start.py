@@ -17,12 +17,18 @@ from runtime.train.config.training import Adam
 from runtime.train.offload.adam import DiskAdam
 from runtime.train.offload.masters import Kept, keep_in_file
 from runtime.train.offload.transfers import Transfers
+from runtime.train.parallel.dims import ParallelDims
 
 logger = logging.getLogger("runtime")
 
 
 def optimizer_on_disk(
-    model: nn.Module, config: Config, group: Group, passed: object, groups: list[dict[str, Any]]
+    model: nn.Module,
+    config: Config,
+    group: Group,
+    dims: ParallelDims,
+    passed: object,
+    groups: list[dict[str, Any]],
 ) -> torch.optim.Optimizer:
     """Adam with masters and moments in files under `nvme_path`. Collective.
 
@@ -49,7 +55,7 @@ def optimizer_on_disk(
     _agree(group, fault)
     assert made is not None
     optimizer, kept = made
-    if group.topology.is_first:
+    if dims.dp.is_first:
         _say(optimizer, kept, config)
     return optimizer
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
+from torch.distributed import ReduceOp
 
 from runtime.errors import JobFailed
 from runtime.train.optim.gradients import first_not_finite
@@ -53,5 +53,5 @@ def _culprit(training: TrainingState) -> str:
     names = [name for name, _ in training.module.named_parameters()]
     found = first_not_finite(training.module.named_parameters())
     index = torch.tensor(names.index(found) if found else len(names), device=training.device)
-    dist.all_reduce(index, op=dist.ReduceOp.MIN)
+    training.dims.dp.all_reduce(index, ReduceOp.MIN)
     return names[int(index)] if int(index) < len(names) else "no parameter (the norm itself overflowed)"

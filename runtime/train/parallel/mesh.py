@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from runtime.train.parallel.dims import Axis
+
 REPLICATE, SHARD = "replicate", "shard"
 
 
@@ -22,6 +24,12 @@ def build_mesh(stage: int, world_size: int, device: torch.device) -> DeviceMesh:
 def shard_group(mesh: DeviceMesh) -> dist.ProcessGroup:
     """The ranks that together hold one copy of the parameters."""
     return mesh.get_group(SHARD)
+
+
+def shard_axis(mesh: DeviceMesh) -> Axis:
+    """The same ranks as an axis."""
+    group = shard_group(mesh)
+    return Axis(rank=dist.get_rank(group), size=dist.get_world_size(group), group=group)
 
 
 def averages_correctly(group: dist.ProcessGroup, device: torch.device) -> bool:

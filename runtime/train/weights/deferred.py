@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
+from runtime.train.parallel.dims import Axis
 from runtime.train.weights.draw import draw
 from runtime.train.weights.files import Weights
 from runtime.train.weights.read import read
@@ -64,7 +65,12 @@ def names_on_meta(model: nn.Module) -> frozenset[str]:
 
 
 def fill(
-    model: nn.Module, missing: frozenset[str], weights: Weights | None, mesh: DeviceMesh, device: torch.device
+    model: nn.Module,
+    missing: frozenset[str],
+    weights: Weights | None,
+    mesh: DeviceMesh,
+    device: torch.device,
+    ranks: Axis,
 ) -> None:
     """Gives a sharded model memory on the device and its values. Collective.
 
@@ -80,9 +86,9 @@ def fill(
     _materialise(model, device)
     slots = list(slots_of(model, missing, mesh))
     if weights is not None:
-        read(slots, weights)
+        read(slots, weights, ranks)
     elif missing:
-        draw(model, slots)
+        draw(model, slots, ranks)
 
 
 def _materialise(model: nn.Module, device: torch.device) -> None:

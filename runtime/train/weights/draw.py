@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from runtime.errors import BadInput
+from runtime.train.parallel.dims import Axis
 from runtime.train.weights.files import in_memory
 from runtime.train.weights.slots import Slot, stream
 
 
-def draw(model: nn.Module, slots: Sequence[Slot]) -> None:
+def draw(model: nn.Module, slots: Sequence[Slot], ranks: Axis) -> None:
     """Draws what is needed: by each module's `reset_parameters`, then by the model's `_init_weights` if any.
 
     Collective. Children come before their parents, as in a plain build, so that the same seed gives the same
@@ -27,14 +27,14 @@ def draw(model: nn.Module, slots: Sequence[Slot]) -> None:
     to_fill = {id(p): by_name[name] for name, p in model.named_parameters() if name in by_name}
     # A convention of Hugging Face's models and of nanoGPT's.
     initialise: Callable[[nn.Module], None] | None = getattr(model, "_init_weights", None)
-    is_first = dist.get_rank() == 0
     for unit in list(_units(model, "", to_fill, initialise is not None)):
-        with _whole(unit) as whole:
-            if is_first:
+        with _whole(unit, ranks) as whole:
+            if ranks.is_first:
                 _reset(unit, initialise)
             for key, parameter in whole.items():
                 if (slot := to_fill.pop(key, None)) is not None:  # a tied one is drawn again and not taken
-                    stream(slot, in_memory(parameter) if is_first else None, parameter.dtype)
+                    source = in_memory(parameter) if ranks.is_first else None
+                    stream(slot, source, parameter.dtype, ranks)
 
 
 def _units(
@@ -78,9 +78,9 @@ def _reset(unit: Sequence[nn.Module], initialise: Callable[[nn.Module], None] | 
 
 
 @contextmanager
-def _whole(unit: Sequence[nn.Module]) -> Iterator[dict[int, nn.Parameter]]:
+def _whole(unit: Sequence[nn.Module], ranks: Axis) -> Iterator[dict[int, nn.Parameter]]:
     """Whole parameters in the place of the unit's shards, by the identity of these; real on rank 0 only."""
-    device = "cpu" if dist.get_rank() == 0 else "meta"
+    device = "cpu" if ranks.is_first else "meta"
     shards = [(module, dict(module._parameters)) for module in unit]
     whole: dict[int, nn.Parameter] = {}
     for module, parameters in shards:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from runtime.errors import BadInput
+from runtime.train.parallel.dims import Axis
 from runtime.train.weights.files import DTYPES, NAMES, Source, Weights, in_memory, open_weights
 from runtime.train.weights.slots import Slot, agreed, stream
 
 
-def read(slots: Sequence[Slot], weights: Weights) -> None:
+def read(slots: Sequence[Slot], weights: Weights, ranks: Axis) -> None:
     """Fills every slot that the weights have. Collective.
 
     Raises:
@@ -28,18 +29,18 @@ def read(slots: Sequence[Slot], weights: Weights) -> None:
         _check_complete(slots, found, weights)
         return [NAMES[source.dtype] if source else None for source in found]
 
-    for slot, name in zip(slots, agreed(look), strict=True):
+    for slot, name in zip(slots, agreed(look, ranks), strict=True):
         if callable(weights):
-            _stream_called(slot, weights)
+            _stream_called(slot, weights, ranks)
         elif name is not None:
-            stream(slot, _stored(slot, stored), DTYPES[name])
+            stream(slot, _stored(slot, stored), DTYPES[name], ranks)
 
 
 def _stored(slot: Slot, stored: Mapping[str, Source]) -> Source | None:
     return next((stored[name] for name in slot.names if name in stored), None)
 
 
-def _stream_called(slot: Slot, weights: Callable[[str], torch.Tensor]) -> None:
+def _stream_called(slot: Slot, weights: Callable[[str], torch.Tensor], ranks: Axis) -> None:
     source: Source | None = None
 
     def look() -> bool:
@@ -53,8 +54,8 @@ def _stream_called(slot: Slot, weights: Callable[[str], torch.Tensor]) -> None:
         _check_complete([slot], [source], weights)
         return source is not None
 
-    if agreed(look):
-        stream(slot, source, slot.shard.dtype)
+    if agreed(look, ranks):
+        stream(slot, source, slot.shard.dtype, ranks)
 
 
 def _check_complete(slots: Sequence[Slot], found: Sequence[Source | None], weights: Weights) -> None:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -18,7 +17,8 @@ from torch.distributed.tensor import DTensor
 from runtime.errors import BadInput
 from runtime.train.checkpoint.together import from_first
 from runtime.train.offload.shards import local
-from runtime.train.parallel.mesh import shard_group
+from runtime.train.parallel.dims import Axis
+from runtime.train.parallel.mesh import shard_axis
 from runtime.train.weights.files import Source
 
 SPAN_BYTES = 16 * 1024 * 1024
@@ -61,14 +61,14 @@ def _first_element(tensor: torch.Tensor, mesh: DeviceMesh) -> int:
     """Where this rank's shard begins: FSDP2 cuts the first dimension as torch.chunk does."""
     if not isinstance(tensor, DTensor):
         return 0
-    group = shard_group(mesh)
+    axis = shard_axis(mesh)
     rows = tensor.shape[0]
-    each = -(-rows // dist.get_world_size(group))
-    return min(dist.get_rank(group) * each, rows) * (tensor.numel() // max(rows, 1))
+    each = -(-rows // axis.size)
+    return min(axis.rank * each, rows) * (tensor.numel() // max(rows, 1))
 
 
-def stream(slot: Slot, source: Source | None, dtype: torch.dtype) -> None:
-    """Sends a tensor, travelling in `dtype`, from rank 0's `source` to all ranks; each keeps its shard."""
+def stream(slot: Slot, source: Source | None, dtype: torch.dtype, ranks: Axis) -> None:
+    """Sends a tensor, travelling in `dtype`, from rank 0's `source` to all `ranks`; each keeps its shard."""
     total, step = slot.shape.numel(), SPAN_BYTES // dtype.itemsize
     device = slot.shard.device
     stop = slot.start + slot.shard.numel()
@@ -78,22 +78,22 @@ def stream(slot: Slot, source: Source | None, dtype: torch.dtype) -> None:
             span = source.read(begin, end).to(device, dtype)
         else:
             span = torch.empty(end - begin, dtype=dtype, device=device)
-        dist.broadcast(span, src=0)
+        ranks.broadcast(span)
         low, high = max(begin, slot.start), min(end, stop)
         if low < high:
             slot.shard[low - slot.start : high - slot.start].copy_(span[low - begin : high - begin])
 
 
-def agreed(act: Callable[[], T]) -> T:
+def agreed(act: Callable[[], T], ranks: Axis) -> T:
     """What rank 0 found (JSON), on every rank; what it refused is refused on every rank."""
     found: T | None = None
     fault = None
-    if dist.get_rank() == 0:
+    if ranks.is_first:
         try:
             found = act()
         except BadInput as e:
             fault = (e.asked, e.found, e.fix)
-    found, fault = from_first((found, fault))
+    found, fault = from_first((found, fault), ranks.group)
     if fault is not None:
         asked, why, fix = fault
         raise BadInput(asked, found=why, fix=fix)
