@@ -53,7 +53,7 @@ _EVERYONE_FIX = "Repeat with --exclude for one node at a time: the test passes w
 
 def _finding(places: Sequence[Place], found: str, fix: str, *, conclusive: bool = True) -> Finding:
     return Finding(
-        check="places",
+        check="progress",
         hosts=tuple(dict.fromkeys(place.host for place in places)),
         ranks=tuple(place.rank for place in places),
         found=found,
