@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background low-priority four-nodes others measured small-labs lab-itself \
+.PHONY: help demo demo-down controller development test background low-priority four-nodes others measured small-labs own-labs \
   style lint unit distributed lab lab-packages long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
@@ -32,7 +32,7 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
 # Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
-# then the browser and the lab itself. A test that measures has the machine to itself but for those (tests/conftest.py), in a lane of
+# then the browser and labs of their own. A test that measures has the machine to itself but for those (tests/conftest.py), in a lane of
 # the usual priority: what a test of little priority waits for may come late. Each lane holds its modules against
 # tests/budget.yml. What failed in any of them is told again at the end.
 test: style lab-packages ## Everything that CI runs
@@ -42,7 +42,7 @@ test: style lab-packages ## Everything that CI runs
 LOG = .pytest_cache/lanes/log
 
 background:
-	$(MAKE) --jobs=1 --keep-going low-priority browser lab-itself $(LANE)
+	$(MAKE) --jobs=1 --keep-going low-priority browser own-labs $(LANE)
 
 low-priority:
 	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit MARKED="not long and not measures"
@@ -56,14 +56,14 @@ others:
 measured:
 	$(PYTEST) -m "not long and measures" --lane measured $$(grep --recursive --files-with-matches --include=*.py mark.measures tests/unit)
 
-# What a lab is, and what is done to the nodes of small ones: two lanes can have them at once, each has labs of its own.
-LAB_ITSELF := $(wildcard tests/lab/test_lab_*.py) tests/lab/test_mirror.py
+# What a lab is, and tests that have a lab of their own; the small labs' others share one. So two lanes can have them at once.
+OWN_LABS := $(wildcard tests/lab/test_lab_*.py) $(patsubst %,tests/lab/test_%.py,mirror audit ways_in)
 
-lab-itself:
-	$(LAB_TESTS) "not long" --lane lab-itself $(LAB_ITSELF)
+own-labs:
+	$(LAB_TESTS) "not long" --lane own-labs $(OWN_LABS)
 
 small-labs:
-	$(LAB_TESTS) "not long and not four_nodes" --lane small-labs $(filter-out $(LAB_ITSELF),$(wildcard tests/lab/test_*.py))
+	$(LAB_TESTS) "not long and not four_nodes" --lane small-labs $(filter-out $(OWN_LABS),$(wildcard tests/lab/test_*.py))
 
 # Each line says of which lane it is.
 LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
