@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.chapters import plays_of
+
 ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "playbooks" / "roles").iterdir() if path.is_dir())
 OF_IMAGES = {"image_cleanup"}  # what converging a cluster must never do to it
@@ -76,8 +78,7 @@ def test_a_default_that_is_not_a_template_has_the_type_that_its_option_states(ro
 def test_a_role_is_a_group_and_a_tagged_play(role: Path) -> None:
     groups = load(ROOT / "inventory" / "groups.yml")
     home = "image.yml" if role.name in OF_IMAGES else "site.yml"
-    listed = load(ROOT / "playbooks" / home)
-    plays = [play for play in listed if play.get("hosts") == role.name]
+    plays = [play for play in plays_of(ROOT / "playbooks" / home) if play.get("hosts") == role.name]
 
     assert role.name in groups
     assert len(plays) == 1
@@ -88,7 +89,7 @@ def looks() -> list[str]:
     """The roles that the look of site.yml asks for."""
     (look,) = (
         task["look"]
-        for play in load(ROOT / "playbooks" / "site.yml")
+        for play in plays_of(ROOT / "playbooks" / "site.yml")
         for task in play.get("tasks", [])
         if "look" in task
     )
@@ -97,7 +98,7 @@ def looks() -> list[str]:
 
 
 def test_the_look_of_site_asks_for_every_role_that_follows_it_in_their_order() -> None:
-    plays = [play["hosts"] for play in load(ROOT / "playbooks" / "site.yml") if "hosts" in play]
+    _, _, *plays = [play["hosts"] for play in plays_of(ROOT / "playbooks" / "site.yml")]  # hold, validate
 
     assert plays[0] == "node_access"  # before it nothing can be observed
     assert plays[1] == "cluster"
@@ -152,6 +153,6 @@ def test_no_task_hides_that_ansible_itself_failed_or_drops_the_flags_of_sudo() -
 
 def test_a_machine_made_from_an_image_gets_every_role_that_the_image_does_not_bring() -> None:
     def roles(playbook: str) -> set[str]:
-        return {role for play in load(ROOT / "playbooks" / playbook) for role in play.get("roles", [])}
+        return {role for play in plays_of(ROOT / "playbooks" / playbook) for role in play.get("roles", [])}
 
     assert roles("restore.yml") == roles("site.yml") - IN_IMAGES

@@ -18,12 +18,13 @@ import pytest
 
 from provision.lab import record
 from provision.lab.layout import folder_of
+from tests.chapters import plays_of
 from tests.lab.conftest import ROOT, LabUnderTest, changed, made, playbook, provision
 
 pytestmark = pytest.mark.long
 POINTS = range(10)
 TASK = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.*)\]", re.MULTILINE)
-PLAYS = re.findall(r"^- name: (.*)", (ROOT / "playbooks" / "restore.yml").read_text(), re.MULTILINE)[2:]
+PLAYS = [play["name"] for play in plays_of(ROOT / "playbooks" / "restore.yml")][2:]
 Strike = Callable[[subprocess.Popen[bytes]], None]
 
 

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.chapters import plays_of
 from tests.lab.conftest import FourRuns, LabUnderTest, Run
 
 ROOT = Path(__file__).parents[2]
-PLAYS = yaml.safe_load((ROOT / "playbooks" / "site.yml").read_text())
+PLAYS = plays_of(ROOT / "playbooks" / "site.yml")
 # A smoke test is an event: it makes nothing true of a node, and has tests of its own.
 ROLES = [play["hosts"] for play in PLAYS if "roles" in play and play["hosts"] != "smoke_test"]
 LOOKS_ONLY = {"node_access", "nvidia_gpu"}
