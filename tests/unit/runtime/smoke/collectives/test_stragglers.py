@@ -13,7 +13,7 @@ from runtime.smoke.collectives.plan import operations
 from runtime.smoke.collectives.progress import Progress
 from runtime.smoke.collectives.stragglers import localize
 
-CASES = Path(__file__).parents[3] / "cases" / "smoke" / "hangs.yml"
+CASES = Path(__file__).parents[4] / "cases" / "smoke" / "hangs.yml"
 HOSTS = ("te1", "te2", "te3", "te4")
 NOW = 100.0
 

@@ -164,7 +164,7 @@ def test_files_that_were_changed_are_named_and_so_is_what_cannot_be_told() -> No
 
 
 def test_an_environment_tells_which_of_its_files_were_changed(tmp_path: Path) -> None:
-    script = Path(__file__).parents[4] / "playbooks/roles/conda_env/files/environment_digest.py"
+    script = Path(__file__).parents[5] / "playbooks/roles/conda_env/files/environment_digest.py"
     file = tmp_path / "lib" / "a.py"
     file.parent.mkdir()
     file.write_text("as installed")

@@ -15,7 +15,7 @@ from runtime.smoke.network.matrix import of_pairs, rate_text, slow_nodes, slow_p
 from tests.bench.bench_localize import SINGLE, Score, trial
 from tests.bench.simulated_cluster import Cluster, Fault, localized, names, two_pass
 
-CASES = Path(__file__).parents[3] / "cases" / "smoke" / "matrices.yml"
+CASES = Path(__file__).parents[4] / "cases" / "smoke" / "matrices.yml"
 
 
 def rates_of(case: dict[str, Any]) -> dict[tuple[str, str], float]:

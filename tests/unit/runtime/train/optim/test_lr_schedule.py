@@ -14,7 +14,7 @@ from runtime.errors import BadInput
 from runtime.train.config.training import Scheduler
 from runtime.train.optim.lr_schedule import Schedule, build_schedule
 
-CASES = json.loads((Path(__file__).parents[3] / "cases" / "schedules" / "deepspeed_0_19_8.json").read_text())[
+CASES = json.loads((Path(__file__).parents[4] / "cases" / "schedules" / "deepspeed_0_19_8.json").read_text())[
     "cases"
 ]
 

@@ -13,7 +13,7 @@ from runtime.train.config.precision import Fp16
 from runtime.train.config.schema import Config
 from runtime.train.optim.precision import LossScale, compute_dtype, mixed_precision
 
-FILE = Path(__file__).parents[3] / "cases" / "loss_scale" / "deepspeed_0_19_8.json"
+FILE = Path(__file__).parents[4] / "cases" / "loss_scale" / "deepspeed_0_19_8.json"
 CASES = json.loads(FILE.read_text())["cases"]
 
 
