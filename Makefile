@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down controller development test background low-priority four-nodes others measured small-labs own-labs \
+.PHONY: help demo demo-down controller development test background low-priority four-nodes others measured small-labs own-labs launched ranks \
   style lint unit distributed lab lab-packages long mutations frozen-site budget drill-security browser lock clean
 
 help: ## List the targets
@@ -32,7 +32,7 @@ controller: $(VENV)/.controller ## Install what a controller needs: ansible and 
 development: $(VENV)/.development ## Install what the tests need as well, torch for CPUs among it
 
 # Three lanes: tests on the lab of four nodes; ranks and small labs; lint and unit tests, which take a tenth and what those leave,
-# then the browser and labs of their own. A test that measures has the machine to itself but for those (tests/conftest.py), in a lane of
+# then the browser, jobs of a launcher and labs of their own. A test that measures has the machine to itself but for those (tests/conftest.py), in a lane of
 # the usual priority: what a test of little priority waits for may come late. Each lane holds its modules against
 # tests/budget.yml. What failed in any of them is told again at the end.
 test: style lab-packages ## Everything that CI runs
@@ -42,7 +42,7 @@ test: style lab-packages ## Everything that CI runs
 LOG = .pytest_cache/lanes/log
 
 background:
-	$(MAKE) --jobs=1 --keep-going low-priority browser own-labs $(LANE)
+	$(MAKE) --jobs=1 --keep-going low-priority browser launched own-labs $(LANE)
 
 low-priority:
 	nice -n 10 $(MAKE) --jobs=1 --keep-going lint unit MARKED="not long and not measures"
@@ -51,7 +51,16 @@ four-nodes:
 	$(LAB_TESTS) "not long and four_nodes" --lane four-nodes tests/lab $(LANE)
 
 others:
-	$(MAKE) --jobs=1 --keep-going distributed measured small-labs $(LANE)
+	$(MAKE) --jobs=1 --keep-going ranks measured small-labs $(LANE)
+
+# Tests that start a launcher, and those whose ranks are forked: two lanes, since together they are the longest.
+LAUNCHED := $(patsubst %,tests/distributed/test_%.py,bench exchange flight gate launch launch_ranks smoke)
+
+launched:
+	$(PYTEST) -m "not long" --lane launched $(LAUNCHED)
+
+ranks:
+	$(PYTEST) -m "not long" --lane ranks $(filter-out $(LAUNCHED),$(wildcard tests/distributed/test_*.py))
 
 measured:
 	$(PYTEST) -m "not long and measures" --lane measured $$(grep --recursive --files-with-matches --include=*.py mark.measures tests/unit)
