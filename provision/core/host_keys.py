@@ -1,4 +1,4 @@
-"""The pinned ledger of host keys (decision D7): what each node's keys were, and what they may become."""
+"""The pinned ledger of host keys (docs/adr/0009): what each node's keys were, and what they may become."""
 
 from __future__ import annotations
 
