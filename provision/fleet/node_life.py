@@ -17,7 +17,7 @@ from provision.errors import BadInput, ProvisionError
 from provision.fleet import audit, trust
 from provision.fleet.controller_key import controller_key
 from provision.fleet.join_tokens import Tokens
-from provision.fleet.playbook import play
+from provision.fleet.playbook import Play, play
 from provision.fleet.site import read_members, secrets_of
 
 RECORD = "nodes.json"
@@ -87,8 +87,11 @@ def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, l
     return old, new, [*planned, *([last] if last else [])]
 
 
-def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) -> Changed:
+def apply(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play = play) -> Changed:
     """Edits the inventory and has the nodes follow. Run again after a failure, it goes on.
+
+    Args:
+        play: runs one playbook.
 
     Raises:
         Busy: another controller works on the cluster.
@@ -102,20 +105,20 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         after = before.after(change.action, change.node)
         removes = change.action is Action.remove
         if removes:
-            _prove_own_way(change, after, environment, reporter)
+            _prove_own_way(change, after, environment, reporter, play)
         seen = _who_gets_in(change.inventory, environment) if removes else None
-        edited = _edit(change, environment, reporter)
+        edited = _edit(change, environment, reporter, play)
         if removes or change.action is Action.replace:
             Tokens(folder=secrets).void(change.node)
         if removes:
             trust.give_up_key(secrets)
         planned = steps(change.action, change.node, before=before, after=after)
-        seconds = run_all(change.inventory, planned, environment, reporter)
+        seconds = run_all(change.inventory, planned, environment, reporter, play)
         if removes:
             trust.forget(secrets, change.node)
         pending = node_record.pending(records(secrets), after.names)
         last = smoke_step(change.action, change.node, after, pending)
-        seconds |= run_all(change.inventory, [last] if last else [], environment, reporter)
+        seconds |= run_all(change.inventory, [last] if last else [], environment, reporter, play)
         found = _unknown(change.inventory, environment, seen) if seen and after.names else []
     return Changed(
         action=str(change.action),
@@ -130,7 +133,7 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
 
 
 def _prove_own_way(
-    change: Change, after: Members, environment: Mapping[str, str], reporter: Reporter
+    change: Change, after: Members, environment: Mapping[str, str], reporter: Reporter, play: Play
 ) -> None:
     """Before the cluster's key is given up: the others refuse that where the controller logs in with it.
 
@@ -138,7 +141,7 @@ def _prove_own_way(
         CommandFailed: one did, by name.
     """
     if after.names:
-        run_all(change.inventory, [own_way_step(change.node)], environment, reporter)
+        run_all(change.inventory, [own_way_step(change.node)], environment, reporter, play)
 
 
 def _who_gets_in(inventory: Path, environment: Mapping[str, str]) -> audit.Seen:
@@ -181,7 +184,7 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
         )
 
 
-def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) -> bool:
+def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play) -> bool:
     """Edits the file; what validate.yml refuses is put back. Returns whether anything changed."""
     old = read(change.hosts)
     new = change.edit(old)
@@ -200,7 +203,11 @@ def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
 
 
 def run_all(
-    inventory: Path, wanted: Sequence[Step], environment: Mapping[str, str], reporter: Reporter
+    inventory: Path,
+    wanted: Sequence[Step],
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    play: Play = play,
 ) -> dict[str, float]:
     """Runs playbooks one after the other; seconds of each, by its words.
 

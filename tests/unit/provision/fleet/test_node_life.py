@@ -1,0 +1,430 @@
+"""A cluster follows an edit of its inventory: all is real here but for playbooks, which are only noted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import yaml
+
+from provision.core import inventory_edit, node_record
+from provision.core.node_life import Action, Step
+from provision.edges import cluster_lock
+from provision.edges.files import write_file
+from provision.errors import BadInput, Busy, CommandFailed
+from provision.fleet.join_tokens import Tokens
+from provision.fleet.node_life import Change, Changed, Reporter, apply, preview
+from provision.fleet.playbook import Played
+
+ROOT = Path(__file__).parents[4]
+# Comments, quotes, blanks and ends of lines are a person's own. No ssh answers at these ports.
+HOSTS = b"""\
+---
+# rack 7\r
+cluster:
+  hosts:
+    te1: {ansible_host: 127.0.0.1, ansible_port: 9}
+    te2:   {ansible_host: "127.0.0.2", ansible_port: 9}   # on loan\t
+    te3: {ansible_host: 127.0.0.3, ansible_port: 9}
+
+  vars: {time_sync_pools: [], ansible_ssh_private_key_file: /nonexistent}
+"""
+KEY = "ssh-ed25519 AAAA of the cluster"
+EDITS: dict[Action, Callable[[str, str], str]] = {
+    Action.add: partial(inventory_edit.add, address="127.0.0.4", slots=None),
+    Action.replace: partial(inventory_edit.replace, address="127.0.0.5"),
+    Action.remove: inventory_edit.remove,
+    Action.drain: inventory_edit.drain,
+    Action.undrain: inventory_edit.undrain,
+}
+VALIDATE = "playbooks/validate.yml --extra-vars validate_sources=false"
+TELL = "playbooks/members.yml"
+OWN_WAY = f"{TELL} --check"
+CLOCK_OF_TE1 = "playbooks/site.yml --limit te1 --tags time_sync"
+ALL_OF_TE4 = "playbooks/site.yml --limit te4 --skip-tags smoke_test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A playbook that was asked for, and what the controller kept then."""
+
+    words: str
+    spares: bool
+    hosts: bytes
+    has_key: bool
+    retired: list[str]
+    ledgers: list[list[str]]
+    tokens: list[str]
+    holder: str
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A site of three nodes with its secrets, and a stand-in for ansible-playbook that notes each call.
+
+    `happens`: what takes place in a playbook whose words begin so; the longest beginning counts.
+    """
+
+    folder: Path
+    happens: dict[str, Callable[[], object]] = field(default_factory=dict)
+    moments: list[Moment] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
+
+    @property
+    def hosts(self) -> Path:
+        return self.folder / "hosts.yml"
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    @property
+    def words(self) -> list[str]:
+        return [moment.words for moment in self.moments]
+
+    def change(self, action: Action, node: str) -> Change:
+        return Change(
+            action=action, node=node, inventory=self.folder, edit=lambda text: EDITS[action](text, node)
+        )
+
+    def apply(self, action: Action, node: str) -> Changed:
+        self.moments.clear()
+        return self.apply_change(self.change(action, node))
+
+    def apply_change(self, change: Change) -> Changed:
+        def report(step: Step) -> None:
+            self.reported.append(shlex.join(step.words))
+
+        return apply(change, os.environ, Reporter(on_step=report, on_line=print), self.play)
+
+    def play(
+        self,
+        inventory: Path,
+        words: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+        spares: bool = False,
+    ) -> Played:
+        assert (inventory, environment, on_line) == (self.folder, os.environ, print)
+        said = shlex.join(words)
+        self.moments.append(self.now(said, spares=spares))
+        beginnings = [beginning for beginning in self.happens if said.startswith(beginning)]
+        if beginnings:
+            self.happens[max(beginnings, key=len)]()
+        return Played(words=tuple(words), seconds=1.0, unreachable=False)
+
+    def now(self, words: str = "", *, spares: bool = False) -> Moment:
+        retired = self.secrets / "retired_keys.pub"
+        ledgers = [self.secrets / name for name in ("host_keys.yml", "mesh_keys.yml")]
+        holder = cluster_lock.holder(self.secrets)
+        return Moment(
+            words=words,
+            spares=spares,
+            hosts=self.hosts.read_bytes(),
+            has_key=(self.secrets / "cluster_key").exists() or (self.secrets / "cluster_key.pub").exists(),
+            retired=retired.read_text().splitlines() if retired.exists() else [],
+            ledgers=[sorted(yaml.safe_load(path.read_text())) for path in ledgers],
+            tokens=sorted(name for token in Tokens(folder=self.secrets).read() for name in token.machines),
+            holder=holder.what if holder else "",
+        )
+
+    def ran(self, playbook: str, *, good: str, bad: str = "", now: str) -> Callable[[], None]:
+        """What the callback cluster_record remembers of such a run."""
+
+        def remember() -> None:
+            path = self.secrets / "nodes.json"
+            records = node_record.parse(path.read_text() if path.exists() else "")
+            run = {"playbook": playbook, "tells": True, "now": now}
+            after = node_record.ran(records, good=good.split(), bad=bad.split(), **run)
+            write_file(path, node_record.render(after), mode=0o600)
+
+        return remember
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    (tmp_path / "00-groups.yml").symlink_to(ROOT / "inventory" / "groups.yml")
+    (tmp_path / "hosts.yml").write_bytes(HOSTS)
+    (tmp_path / "hosts.yml").chmod(0o640)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(mode=0o700)
+    for name in ("cluster_key", "controller_key"):
+        (secrets / name).write_text("private\n")
+        (secrets / f"{name}.pub").write_text(f"{KEY}\n")
+    for name in ("host_keys.yml", "mesh_keys.yml"):
+        (secrets / name).write_text(yaml.safe_dump({node: ["key"] for node in ("te1", "te2", "te3")}))
+    for node, address in (("te2", "127.0.0.2"), ("te3", "127.0.0.3")):
+        Tokens(folder=secrets).make({node: address}, shared=False, expires=2e9)
+    return Cluster(tmp_path)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[], None]]:
+    """From its call on this process writes no byte to a file, even as root (setrlimit(2), RLIMIT_FSIZE)."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def fail(error: BaseException) -> Callable[[], None]:
+    def happen() -> None:
+        raise error
+
+    return happen
+
+
+def files(cluster: Cluster) -> dict[str, bytes]:
+    """All that lies in a site, but for its lock, which says who had it last."""
+    paths = [path for path in cluster.folder.rglob("*") if path.is_file() and path.name != "controller.lock"]
+    return {str(path): path.read_bytes() for path in paths}
+
+
+FAILED = CommandFailed("run the playbook", found="it ended with status 2", fix="Mend what it names.")
+
+
+def test_a_node_is_added_once_its_line_is_valid_and_tested_last(cluster: Cluster) -> None:
+    done = cluster.apply(Action.add, "te4")
+
+    smoke = """playbooks/site.yml --limit te4 --tags smoke_test --extra-vars '{"smoke_test_new": ["te4"]}'"""
+    assert cluster.words == [VALIDATE, CLOCK_OF_TE1, ALL_OF_TE4, TELL, smoke]
+    assert cluster.reported == cluster.words[1:]
+    assert [moment.spares for moment in cluster.moments] == [False, True, False, True, False]
+    line = b"    te4: {ansible_host: 127.0.0.4}\n"
+    begin, end = HOSTS.split(b"\n\n")
+    assert {moment.hosts for moment in cluster.moments} == {begin + b"\n" + line + b"\n" + end}
+    assert cluster.hosts.stat().st_mode & 0o777 == 0o640
+    assert {moment.holder for moment in cluster.moments} == {"provision node add te4"}
+    after = cluster.now()
+    assert after.holder == ""
+    assert (after.has_key, after.retired, after.tokens) == (True, [], ["te2", "te3"])
+    assert (done.edited, done.tested, done.pending, done.audit) == (True, True, [], [])
+    assert done.steps == dict.fromkeys(cluster.words[1:], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("action", "node"), [(Action.add, "te4"), (Action.replace, "te2")], ids=["add", "replace"]
+)
+def test_a_line_that_validation_refuses_is_taken_back_byte_for_byte(
+    cluster: Cluster, action: Action, node: str
+) -> None:
+    cluster.happens = {VALIDATE: fail(FAILED)}
+
+    with pytest.raises(CommandFailed, match="it ended with status 2"):
+        cluster.apply(action, node)
+
+    assert cluster.words == [VALIDATE]
+    assert cluster.moments[0].hosts != HOSTS
+    assert cluster.hosts.read_bytes() == HOSTS
+    assert cluster.hosts.stat().st_mode & 0o777 == 0o640
+    assert cluster.now().tokens == ["te2", "te3"]
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_is(
+    cluster: Cluster, full_disk: Callable[[], None]
+) -> None:
+    before = sorted(path.name for path in cluster.folder.iterdir())
+    change = cluster.change(Action.add, "te4")
+
+    def edit(text: str) -> str:
+        full_disk()
+        return change.edit(text)
+
+    with pytest.raises(OSError, match="File too large") as failed:
+        cluster.apply_change(Change(action=Action.add, node="te4", inventory=cluster.folder, edit=edit))
+
+    assert failed.value.errno == errno.EFBIG
+    assert cluster.moments == []
+    assert cluster.hosts.read_bytes() == HOSTS
+    assert sorted(path.name for path in cluster.folder.iterdir()) == before
+
+
+def test_an_add_that_failed_goes_on_where_it_stopped(cluster: Cluster) -> None:
+    """Its line was valid, so it stays: hosts.yml is what the next command starts from."""
+    cluster.happens = {ALL_OF_TE4: fail(KeyboardInterrupt())}
+    with pytest.raises(KeyboardInterrupt):
+        cluster.apply(Action.add, "te4")
+    edited = cluster.hosts.read_bytes()
+    assert b"te4: {ansible_host: 127.0.0.4}" in edited
+    assert cluster.now().holder == ""
+
+    cluster.happens = {}
+    done = cluster.apply(Action.add, "te4")
+
+    assert (done.edited, done.tested) == (False, True)
+    assert cluster.words[:3] == [CLOCK_OF_TE1, ALL_OF_TE4, TELL]
+    assert cluster.hosts.read_bytes() == edited
+
+
+def test_a_node_that_is_replaced_has_no_token_more_once_its_line_is_valid(cluster: Cluster) -> None:
+    cluster.apply(Action.replace, "te2")
+
+    accepted = """ --extra-vars '{"ssh_trust_replaced_nodes": ["te2"]}'"""
+    assert cluster.words[:4] == [
+        VALIDATE,
+        CLOCK_OF_TE1,
+        f"playbooks/site.yml --limit te2 --skip-tags smoke_test{accepted}",
+        TELL,
+    ]
+    assert [moment.tokens for moment in cluster.moments[:2]] == [["te2", "te3"], ["te3"]]
+    after = cluster.now()
+    assert after.hosts == HOSTS.replace(b'"127.0.0.2"', b'"127.0.0.5"')
+    # The old machine keeps a copy of the cluster's key, as `replace` says.
+    assert (after.has_key, after.retired, after.ledgers) == (True, [], [["te1", "te2", "te3"]] * 2)
+
+
+def test_a_node_is_removed_once_the_way_in_is_proven_and_forgotten_once_the_others_are_told(
+    cluster: Cluster,
+) -> None:
+    kept = files(cluster)
+    _, text, planned = preview(cluster.change(Action.remove, "te2"), os.environ)
+    assert files(cluster) == kept
+
+    done = cluster.apply(Action.remove, "te2")
+
+    assert [shlex.join(step.words) for step in planned] == cluster.words
+    assert text.encode() == cluster.hosts.read_bytes()
+    own_way, told, *_, tested = cluster.moments
+    assert shlex.split(own_way.words) == [
+        *("playbooks/members.yml", "--check", "--limit", "all:!te2"),
+        *("--extra-vars", '{"ssh_trust_gives_up": true}'),
+    ]
+    assert (own_way.hosts, own_way.has_key, own_way.tokens) == (HOSTS, True, ["te2", "te3"])
+    assert own_way.ledgers == [["te1", "te2", "te3"]] * 2
+    assert (told.words, told.spares) == (TELL, True)
+    assert told.hosts == HOSTS.replace(
+        b'    te2:   {ansible_host: "127.0.0.2", ansible_port: 9}   # on loan\t\n', b""
+    )
+    assert (told.has_key, told.retired, told.tokens) == (False, [KEY], ["te3"])
+    assert told.ledgers == [["te1", "te2", "te3"]] * 2
+    assert tested.words == "playbooks/site.yml --limit te1 --tags smoke_test"
+    assert cluster.now().ledgers == [["te1", "te3"]] * 2
+    assert done.tested
+    # Who cannot be asked for keys is a finding, not a failure.
+    assert [finding.node for finding in done.audit] == ["te1", "te3"]
+
+
+def test_a_node_stays_where_the_way_in_is_not_proven(cluster: Cluster) -> None:
+    before = cluster.now()
+    cluster.happens = {OWN_WAY: fail(FAILED)}
+
+    with pytest.raises(CommandFailed, match="it ended with status 2"):
+        cluster.apply(Action.remove, "te2")
+
+    assert len(cluster.moments) == 1
+    assert cluster.now() == before
+
+
+def test_a_removal_that_failed_goes_on_where_it_stopped(cluster: Cluster) -> None:
+    cluster.happens = {OWN_WAY: lambda: None, TELL: fail(FAILED)}
+    with pytest.raises(CommandFailed):
+        cluster.apply(Action.remove, "te2")
+    assert cluster.now().ledgers == [["te1", "te2", "te3"]] * 2
+    edited = cluster.hosts.read_bytes()
+
+    cluster.happens = {}
+    done = cluster.apply(Action.remove, "te2")
+
+    assert (done.edited, cluster.hosts.read_bytes()) == (False, edited)
+    assert cluster.words[1] == TELL
+    assert cluster.now().ledgers == [["te1", "te3"]] * 2
+    assert cluster.now().retired == [KEY]
+
+
+def test_who_misses_a_change_is_pending_left_out_of_tests_and_told_the_next_time(cluster: Cluster) -> None:
+    cluster.happens = {TELL: cluster.ran("members.yml", good="te1 te2", bad="te3", now="2026-01-01")}
+    assert cluster.apply(Action.drain, "te2").pending == ["te3"]
+
+    cluster.happens = {TELL: cluster.ran("members.yml", good="te1 te2", bad="te3", now="2026-01-02")}
+    assert cluster.apply(Action.replace, "te1").pending == ["te3"]
+    values = json.loads(shlex.split(cluster.words[-1])[-1])
+    assert values == {"smoke_test_new": ["te1"], "smoke_test_left_out": ["te3"]}
+    kept = node_record.parse((cluster.secrets / "nodes.json").read_text())
+    assert kept["te3"].pending_since == "2026-01-01"
+
+    cluster.happens = {TELL: cluster.ran("members.yml", good="te1 te2 te3", now="2026-01-03")}
+    done = cluster.apply(Action.undrain, "te2")
+
+    assert (done.pending, done.tested, cluster.words) == ([], False, [TELL])
+    assert cluster.hosts.read_bytes() == HOSTS.replace(b"127.0.0.1", b"127.0.0.5")
+
+
+def without_controller_key(cluster: Cluster) -> None:
+    (cluster.secrets / "controller_key").unlink()
+
+
+def without_hosts(cluster: Cluster) -> None:
+    cluster.hosts.rename(cluster.folder / "nodes.yml")
+
+
+def as_it_is(cluster: Cluster) -> None:
+    """Nothing is spoilt."""
+
+
+NODES = "te1, te2, te3"
+# Whom, in what state of the site; and what the error says was asked and found, and is to be done.
+REFUSED = {
+    "remove a stranger": (
+        *(Action.remove, "te9", as_it_is),
+        *("remove node te9", f"the nodes are {NODES}", "Name one of them."),
+    ),
+    "drain a stranger": (
+        *(Action.drain, "te9", as_it_is),
+        *("find node te9 in hosts.yml", f"its nodes are {NODES}", "provision node add"),
+    ),
+    "add who is elsewhere": (
+        *(Action.add, "te2", as_it_is),
+        *("add node te2 at 127.0.0.4", "already, at 127.0.0.2", "node replace te2 --address 127.0.0.4"),
+    ),
+    "nobody to sign": (
+        *(Action.add, "te4", without_controller_key),
+        *("add node te4", "secrets/controller_key, with which this controller signs", "site.yml makes it"),
+    ),
+    "no hosts.yml": (
+        *(Action.drain, "te2", without_hosts),
+        *("edit the inventory", "hosts.yml is no YAML file", "Name a site's folder with a hosts.yml"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_beforehand_changes_nothing_and_says_what_to_do(
+    cluster: Cluster, case: tuple[Action, str, Callable[[Cluster], None], str, str, str]
+) -> None:
+    action, node, spoil, asked, found, fix = case
+    spoil(cluster)
+    kept = files(cluster)
+
+    with pytest.raises(BadInput) as refused:
+        cluster.apply(action, node)
+
+    assert asked in refused.value.asked
+    assert found in refused.value.found
+    assert fix in refused.value.fix
+    assert cluster.moments == []
+    assert files(cluster) == kept
+
+
+def test_nothing_is_edited_while_another_controller_holds_the_cluster(cluster: Cluster) -> None:
+    hold = "import sys, pathlib; from provision.edges import cluster_lock; "
+    hold += "cluster_lock.take(pathlib.Path(sys.argv[1]), 'site.yml'); print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", hold, str(cluster.secrets)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(Busy, match=rf"site\.yml holds it: process {other.pid}"):
+            cluster.apply(Action.drain, "te2")
+        other.kill()
+
+    assert cluster.moments == []
+    assert cluster.hosts.read_bytes() == HOSTS
