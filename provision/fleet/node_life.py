@@ -185,7 +185,7 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
 
 
 def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play) -> bool:
-    """Edits the file; what validate.yml refuses is put back. Returns whether anything changed."""
+    """Edits the file; what validate.yml has not let pass is put back. Returns whether anything changed."""
     old = read(change.hosts)
     new = change.edit(old)
     if new == old:
@@ -196,10 +196,28 @@ def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, pl
         words = ("playbooks/validate.yml", "--extra-vars", "validate_sources=false")
         try:
             play(change.inventory, words, environment=environment, on_line=reporter.on_line)
-        except ProvisionError:
-            write_file(change.hosts, old, mode=mode)
+        except BaseException as e:
+            _put_back(change, old, new, mode, e)
             raise
     return True
+
+
+def _put_back(change: Change, old: str, new: str, mode: int, reason: BaseException) -> None:
+    """Undoes the edit, unless somebody else has edited the file since.
+
+    Raises:
+        ProvisionError: it cannot be written.
+    """
+    if read(change.hosts) != new:
+        return
+    try:
+        write_file(change.hosts, old, mode=mode)
+    except OSError as e:
+        raise ProvisionError(
+            f"put {change.hosts} back as it was",
+            found=f"{e.strerror}, after this: {reason or 'an interrupt'}",
+            fix=f"Undo the edit of {change.node} there by hand: it is not known to be valid.",
+        ) from e
 
 
 def run_all(

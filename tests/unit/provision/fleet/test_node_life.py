@@ -21,7 +21,7 @@ from provision.core import inventory_edit, node_record
 from provision.core.node_life import Action, Step
 from provision.edges import cluster_lock
 from provision.edges.files import write_file
-from provision.errors import BadInput, Busy, CommandFailed
+from provision.errors import BadInput, Busy, CommandFailed, ProvisionError
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.node_life import Change, Changed, Reporter, apply, preview
 from provision.fleet.playbook import Played
@@ -212,22 +212,55 @@ def test_a_node_is_added_once_its_line_is_valid_and_tested_last(cluster: Cluster
     assert done.steps == dict.fromkeys(cluster.words[1:], 1.0)
 
 
+@pytest.mark.parametrize("error", [FAILED, KeyboardInterrupt()], ids=["refused", "interrupted"])
 @pytest.mark.parametrize(
     ("action", "node"), [(Action.add, "te4"), (Action.replace, "te2")], ids=["add", "replace"]
 )
-def test_a_line_that_validation_refuses_is_taken_back_byte_for_byte(
-    cluster: Cluster, action: Action, node: str
+def test_a_line_that_validation_does_not_let_pass_is_taken_back_byte_for_byte(
+    cluster: Cluster, action: Action, node: str, error: BaseException
 ) -> None:
-    cluster.happens = {VALIDATE: fail(FAILED)}
+    cluster.happens = {VALIDATE: fail(error)}
 
-    with pytest.raises(CommandFailed, match="it ended with status 2"):
+    with pytest.raises(type(error)) as failed:
         cluster.apply(action, node)
 
+    assert failed.value is error
     assert cluster.words == [VALIDATE]
     assert cluster.moments[0].hosts != HOSTS
     assert cluster.hosts.read_bytes() == HOSTS
     assert cluster.hosts.stat().st_mode & 0o777 == 0o640
     assert cluster.now().tokens == ["te2", "te3"]
+
+
+def test_what_somebody_writes_meanwhile_is_not_taken_back(cluster: Cluster) -> None:
+    def somebody_writes_and_it_fails() -> None:
+        cluster.hosts.write_bytes(cluster.hosts.read_bytes() + b"# theirs\n")
+        raise FAILED
+
+    cluster.happens = {VALIDATE: somebody_writes_and_it_fails}
+
+    with pytest.raises(CommandFailed, match="it ended with status 2"):
+        cluster.apply(Action.add, "te4")
+
+    assert cluster.hosts.read_bytes() == cluster.moments[0].hosts + b"# theirs\n"
+
+
+def test_a_line_that_cannot_be_taken_back_is_named_with_why_it_should_be(
+    cluster: Cluster, full_disk: Callable[[], None]
+) -> None:
+    def disk_is_full_and_it_fails() -> None:
+        full_disk()
+        raise FAILED
+
+    cluster.happens = {VALIDATE: disk_is_full_and_it_fails}
+
+    with pytest.raises(ProvisionError) as failed:
+        cluster.apply(Action.add, "te4")
+
+    assert failed.value.asked == f"put {cluster.hosts} back as it was"
+    assert failed.value.found == f"File too large, after this: {FAILED}"
+    assert "Undo the edit of te4 there by hand" in failed.value.fix
+    assert cluster.hosts.read_bytes() == cluster.moments[0].hosts
 
 
 def test_a_file_that_cannot_be_written_stays_as_it_is(
