@@ -114,12 +114,12 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter, pl
             trust.give_up_key(secrets)
         planned = steps(change.action, change.node, before=before, after=after)
         seconds = run_all(change.inventory, planned, environment, reporter, play)
-        if removes:
-            trust.forget(secrets, change.node)
         pending = node_record.pending(records(secrets), after.names)
         last = smoke_step(change.action, change.node, after, pending)
         seconds |= run_all(change.inventory, [last] if last else [], environment, reporter, play)
         found = _unknown(change.inventory, environment, seen) if seen and after.names else []
+        if removes:  # last: until then it is by these that the command can be given again
+            trust.forget(secrets, change.node)
     return Changed(
         action=str(change.action),
         node=change.node,

@@ -316,7 +316,7 @@ def test_a_node_that_is_replaced_has_no_token_more_once_its_line_is_valid(cluste
     assert (after.has_key, after.retired, after.ledgers) == (True, [], [["te1", "te2", "te3"]] * 2)
 
 
-def test_a_node_is_removed_once_the_way_in_is_proven_and_forgotten_once_the_others_are_told(
+def test_a_node_is_removed_once_the_way_in_is_proven_and_forgotten_once_the_others_are_tested(
     cluster: Cluster,
 ) -> None:
     kept = files(cluster)
@@ -341,6 +341,7 @@ def test_a_node_is_removed_once_the_way_in_is_proven_and_forgotten_once_the_othe
     assert (told.has_key, told.retired, told.tokens) == (False, [KEY], ["te3"])
     assert told.ledgers == [["te1", "te2", "te3"]] * 2
     assert tested.words == "playbooks/site.yml --limit te1 --tags smoke_test"
+    assert tested.ledgers == told.ledgers
     assert cluster.now().ledgers == [["te1", "te3"]] * 2
     assert done.tested
     # Who cannot be asked for keys is a finding, not a failure.
@@ -358,18 +359,19 @@ def test_a_node_stays_where_the_way_in_is_not_proven(cluster: Cluster) -> None:
     assert cluster.now() == before
 
 
-def test_a_removal_that_failed_goes_on_where_it_stopped(cluster: Cluster) -> None:
-    cluster.happens = {OWN_WAY: lambda: None, TELL: fail(FAILED)}
+@pytest.mark.parametrize("fails", [TELL, "playbooks/site.yml --limit te1 --tags smoke_test"])
+def test_a_removal_that_failed_goes_on_where_it_stopped(cluster: Cluster, fails: str) -> None:
+    cluster.happens = {OWN_WAY: lambda: None, fails: fail(FAILED)}
     with pytest.raises(CommandFailed):
         cluster.apply(Action.remove, "te2")
-    assert cluster.now().ledgers == [["te1", "te2", "te3"]] * 2
+    assert cluster.words[-1] == fails
     edited = cluster.hosts.read_bytes()
 
     cluster.happens = {}
     done = cluster.apply(Action.remove, "te2")
 
     assert (done.edited, cluster.hosts.read_bytes()) == (False, edited)
-    assert cluster.words[1] == TELL
+    assert (cluster.words[1], done.tested) == (TELL, True)
     assert cluster.now().ledgers == [["te1", "te3"]] * 2
     assert cluster.now().retired == [KEY]
 
