@@ -12,7 +12,7 @@ from provision.core import node_record
 from provision.core.audit import Finding
 from provision.core.node_life import Action, Members, Step, own_way_step, smoke_step, steps
 from provision.edges import cluster_lock
-from provision.edges.files import write_file
+from provision.edges.files import text_of, write_file
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import audit, trust
 from provision.fleet.controller_key import controller_key
@@ -76,7 +76,7 @@ class Reporter:
 
 def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, list[Step]]:
     """The text of hosts.yml before and after, and the playbooks that would run."""
-    old = read(change.hosts)
+    old = text_of(change.hosts)
     new = change.edit(old)
     before = read_members(change.inventory, environment=environment)
     _refuse(change, before, secrets_of(change.inventory, environment=environment), environment)
@@ -158,25 +158,20 @@ def _unknown(inventory: Path, environment: Mapping[str, str], before: audit.Seen
 def records(secrets: Path) -> dict[str, node_record.Record]:
     """What is remembered of the cluster's nodes."""
     path = secrets / RECORD
-    return node_record.parse(read(path) if path.is_file() else "")
-
-
-def read(path: Path) -> str:
-    """A file's text with the ends of its lines as they are."""
-    return path.read_bytes().decode()
+    return node_record.parse(text_of(path) if path.is_file() else "")
 
 
 def _refuse(change: Change, members: Members, secrets: Path, environment: Mapping[str, str]) -> None:
-    """A node that was removed half way is known by its host keys; any other name is a slip.
+    """Before a node is asked or a file changed. A node that was removed half way is known by its host keys.
 
     A cluster of an earlier version gets new keys by site.yml, which proves that everybody still gets in.
     """
+    change.edit(text_of(change.hosts))
+    Tokens(folder=secrets).read()
+    known = {*members.names, *trust.nodes_in_ledger(secrets)}
     if (secrets / "cluster_key").is_file():
         controller_key(secrets, f"{change.action} node {change.node}")
-    if change.action is not Action.remove:
-        return
-    known = change.node in members.names or change.node in trust.nodes_in_ledger(secrets)
-    if not known:
+    if change.action is Action.remove and change.node not in known:
         raise BadInput(
             f"remove node {change.node}",
             found=f"the nodes are {', '.join(members.names)}",
@@ -186,7 +181,7 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
 
 def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play) -> bool:
     """Edits the file; what validate.yml has not let pass is put back. Returns whether anything changed."""
-    old = read(change.hosts)
+    old = text_of(change.hosts)
     new = change.edit(old)
     if new == old:
         return False
@@ -208,7 +203,7 @@ def _put_back(change: Change, old: str, new: str, mode: int, reason: BaseExcepti
     Raises:
         ProvisionError: it cannot be written.
     """
-    if read(change.hosts) != new:
+    if text_of(change.hosts) != new:
         return
     try:
         write_file(change.hosts, old, mode=mode)

@@ -77,6 +77,7 @@ class Cluster:
 
     folder: Path
     happens: dict[str, Callable[[], object]] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
     moments: list[Moment] = field(default_factory=list)
     reported: list[str] = field(default_factory=list)
 
@@ -88,16 +89,13 @@ class Cluster:
     def secrets(self) -> Path:
         return self.folder / "secrets"
 
-    @property
-    def words(self) -> list[str]:
-        return [moment.words for moment in self.moments]
-
     def change(self, action: Action, node: str) -> Change:
         return Change(
             action=action, node=node, inventory=self.folder, edit=lambda text: EDITS[action](text, node)
         )
 
     def apply(self, action: Action, node: str) -> Changed:
+        self.words.clear()
         self.moments.clear()
         return self.apply_change(self.change(action, node))
 
@@ -118,6 +116,7 @@ class Cluster:
     ) -> Played:
         assert (inventory, environment, on_line) == (self.folder, os.environ, print)
         said = shlex.join(words)
+        self.words.append(said)
         self.moments.append(self.now(said, spares=spares))
         beginnings = [beginning for beginning in self.happens if said.startswith(beginning)]
         if beginnings:
@@ -277,7 +276,7 @@ def test_a_file_that_cannot_be_written_stays_as_it_is(
         cluster.apply_change(Change(action=Action.add, node="te4", inventory=cluster.folder, edit=edit))
 
     assert failed.value.errno == errno.EFBIG
-    assert cluster.moments == []
+    assert cluster.words == []
     assert cluster.hosts.read_bytes() == HOSTS
     assert sorted(path.name for path in cluster.folder.iterdir()) == before
 
@@ -355,24 +354,26 @@ def test_a_node_stays_where_the_way_in_is_not_proven(cluster: Cluster) -> None:
     with pytest.raises(CommandFailed, match="it ended with status 2"):
         cluster.apply(Action.remove, "te2")
 
-    assert len(cluster.moments) == 1
+    assert len(cluster.words) == 1
     assert cluster.now() == before
 
 
-@pytest.mark.parametrize("fails", [TELL, "playbooks/site.yml --limit te2 --tags smoke_test"])
-def test_a_removal_that_failed_goes_on_where_it_stopped(cluster: Cluster, fails: str) -> None:
+def test_a_removal_that_failed_goes_on_where_it_stopped(cluster: Cluster) -> None:
     """Of te1, whose clock led: that the others follow another one from now on may not have been told."""
-    cluster.happens = {OWN_WAY: lambda: None, fails: fail(FAILED)}
-    with pytest.raises(CommandFailed):
-        cluster.apply(Action.remove, "te1")
-    assert cluster.words[-1] == fails
+    smoke = "playbooks/site.yml --limit te2 --tags smoke_test"
+    for fails in (TELL, smoke):
+        cluster.happens = {OWN_WAY: lambda: None, fails: fail(FAILED)}
+        with pytest.raises(CommandFailed):
+            cluster.apply(Action.remove, "te1")
+        assert cluster.words[-1] == fails
     edited = cluster.hosts.read_bytes()
+    assert edited != HOSTS
 
     cluster.happens = {}
     done = cluster.apply(Action.remove, "te1")
 
-    assert (done.edited, cluster.hosts.read_bytes()) == (False, edited)
-    assert (cluster.words[1:3], done.tested) == ([TELL, "playbooks/site.yml --tags time_sync"], True)
+    assert (done.edited, done.tested, cluster.hosts.read_bytes()) == (False, True, edited)
+    assert cluster.words[1:] == [TELL, "playbooks/site.yml --tags time_sync", smoke]
     assert cluster.now().ledgers == [["te2", "te3"]] * 2
     assert cluster.now().retired == [KEY]
 
@@ -403,6 +404,22 @@ def without_hosts(cluster: Cluster) -> None:
     cluster.hosts.rename(cluster.folder / "nodes.yml")
 
 
+def named_elsewhere(cluster: Cluster) -> None:
+    cluster.hosts.write_bytes(HOSTS + b"nvidia_gpu:\n  hosts:\n    te2:\n")
+
+
+def damaged_tokens(cluster: Cluster) -> None:
+    (cluster.secrets / "join_tokens.json").write_text("{")
+
+
+def damaged_ledger(cluster: Cluster) -> None:
+    (cluster.secrets / "host_keys.yml").write_text("[")
+
+
+def no_utf8(cluster: Cluster) -> None:
+    cluster.hosts.write_bytes(HOSTS + b"# caf\xe9\n")
+
+
 def as_it_is(cluster: Cluster) -> None:
     """Nothing is spoilt."""
 
@@ -430,6 +447,22 @@ REFUSED = {
         *(Action.drain, "te2", without_hosts),
         *("edit the inventory", "hosts.yml is no YAML file", "Name a site's folder with a hosts.yml"),
     ),
+    "no text": (
+        *(Action.drain, "te2", no_utf8),
+        *("read the inventory", "Completely failed to parse", "validate.yml says what is wrong"),
+    ),
+    "named elsewhere": (
+        *(Action.remove, "te2", named_elsewhere),
+        *("remove node te2", "line 12 of hosts.yml names it as well", "Take it out there first."),
+    ),
+    "damaged tokens": (
+        *(Action.remove, "te2", damaged_tokens),
+        *("secrets/join_tokens.json", "it is damaged", "Delete it"),
+    ),
+    "damaged ledger": (
+        *(Action.remove, "te2", damaged_ledger),
+        *("secrets/host_keys.yml", "it is damaged", "Put a copy of it back"),
+    ),
 }
 
 
@@ -447,7 +480,7 @@ def test_what_is_refused_beforehand_changes_nothing_and_says_what_to_do(
     assert asked in refused.value.asked
     assert found in refused.value.found
     assert fix in refused.value.fix
-    assert cluster.moments == []
+    assert cluster.words == []
     assert files(cluster) == kept
 
 
@@ -462,5 +495,18 @@ def test_nothing_is_edited_while_another_controller_holds_the_cluster(cluster: C
             cluster.apply(Action.drain, "te2")
         other.kill()
 
-    assert cluster.moments == []
+    assert cluster.words == []
     assert cluster.hosts.read_bytes() == HOSTS
+
+
+def test_a_preview_names_a_file_that_is_no_text(cluster: Cluster) -> None:
+    no_utf8(cluster)
+
+    with pytest.raises(BadInput, match=r"read hosts\.yml: .*special characters are not allowed"):
+        preview(cluster.change(Action.drain, "te2"), os.environ)
+
+
+def test_a_record_of_nodes_that_is_no_text_counts_as_none(cluster: Cluster) -> None:
+    (cluster.secrets / "nodes.json").write_bytes(b"caf\xe9")
+
+    assert cluster.apply(Action.drain, "te2").pending == []
