@@ -66,7 +66,7 @@ _TELL = Step(
 )
 _CLOCKS = Step(
     words=(_SITE, "--tags", "time_sync"),
-    reason="the others followed the clock of another machine",
+    reason="the others may follow the clock of another machine",
     spares=True,
 )
 
@@ -111,14 +111,17 @@ def steps(action: Action, name: str, *, before: Members, after: Members) -> list
         after: and since.
     """
     comes = action in (Action.add, Action.replace)
-    leads = after.leader if before.leader == after.leader != name else ""
+    # By a run that failed; whether it led is not in the inventory any more.
+    has_gone = action is Action.remove and name not in before.names
+    leads = after.leader if before.leader == after.leader != name and not has_gone else ""
     accept = _variables({"ssh_trust_replaced_nodes": [name]}) if action is Action.replace else ()
     found = [_mesh(accept)] if after.mesh and comes else []
     found += [_admission(leads)] if leads and comes else []
     if comes:
         found.append(_full(name, accept))
     found.append(_TELL)
-    if before.leader != after.leader or (action is Action.replace and after.leader == name):
+    moved = before.leader != after.leader or (action is Action.replace and after.leader == name)
+    if moved or (has_gone and after.leader):
         found.append(_CLOCKS)
     if leads and action is Action.remove:
         found.append(_admission(leads))

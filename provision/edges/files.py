@@ -25,8 +25,10 @@ def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
             stream.write(text)
             os.fchmod(descriptor, mode)
         Path(new).replace(path)
-    except BaseException:
+    except BaseException as e:
         Path(new).unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            e.filename = str(path)  # a full disk names no file, and a rename names ours
         raise
 
 

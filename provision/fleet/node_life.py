@@ -12,12 +12,12 @@ from provision.core import node_record
 from provision.core.audit import Finding
 from provision.core.node_life import Action, Members, Step, own_way_step, smoke_step, steps
 from provision.edges import cluster_lock
-from provision.edges.files import write_file
+from provision.edges.files import text_of, write_file
 from provision.errors import BadInput, ProvisionError
 from provision.fleet import audit, trust
 from provision.fleet.controller_key import controller_key
 from provision.fleet.join_tokens import Tokens
-from provision.fleet.playbook import play
+from provision.fleet.playbook import Play, play
 from provision.fleet.site import read_members, secrets_of
 
 RECORD = "nodes.json"
@@ -76,7 +76,7 @@ class Reporter:
 
 def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, list[Step]]:
     """The text of hosts.yml before and after, and the playbooks that would run."""
-    old = read(change.hosts)
+    old = text_of(change.hosts)
     new = change.edit(old)
     before = read_members(change.inventory, environment=environment)
     _refuse(change, before, secrets_of(change.inventory, environment=environment), environment)
@@ -87,8 +87,11 @@ def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, l
     return old, new, [*planned, *([last] if last else [])]
 
 
-def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) -> Changed:
+def apply(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play = play) -> Changed:
     """Edits the inventory and has the nodes follow. Run again after a failure, it goes on.
+
+    Args:
+        play: runs one playbook.
 
     Raises:
         Busy: another controller works on the cluster.
@@ -102,21 +105,21 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         after = before.after(change.action, change.node)
         removes = change.action is Action.remove
         if removes:
-            _prove_own_way(change, after, environment, reporter)
+            _prove_own_way(change, after, environment, reporter, play)
         seen = _who_gets_in(change.inventory, environment) if removes else None
-        edited = _edit(change, environment, reporter)
+        edited = _edit(change, environment, reporter, play)
         if removes or change.action is Action.replace:
             Tokens(folder=secrets).void(change.node)
         if removes:
             trust.give_up_key(secrets)
         planned = steps(change.action, change.node, before=before, after=after)
-        seconds = run_all(change.inventory, planned, environment, reporter)
-        if removes:
-            trust.forget(secrets, change.node)
+        seconds = run_all(change.inventory, planned, environment, reporter, play)
         pending = node_record.pending(records(secrets), after.names)
         last = smoke_step(change.action, change.node, after, pending)
-        seconds |= run_all(change.inventory, [last] if last else [], environment, reporter)
+        seconds |= run_all(change.inventory, [last] if last else [], environment, reporter, play)
         found = _unknown(change.inventory, environment, seen) if seen and after.names else []
+        if removes:  # last: until then it is by these that the command can be given again
+            trust.forget(secrets, change.node)
     return Changed(
         action=str(change.action),
         node=change.node,
@@ -130,7 +133,7 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
 
 
 def _prove_own_way(
-    change: Change, after: Members, environment: Mapping[str, str], reporter: Reporter
+    change: Change, after: Members, environment: Mapping[str, str], reporter: Reporter, play: Play
 ) -> None:
     """Before the cluster's key is given up: the others refuse that where the controller logs in with it.
 
@@ -138,7 +141,7 @@ def _prove_own_way(
         CommandFailed: one did, by name.
     """
     if after.names:
-        run_all(change.inventory, [own_way_step(change.node)], environment, reporter)
+        run_all(change.inventory, [own_way_step(change.node)], environment, reporter, play)
 
 
 def _who_gets_in(inventory: Path, environment: Mapping[str, str]) -> audit.Seen:
@@ -155,25 +158,20 @@ def _unknown(inventory: Path, environment: Mapping[str, str], before: audit.Seen
 def records(secrets: Path) -> dict[str, node_record.Record]:
     """What is remembered of the cluster's nodes."""
     path = secrets / RECORD
-    return node_record.parse(read(path) if path.is_file() else "")
-
-
-def read(path: Path) -> str:
-    """A file's text with the ends of its lines as they are."""
-    return path.read_bytes().decode()
+    return node_record.parse(text_of(path) if path.is_file() else "")
 
 
 def _refuse(change: Change, members: Members, secrets: Path, environment: Mapping[str, str]) -> None:
-    """A node that was removed half way is known by its host keys; any other name is a slip.
+    """Before a node is asked or a file changed. A node that was removed half way is known by its host keys.
 
     A cluster of an earlier version gets new keys by site.yml, which proves that everybody still gets in.
     """
+    change.edit(text_of(change.hosts))
+    Tokens(folder=secrets).read()
+    known = {*members.names, *trust.nodes_in_ledger(secrets)}
     if (secrets / "cluster_key").is_file():
         controller_key(secrets, f"{change.action} node {change.node}")
-    if change.action is not Action.remove:
-        return
-    known = change.node in members.names or change.node in trust.nodes_in_ledger(secrets)
-    if not known:
+    if change.action is Action.remove and change.node not in known:
         raise BadInput(
             f"remove node {change.node}",
             found=f"the nodes are {', '.join(members.names)}",
@@ -181,9 +179,9 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
         )
 
 
-def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) -> bool:
-    """Edits the file; what validate.yml refuses is put back. Returns whether anything changed."""
-    old = read(change.hosts)
+def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play) -> bool:
+    """Edits the file; what validate.yml has not let pass is put back. Returns whether anything changed."""
+    old = text_of(change.hosts)
     new = change.edit(old)
     if new == old:
         return False
@@ -193,14 +191,36 @@ def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter) ->
         words = ("playbooks/validate.yml", "--extra-vars", "validate_sources=false")
         try:
             play(change.inventory, words, environment=environment, on_line=reporter.on_line)
-        except ProvisionError:
-            write_file(change.hosts, old, mode=mode)
+        except BaseException as e:
+            _put_back(change, old, new, mode, e)
             raise
     return True
 
 
+def _put_back(change: Change, old: str, new: str, mode: int, reason: BaseException) -> None:
+    """Undoes the edit, unless somebody else has edited the file since.
+
+    Raises:
+        ProvisionError: it cannot be written.
+    """
+    if text_of(change.hosts) != new:
+        return
+    try:
+        write_file(change.hosts, old, mode=mode)
+    except OSError as e:
+        raise ProvisionError(
+            f"put {change.hosts} back as it was",
+            found=f"{e.strerror}, after this: {reason or 'an interrupt'}",
+            fix=f"Undo the edit of {change.node} there by hand: it is not known to be valid.",
+        ) from e
+
+
 def run_all(
-    inventory: Path, wanted: Sequence[Step], environment: Mapping[str, str], reporter: Reporter
+    inventory: Path,
+    wanted: Sequence[Step],
+    environment: Mapping[str, str],
+    reporter: Reporter,
+    play: Play = play,
 ) -> dict[str, float]:
     """Runs playbooks one after the other; seconds of each, by its words.
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from provision.edges import process
 from provision.errors import CommandFailed
@@ -25,6 +26,20 @@ class Played:
     words: tuple[str, ...]
     seconds: float
     unreachable: bool
+
+
+class Play(Protocol):
+    """What runs a playbook: `play`, and in unit tests what only notes that it was asked to."""
+
+    def __call__(
+        self,
+        inventory: Path,
+        words: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        on_line: Callable[[str], None],
+        spares: bool = False,
+    ) -> Played: ...
 
 
 def words_of(inventory: Path, words: Sequence[str]) -> list[str]:

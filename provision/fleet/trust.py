@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from provision.edges.files import write_file
+from provision.edges.files import text_of, write_file
+from provision.errors import BadInput
 
 # Of roles ssh_trust and wireguard_mesh.
 _HOST_KEYS, _MESH_KEYS = "host_keys.yml", "mesh_keys.yml"
@@ -31,7 +32,11 @@ def give_up_key(secrets: Path) -> None:
 
 
 def nodes_in_ledger(secrets: Path) -> list[str]:
-    """The nodes whose host keys are known."""
+    """The nodes whose host keys are known.
+
+    Raises:
+        BadInput: the ledger is damaged.
+    """
     return sorted(_ledger(secrets / _HOST_KEYS))
 
 
@@ -44,4 +49,17 @@ def forget(secrets: Path, node: str) -> None:
 
 
 def _ledger(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text()) or {}) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        found = yaml.safe_load(text_of(path)) or {}
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
+        raise _damaged(path, e) from e
+    if not isinstance(found, dict):
+        raise _damaged(path, f"it holds {type(found).__name__} where nodes belong")
+    return found
+
+
+def _damaged(path: Path, found: object) -> BadInput:
+    fix = "Put a copy of it back; without one delete it and run site.yml, which reads the nodes' keys anew."
+    return BadInput(f"read {path}", found=f"it is damaged ({found})", fix=fix)

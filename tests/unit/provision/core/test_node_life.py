@@ -52,6 +52,11 @@ def test_the_clocks_follow_where_their_leader_has_gone_or_moved() -> None:
     assert planned(Action.replace, "te1", LED)[1:] == [TELL, CLOCK]
 
 
+def test_the_clocks_follow_when_a_removal_that_failed_is_given_again_since_the_leader_may_have_gone() -> None:
+    assert planned(Action.remove, "te9", LED) == [TELL, CLOCK]
+    assert planned(Action.remove, "te9", THREE) == [TELL]
+
+
 def test_the_leading_clock_hears_of_a_node_before_that_asks_it_and_after_that_has_gone() -> None:
     assert planned(Action.add, "te2", LED) == [ADMIT, FULL, TELL]
     assert planned(Action.replace, "te2", LED)[::2] == [ADMIT, TELL]

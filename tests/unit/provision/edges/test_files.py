@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from provision.edges.files import write_file
 from tests.conftest import RecordRefusal
 
 # Before each call that opens, renames or changes a mode: the modes of the files in a folder.
@@ -56,3 +58,19 @@ write_file(folder / "secret", "x", mode=0o600)
     record_refusal(f"what the link leads to holds {(tmp_path / 'other').read_text()!r}")
     assert (tmp_path / "other").read_text() == "theirs"
     assert not (tmp_path / "secret").is_symlink()
+
+
+def test_a_disk_that_is_full_leaves_what_was_there_and_the_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match="File too large") as failed:
+            write_file(path, "after")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert failed.value.filename == str(path)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("hosts.yml", "before")]

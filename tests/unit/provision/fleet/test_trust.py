@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from provision.errors import BadInput
 from provision.fleet.trust import forget, give_up_key, nodes_in_ledger
 
 
@@ -28,3 +31,24 @@ def test_a_node_is_forgotten_and_the_others_are_not(tmp_path: Path) -> None:
 
     assert nodes_in_ledger(tmp_path) == ["te2"]
     assert nodes_in_ledger(tmp_path / "absent") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"te1: [", "while parsing a flow node"),
+        (b"- te1\n", "it holds list where nodes belong"),
+        (b"te1: [caf\xe9]\n", "special characters are not allowed"),
+        (b"te1: 2024-13-45\n", "month must be in 1..12"),
+    ],
+)
+def test_a_ledger_that_is_damaged_is_named_and_stays(tmp_path: Path, content: bytes, found: str) -> None:
+    (tmp_path / "host_keys.yml").write_bytes(content)
+
+    for ask in (nodes_in_ledger, lambda folder: forget(folder, "te1")):
+        with pytest.raises(BadInput) as refused:
+            ask(tmp_path)
+        assert refused.value.asked == f"read {tmp_path / 'host_keys.yml'}"
+        assert found in refused.value.found
+        assert "Put a copy of it back" in refused.value.fix
+    assert (tmp_path / "host_keys.yml").read_bytes() == content
