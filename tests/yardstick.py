@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import select
 import sys
@@ -37,7 +38,8 @@ def node_seconds() -> dict[str, float]:
     found = {}
     for hierarchy in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         for pattern in _GROUPS:
-            for stat in hierarchy.glob(f"{pattern}/cpu.stat"):
+            # Unlike Path.glob, it goes past a group that goes away while it looks.
+            for stat in map(Path, glob.iglob(f"{hierarchy}/{pattern}/cpu.stat")):
                 try:
                     fields = dict(line.split() for line in stat.read_text().splitlines())
                 except OSError:  # it has gone meanwhile
