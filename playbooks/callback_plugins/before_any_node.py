@@ -160,7 +160,7 @@ class Inventory:
         wanted = Templar(loader=self._loader, variables=self._variables).template(
             self._variables.get("validate_sources", True)
         )
-        return boolean(wanted)
+        return bool(boolean(wanted))
 
 
 def _asked(name: str, address: str, site: Site) -> str:

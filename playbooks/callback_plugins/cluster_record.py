@@ -73,8 +73,10 @@ class CallbackModule(CallbackBase):
         bad = {node for node in nodes if stats.dark.get(node) or stats.failures.get(node)}
         whole = set(context.CLIARGS.get("tags") or ["all"]) == {"all"}
         tells = self._playbook == "members.yml" or (self._playbook == "site.yml" and whole)
-        run = {"playbook": self._playbook, "tells": tells, "now": now()}
-        self._write(node_record.ran(self._read(), good=nodes - bad, bad=bad, **run))
+        records = node_record.ran(
+            self._read(), playbook=self._playbook, tells=tells, good=nodes - bad, bad=bad, now=now()
+        )
+        self._write(records)
 
     def _read(self) -> dict[str, node_record.Record]:
         path = self._path()
