@@ -61,7 +61,7 @@ def cluster(converged_lab: LabUnderTest) -> Iterator[LabUnderTest]:
     own = f"chown -R {JOB_USER}: /tmp/cw_test"
     converged_lab.out_of_all(" && ".join(["mkdir -p /tmp/cw_test", *writing, own]))
     yield converged_lab
-    leftovers = "pkill -KILL -f '[r]untime.launch|[s]leep 314' || true"
+    leftovers = "pkill -KILL -f '[r]untime.(launch|node)|[s]leep 314' || true"
     converged_lab.out_of_all(f"{leftovers}; rm -rf /tmp/cw_test")
 
 
