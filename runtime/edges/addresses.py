@@ -137,6 +137,21 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
+def receive(connection: socket.socket, count: int) -> bytes:
+    """So many bytes, no fewer.
+
+    Raises:
+        OSError: the other side closed the connection, or they did not come in its time.
+    """
+    received = b""
+    while len(received) < count:
+        piece = connection.recv(count - len(received))
+        if not piece:
+            raise ConnectionResetError("the other side closed the connection")
+        received += piece
+    return received
+
+
 def answer_each(
     server: socket.socket,
     answer: Callable[[socket.socket], None],

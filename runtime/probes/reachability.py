@@ -17,7 +17,7 @@ from functools import partial
 from hmac import compare_digest
 from typing import Any
 
-from runtime.edges.addresses import answer_each, family_of, unreached
+from runtime.edges.addresses import answer_each, family_of, receive, unreached
 from runtime.probes.reachability_matrix import Reach
 
 CONNECT_SECONDS = 3.0
@@ -59,20 +59,10 @@ def _echo(connection: socket.socket, token: bytes) -> None:
     with connection:
         connection.settimeout(CONNECT_SECONDS)
         try:
-            if compare_digest(_receive(connection, len(token)), token):
-                connection.sendall(_receive(connection, _ECHOED_BYTES))
+            if compare_digest(receive(connection, len(token)), token):
+                connection.sendall(receive(connection, _ECHOED_BYTES))
         except OSError:
             return
-
-
-def _receive(connection: socket.socket, count: int) -> bytes:
-    received = b""
-    while len(received) < count:
-        piece = connection.recv(count - len(received))
-        if not piece:
-            raise ConnectionResetError("the other side closed the connection")
-        received += piece
-    return received
 
 
 def connect_all(
@@ -107,7 +97,7 @@ def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float, 
             (peer.address, peer.port), timeout=timeout_seconds, source_address=(own_address, 0)
         ) as connection:
             connection.sendall(token.encode() + echoed)
-            if _receive(connection, _ECHOED_BYTES) != echoed:
+            if receive(connection, _ECHOED_BYTES) != echoed:
                 error = "other bytes came back than were sent"
     except TimeoutError:
         error = f"no answer within {timeout_seconds:g} s"

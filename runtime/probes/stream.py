@@ -21,7 +21,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Annotated, Any
 
-from runtime.edges.addresses import answer_each, family_of
+from runtime.edges.addresses import answer_each, family_of, receive
 from runtime.probes.mtu import answer_to, is_request, path_mtu
 from runtime.untrusted.conform import AT_LEAST_0, between, conform
 
@@ -181,11 +181,11 @@ def _answer(connection: socket.socket, token: bytes) -> None:
         connection.settimeout(3.0)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            if not compare_digest(_exactly(connection, len(token)), token):
+            if not compare_digest(receive(connection, len(token)), token):
                 return
             with connection.makefile("rb", buffering=0) as lines:
                 request: _Request = conform(_Request, json.loads(lines.readline(4096)))
-            while (message := _exactly(connection, MESSAGE_BYTES)) != bytes(MESSAGE_BYTES):
+            while (message := receive(connection, MESSAGE_BYTES)) != bytes(MESSAGE_BYTES):
                 connection.sendall(message)
             connection.sendall(message)
             delivered = _take_in(connection, _Contents(request.source, request.target), request.seconds)
@@ -262,7 +262,7 @@ def _latency(connection: socket.socket, source: str, target: str, bounds: Bounds
 def _round_trip(connection: socket.socket, message: bytes, seconds: list[float]) -> None:
     started = time.perf_counter()
     connection.sendall(message)
-    if _exactly(connection, MESSAGE_BYTES) != message:
+    if receive(connection, MESSAGE_BYTES) != message:
         raise ValueError("other bytes came back than were sent")
     seconds.append(time.perf_counter() - started)
 
@@ -321,13 +321,3 @@ def _resent(connection: socket.socket) -> dict[str, Any]:
         return {}
     again, sent = (int(struct.unpack_from("=I", info, at)[0]) for at in (_RETRANSMITS_AT, _SEGMENTS_AT))
     return {"retransmits": again, "resent_share": again / sent if sent else 0.0}
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    received = b""
-    while len(received) < count:
-        piece = connection.recv(count - len(received))
-        if not piece:
-            raise ConnectionResetError("the other side closed the connection")
-        received += piece
-    return received

@@ -14,7 +14,9 @@ from tests.lab.conftest import JOB_USER, LabUnderTest, as_user
 
 HOSTFILE = "/etc/clusterwright/hostfile"
 # Every process of a job or of a smoke test, but not the shell that looks for them.
-LEFT_OVER = r"pgrep -fc '[r]untime\.(launch|node)|[t]orch\.distributed\.run|[s]moke --sizes|[c]w_test' || true"
+LEFT_OVER = (
+    r"pgrep -fc '[r]untime\.(launch|node)|[t]orch\.distributed\.run|[s]moke --sizes|[c]w_test' || true"
+)
 
 
 def python(lab: LabUnderTest) -> str:
