@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from provision.core.diagnose_facts import NodeFacts, judge
-from runtime.probes.gpu import Gpus
 from runtime.probes.host import Survey
 from runtime.smoke.host.host_checks import Clock, judge_hosts
+from tests.unit.provision.core.test_diagnose_facts import ADDRESSES, node
+from tests.unit.runtime.smoke.host.test_host_checks import healthy
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "cases" / "one_verdict" / "facts.yml").read_text()
 )
-ADDRESSES = {"te1": "10.0.0.1", "te2": "10.0.0.2", "te3": "10.0.0.3"}
 MIB = 1 << 20
 PLENTY = 10_000
 
@@ -30,34 +30,7 @@ def names_of(says: dict[str, Any]) -> dict[str, str]:
 
 def surveyed(says: dict[str, Any]) -> tuple[dict[str, Survey], dict[str, Clock]]:
     """The facts as the smoke test has them; te2 says them."""
-    healthy = Survey(
-        hostname="",
-        own_address="",
-        addresses_by_name=ADDRESSES,
-        interface="eth0",
-        job_interface="eth0",
-        job_address="",
-        mtu=1500,
-        speed_bits=0,
-        rdma=False,
-        rdma_ports=(),
-        open_files=1 << 20,
-        locked_bytes=-1,
-        shared_memory_free=PLENTY * MIB,
-        free_bytes={"/": PLENTY * MIB, "/data": PLENTY * MIB},
-        free_files={"/": 10**6},
-        kernel="6.1.0",
-        processors=8,
-        memory_bytes=64 << 30,
-        environment="d" * 64,
-        cuda="",
-        nccl="",
-        gpus=Gpus(present=False, problem="", driver="", cards=(), xids=None),
-    )
-    surveys = {
-        name: replace(healthy, hostname=name, own_address=address, job_address=f"{address}/24")
-        for name, address in ADDRESSES.items()
-    }
+    surveys = {name: replace(healthy(name), addresses_by_name=ADDRESSES) for name in ADDRESSES}
     surveys["te2"] = replace(
         surveys["te2"],
         own_address=names_of(says)["te2"],
@@ -65,9 +38,7 @@ def surveyed(says: dict[str, Any]) -> tuple[dict[str, Survey], dict[str, Clock]]
         mtu=says.get("mtu", 1500),
         open_files=says.get("open_files", 1 << 20),
         shared_memory_free=says.get("shm_mib", PLENTY) * MIB,
-        free_bytes={
-            name: says.get(key, PLENTY) * MIB for name, key in (("/", "root_mib"), ("/data", "data_mib"))
-        },
+        free_bytes={"/": says.get("root_mib", PLENTY) * MIB, "/data": says.get("data_mib", PLENTY) * MIB},
     )
     offsets = dict.fromkeys(ADDRESSES, 0.0) | {"te2": says.get("clock_seconds", 0.0)}
     return surveys, {name: Clock(offset=offset, error=0.0) for name, offset in offsets.items()}
@@ -75,23 +46,9 @@ def surveyed(says: dict[str, Any]) -> tuple[dict[str, Survey], dict[str, Clock]]
 
 def told(says: dict[str, Any]) -> list[NodeFacts]:
     """The facts as the doctor has them; te2 says them."""
-    well = NodeFacts(
-        name="",
-        address="",
-        names=ADDRESSES,
-        own=(),
-        mtu=1500,
-        open_files=1 << 20,
-        free={"/": PLENTY * MIB, "/data": PLENTY * MIB, "/dev/shm": PLENTY * MIB},
-        skew_seconds=0.0,
-        skew_within_seconds=0.0,
-        versions={"environment digest": "d" * 64},
-        job_interface="eth0",
-        interface="eth0",
-    )
-    facts = {name: replace(well, name=name, address=own, own=[own]) for name, own in ADDRESSES.items()}
-    facts["te2"] = replace(
-        facts["te2"],
+    clock = {"skew_within_seconds": 0.0, "skew_seconds": says.get("clock_seconds", 0.0)}
+    te2 = node(
+        "te2",
         names=names_of(says),
         mtu=says.get("mtu", 1500),
         open_files=says.get("open_files", 1 << 20),
@@ -100,9 +57,9 @@ def told(says: dict[str, Any]) -> list[NodeFacts]:
             "/data": says.get("data_mib", PLENTY) * MIB,
             "/dev/shm": says.get("shm_mib", PLENTY) * MIB,
         },
-        skew_seconds=says.get("clock_seconds", 0.0),
+        **clock,
     )
-    return list(facts.values())
+    return [node("te1"), te2, node("te3")]
 
 
 @pytest.mark.parametrize("name", CASES)
