@@ -79,6 +79,19 @@ def by_hand(adopted: LabUnderTest) -> LabUnderTest:
     return adopted
 
 
+@pytest.fixture(scope="module")
+def renamed(by_hand: LabUnderTest) -> Finished:
+    """What site.yml says when it builds ours on te1, and sends it to te2, in the place of theirs."""
+    return playbook(by_hand, "--tags", "conda_env", "-e", '{"conda_env_rename_foreign": true}')
+
+
+@pytest.fixture
+def ours(by_hand: LabUnderTest, renamed: Finished) -> LabUnderTest:
+    """Our environment on both, and nothing beside it that was kept before."""
+    by_hand.out_of_all(f"rm -rf {PREFIX}.before-*")
+    return by_hand
+
+
 def test_a_refused_disk_is_described_and_adopted_as_the_message_says(refusal: Finished) -> None:
     way = r"To keep what /dev/vdb holds \(ext4, label photos, UUID [0-9a-f-]{36}\).*e2label /dev/vdb cw-data"
     assert re.search(way, said(refusal)), said(refusal)
@@ -126,79 +139,73 @@ def test_an_environment_of_somebody_else_is_refused(by_hand: LabUnderTest) -> No
     assert by_hand.out_of_all(f"ls -A {ENVS}") == ["llm\nother"] * 2
 
 
-def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(by_hand: LabUnderTest) -> None:
-    run = playbook(by_hand, "--tags", "conda_env", "-e", '{"conda_env_rename_foreign": true}')
-
+def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(
+    by_hand: LabUnderTest, renamed: Finished
+) -> None:
     for node, kept in zip(by_hand.nodes, by_hand.out_of_all(f"ls -d {PREFIX}.before-*"), strict=True):
-        assert f"{node}: what was at {PREFIX} is kept as {kept}" in said(run)
+        assert f"{node}: what was at {PREFIX} is kept as {kept}" in said(renamed)
         assert by_hand.out(node, f"cat {kept}/bin/python {ENVS}/other/o") == f"{node}\no"
     assert by_hand.out_of_all(f"ls -A {ENVS} | grep -c ^[.]; true") == ["0", "0"]
-    assert re.search(r"Send it through the others\] \*+ .*?ok: \[te1\]", said(run))
+    assert re.search(r"Send it through the others\] \*+ .*?ok: \[te1\]", said(renamed))
     assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
-    by_hand.run("te1", f"rm -r {PREFIX}.before-*")
-    by_hand.run("te2", f"rm -r {PREFIX}.before-*")
 
 
-def test_a_build_that_fails_gives_back_what_was_there(by_hand: LabUnderTest) -> None:
-    added_by_hand(by_hand, "te1")
+def test_a_build_that_fails_gives_back_what_was_there(ours: LabUnderTest) -> None:
+    added_by_hand(ours, "te1")
 
-    run = playbook(by_hand, "--tags", "conda_env", "--limit", "te1,localhost", *NO_CONDA, check=False)
+    run = playbook(ours, "--tags", "conda_env", "--limit", "te1,localhost", *NO_CONDA, check=False)
 
     use = f"{PREFIX}/bin/python -c 'import torch, flashy; print(flashy.answer)'"
-    assert by_hand.out("te1", use) == "42"
+    assert ours.out("te1", use) == "42"
     assert "the environment that was there is back" in said(run)
-    assert by_hand.out("te1", f"ls -A {ENVS}") == "llm\nother"
+    assert ours.out("te1", f"ls -A {ENVS}") == "llm\nother"
 
 
-def test_packages_that_a_person_added_stay_aside_and_are_named(by_hand: LabUnderTest) -> None:
-    run = playbook(by_hand, "--tags", "conda_env")
+def test_packages_that_a_person_added_stay_aside_and_are_named(ours: LabUnderTest) -> None:
+    run = playbook(ours, "--tags", "conda_env")
 
-    (kept,) = by_hand.out("te1", f"ls -d {PREFIX}.before-*").split()
+    (kept,) = ours.out("te1", f"ls -d {PREFIX}.before-*").split()
     assert f"te1: what was at {PREFIX} is kept as {kept}, since somebody added flashy 2.1" in said(run)
-    assert (
-        by_hand.out("te1", f"tail -n 1 {kept}/lib/python3.11/site-packages/torch/version.py") == "# by hand"
-    )
-    assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
+    assert ours.out("te1", f"tail -n 1 {kept}/lib/python3.11/site-packages/torch/version.py") == "# by hand"
+    assert changed(playbook(ours, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
 
 
 # The gate asks above that what somebody changed is kept; this and what follows take a build each.
 @pytest.mark.long
-def test_one_that_is_exactly_as_it_was_made_is_not_kept(by_hand: LabUnderTest) -> None:
+def test_one_that_is_exactly_as_it_was_made_is_not_kept(ours: LabUnderTest) -> None:
     """te2's old one is said to be built from other locks; nobody changed anything in it."""
     record = f"{PREFIX}/.clusterwright/record.json"
-    by_hand.run("te2", f"""sed -i 's/"built_from": "[0-9a-f]*"/"built_from": "other locks"/' {record}""")
+    ours.run("te2", f"""sed -i 's/"built_from": "[0-9a-f]*"/"built_from": "other locks"/' {record}""")
 
-    run = playbook(by_hand, "--tags", "conda_env")
+    run = playbook(ours, "--tags", "conda_env")
 
     assert "its locks have changed" in said(run)
-    assert by_hand.out("te2", f"ls -A {ENVS}") == "llm\nother"
+    assert ours.out("te2", f"ls -A {ENVS}") == "llm\nother"
 
 
 # In the gate test_set_aside has a run that was cut off, without an environment of gigabytes.
 @pytest.mark.long
-def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(by_hand: LabUnderTest) -> None:
+def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(ours: LabUnderTest) -> None:
     """As after a cut of power between the renaming and the proof."""
-    added_by_hand(by_hand, "te2")
-    by_hand.run("te2", f"cd {ENVS} && mv llm .llm.previous && mkdir -p llm/.clusterwright llm/bin")
-    by_hand.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
+    added_by_hand(ours, "te2")
+    ours.run("te2", f"cd {ENVS} && mv llm .llm.previous && mkdir -p llm/.clusterwright llm/bin")
+    ours.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
 
-    playbook(by_hand, "--tags", "conda_env")
+    playbook(ours, "--tags", "conda_env")
 
-    (kept,) = by_hand.out("te2", f"ls -d {PREFIX}.before-*").split()
-    assert by_hand.out("te2", f"cat {kept}/lib/python3.11/site-packages/flashy/__init__.py") == "answer = 42"
-    assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
+    (kept,) = ours.out("te2", f"ls -d {PREFIX}.before-*").split()
+    assert ours.out("te2", f"cat {kept}/lib/python3.11/site-packages/flashy/__init__.py") == "answer = 42"
+    assert changed(playbook(ours, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
 
 
-def test_a_launcher_of_somebody_else_is_refused_and_renamed_only_when_asked(by_hand: LabUnderTest) -> None:
+def test_a_launcher_of_somebody_else_is_refused_and_renamed_only_when_asked(ours: LabUnderTest) -> None:
     launcher, words = "/usr/local/bin/zerorun", ("--tags", "runtime", "--limit", "te2,localhost")
-    by_hand.run("te2", f"echo theirs >{launcher}")
+    ours.run("te2", f"echo theirs >{launcher}")
 
-    refused = playbook(by_hand, *words, check=False)
+    refused = playbook(ours, *words, check=False)
 
-    assert by_hand.out("te2", f"cat {launcher}") == "theirs"
+    assert ours.out("te2", f"cat {launcher}") == "theirs"
     assert failed(refused) == ["te2"]
-    playbook(by_hand, *words, "-e", '{"runtime_rename_foreign": true}')
-    assert (
-        by_hand.out("te2", f"cat {launcher}.before-*; readlink {launcher}") == f"theirs\n{PREFIX}/bin/zerorun"
-    )
-    assert changed(playbook(by_hand, *words)) == {"te2": 0}
+    playbook(ours, *words, "-e", '{"runtime_rename_foreign": true}')
+    assert ours.out("te2", f"cat {launcher}.before-*; readlink {launcher}") == f"theirs\n{PREFIX}/bin/zerorun"
+    assert changed(playbook(ours, *words)) == {"te2": 0}
