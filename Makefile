@@ -97,10 +97,10 @@ distributed: development ## Tests with two to four gloo ranks on this machine
 lab: lab-packages ## Tests on real nodes (root; installs the lab's Debian packages)
 	$(LAB_TESTS) "not long" tests/lab
 
-long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (100 min)
+long: lab-packages ## Tests that take minutes each: a node's life, cuts anywhere, spoilt images (hours)
 	$(LAB_TESTS) long tests/unit tests/distributed tests/lab
 
-mutations: development ## Ten faults put into copies of the product: the tests named with each must find it
+mutations: development ## Faults put into copies of the product: the tests named with each must find it
 	$(PYTEST) -rP -m long tests/unit/test_mutations.py
 
 # The name and the network of the lab of four nodes in tests/lab/conftest.py, in whose nodes they are written.

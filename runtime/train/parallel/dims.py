@@ -40,8 +40,7 @@ class Axis:
 
     def beside(self, backend: str) -> dist.ProcessGroup:
         """Another group of the same ranks, whose messages are not taken for this one's. Collective."""
-        ranks = None if self.group is None else dist.get_process_group_ranks(self.group)
-        made: dist.ProcessGroup = dist.new_group(ranks, backend=backend)
+        made: dist.ProcessGroup = dist.new_group(dist.get_process_group_ranks(self.group), backend=backend)
         return made
 
 
