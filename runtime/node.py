@@ -26,6 +26,7 @@ from runtime.launch.node_process import NodeProcess
 from runtime.probes import disk, host, job, job_firewall, reachability, stream
 from runtime.remote import frames
 from runtime.remote.frames import Frame
+from runtime.smoke.host.registry import probes
 
 _POLL_SECONDS = 0.05
 _PIPE_BYTES = 4096
@@ -179,7 +180,10 @@ class Node:
         self._line.send(frames.encode("knocked", knocked=[reachability.to_json(reach) for reach in knocked]))
 
     def _survey(self, frame: Frame) -> None:
-        seen = host.survey(frame["names"], own_address=self._address, config_path=frame["config"])
+        asked = {check: probe for check, probe in probes().items() if check in frame.get("probes", ())}
+        seen = host.survey(
+            frame["names"], own_address=self._address, config_path=frame["config"], probes=asked
+        )
         self._line.send(frames.encode("surveyed", survey=host.to_json(seen)))
 
     def _files(self, frame: Frame) -> None:

@@ -13,7 +13,7 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +28,7 @@ from runtime.probes.gpu import Gpus
 from runtime.probes.job import environment_digest
 from runtime.probes.job_firewall import Fence
 from runtime.probes.mtu import interface_mtu
-from runtime.untrusted.conform import Only
+from runtime.untrusted.conform import Json, Only
 
 # An unknown name costs a resolver's time-out, five seconds each where DNS does not answer (resolv.conf(5)).
 _NAMES_SECONDS = 3.0
@@ -48,7 +48,8 @@ class Survey:
     conda_env wrote; `cuda` and `nccl` the versions of what came with its torch; `job_interface` what jobs use
     by the node's job.env, `job_address` its address as
     "10.0.0.1/24"; `speed_bits` what a physical interface has negotiated, in bits a second; `rdma_ports`
-    those that are active, such as "mlx5_0 port 1 (InfiniBand)".
+    those that are active, such as "mlx5_0 port 1 (InfiniBand)". `probed` is what checks of the smoke test
+    ask beyond that, by their ids; `unprobed` says why it could not be found out.
     """
 
     hostname: str
@@ -74,6 +75,8 @@ class Survey:
     nccl: str
     gpus: Gpus
     fence: Fence = field(default_factory=Fence)
+    probed: Mapping[str, Json] = field(default_factory=dict)
+    unprobed: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_json(survey: Survey) -> dict[str, Any]:
@@ -81,12 +84,15 @@ def to_json(survey: Survey) -> dict[str, Any]:
     return asdict(survey)
 
 
-def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Survey:
-    """Looks at this node; `own_address` is the one that the cluster uses."""
+def survey(
+    names: Sequence[str], *, own_address: str, config_path: str, probes: Mapping[str, Callable[[], Any]]
+) -> Survey:
+    """Looks at this node; `own_address` is the one that the cluster uses, `probes` what checks ask."""
     hostname = socket.gethostname()
     resolved = _resolve_all((hostname, *names))
     interface = addresses.interface_of(own_address)
     job_interface = _job_interface(Path(config_path, "job.env")) or interface
+    probed, unprobed = _probe(probes)
     disks = {path: os.statvfs(path) for path in ("/", "/data") if Path(path).is_dir()}
     return Survey(
         hostname=hostname,
@@ -112,7 +118,20 @@ def survey(names: Sequence[str], *, own_address: str, config_path: str) -> Surve
         nccl=_library("nccl"),
         gpus=gpu.look(),
         fence=job_firewall.look(Path(config_path)),
+        probed=probed,
+        unprobed=unprobed,
     )
+
+
+def _probe(probes: Mapping[str, Callable[[], Any]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What each gives, and why others give nothing."""
+    probed, unprobed = {}, {}
+    for check, probe in probes.items():
+        try:
+            probed[check] = probe()
+        except (OSError, ValueError) as e:
+            unprobed[check] = str(e)
+    return probed, unprobed
 
 
 def _library(name: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from runtime.job.argv import CONNECT_SECONDS
 from runtime.job.spec import Job
+from runtime.probes.finding import ranks_text
 from runtime.probes.job import Facts
 
 # Scripts of root are not for the user of jobs.
@@ -31,13 +32,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.found}. {self.fix}"
-
-
-def ranks_text(ranks: Sequence[int]) -> str:
-    """`rank 2` or `ranks 2-3`."""
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    return f"ranks {ranks[0]}-{ranks[-1]}" if ranks else "no rank"
 
 
 def ranks_of(job: Job) -> dict[str, tuple[int, ...]]:

@@ -223,6 +223,12 @@ class Session:
             if frame is not None:
                 yield event.host, frame
 
+    def refuse(self, host: str, why: Malformed) -> None:
+        """Ends the channel of a node that said what none of ours says."""
+        line = self.lines[host]
+        line.fault, line.status = f"sent what no node of ours sends: {why}", _MALFORMED
+        line.channel.kill()
+
     def _read(self, host: str, said: bytes) -> Frame | None:
         ranks, shown = self._ranks[host], self.job.shown_ranks
         return answers.read(said, host=host, ranks=ranks, shown=shown, nodes=self.lines)
@@ -232,8 +238,7 @@ class Session:
         try:
             frame = self._read(line.host, event.value) if event.kind == "line" else None
         except Malformed as e:
-            line.fault, line.status = f"sent what no node of ours sends: {e}", _MALFORMED
-            line.channel.kill()
+            self.refuse(line.host, e)
             return None
         if frame is None and (text := event.value.decode(errors="replace").rstrip()):
             line.errors.append(text[:_MOST_ERROR_LETTERS])

@@ -5,42 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from runtime.smoke.collectives.stragglers import Finding
+from runtime.probes.finding import Finding
+from runtime.smoke.host.registry import host_checks
 
 PASS, FAIL, INCONCLUSIVE, SKIPPED = "pass", "fail", "inconclusive", "skipped"
 
-# Identity of a check, and the names that its findings carry.
+# Identity of a check, and the names that its findings carry. Those of hosts are a module each.
 CATALOGUE: Mapping[str, tuple[str, ...]] = {
-    "host.answers": ("ssh", "host key", "node"),
-    "host.runtime": ("runtime", "clusterwright"),
-    "host.python": ("python",),
-    "host.torch": ("torch",),
-    "host.environment": ("environment",),
-    "host.cuda": ("cuda",),
-    "host.nccl": ("nccl",),
-    "host.files": ("files",),
-    "host.kernel": ("kernel",),
-    "host.folders": ("folder", "program", "job folder"),
-    "host.names": ("names",),
-    "host.own-name": ("own name",),
-    "host.route": ("route",),
-    "host.interface": ("interface",),
-    "host.meeting-point": ("master address", "master port"),
-    "host.clock": ("clock",),
-    "host.mtu": ("mtu",),
-    "host.open-files": ("open files",),
-    "host.locked-memory": ("locked memory",),
-    "host.shared-memory": ("shared memory",),
-    "host.disk": ("disk",),
-    "host.disk-write": ("disk write",),
-    "host.hardware": ("hardware",),
-    "host.compute": ("compute",),
-    "host.gpus": ("gpu count",),
-    "host.gpu-driver": ("gpu driver",),
-    "host.gpu-errors": ("gpu errors",),
-    "host.gpu-clocks": ("gpu clocks",),
-    "host.gpu-link": ("gpu link",),
-    "host.gpu-busy": ("gpu busy",),
+    **{check.id: check.names for check in host_checks()},
     "sockets.connect": ("sockets",),
     "sockets.strangers": ("strangers",),
     "sockets.path-mtu": ("path mtu",),

@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from runtime.launch.outcome import Outcome, first_cause
 from runtime.launch.preflight import reach, reach_problems, silence, silence_problems
+from runtime.probes.finding import Finding, of_node
 from runtime.probes.preflight_checks import Problem, ranks_of
 from runtime.probes.reachability_matrix import Reach, between
 from runtime.remote.session import Session
 from runtime.smoke.collectives import events
-from runtime.smoke.collectives.stragglers import SILENT_SECONDS, Finding, localize
+from runtime.smoke.collectives.stragglers import SILENT_SECONDS, localize
 from runtime.smoke.collectives.watchdog import Watch
-from runtime.smoke.host.host_checks import Said
 
 # How long the sockets of a cluster in which a step hung may take to answer.
 _AFTERMATH_SECONDS = 0.7
@@ -89,23 +89,11 @@ def everyone(session: Session, found: str, check: str = "job") -> Finding:
 
 def of_problem(problem: Problem) -> Finding:
     """What the launcher's own checks say."""
-    return Finding(
-        check=problem.check,
-        hosts=(problem.host,),
-        ranks=problem.ranks,
-        found=f"{problem.where}: {problem.found}",
-        fix=problem.fix,
-    )
-
-
-def of_host(session: Session, said: Said) -> Finding:
-    """What the survey says."""
-    ranks = ranks_of(session.job)[said.host]
-    return of_problem(Problem(check=said.check, host=said.host, ranks=ranks, found=said.found, fix=said.fix))
+    return of_node(problem.check, problem.host, problem.ranks, problem.found, problem.fix)
 
 
 def unheard(session: Session, host: str) -> Finding:
     """A node that said what it is and then fell silent."""
     found = "answered at first, and then not any more"
     fix = f"See `ssh {host} dmesg` and memory there; run the test again."
-    return of_host(session, Said(check="node", host=host, found=found, fix=fix))
+    return of_node("node", host, ranks_of(session.job)[host], found, fix)

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from runtime.probes.finding import Finding
 from runtime.smoke.checks import FAIL, INCONCLUSIVE, PASS, Check
 from runtime.smoke.collectives.bandwidth import Figures, figures
 from runtime.smoke.collectives.plan import TRAINING, Operation, size_text
 from runtime.smoke.collectives.progress import Measured, Progress
-from runtime.smoke.collectives.stragglers import Finding
 
 EXIT_CODES = {PASS: 0, FAIL: 1, INCONCLUSIVE: 4}
 

@@ -13,30 +13,23 @@ from runtime.gate.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems, unanswered
 from runtime.probes import stream
+from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.preflight_checks import judge, ranks_of
 from runtime.probes.reachability_matrix import Reach
 from runtime.probes.stream import PairResult
 from runtime.remote.session import Interrupted, Session
+from runtime.smoke.ask import ask
 from runtime.smoke.certify import Signing, carried, certify, draft, proven_until, revoke, seconds_left
 from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.collectives import transport
 from runtime.smoke.collectives.plan import SWEPT, operations
 from runtime.smoke.collectives.progress import Progress
-from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.collectives.transport import judge_transports
 from runtime.smoke.collectives.watchdog import Watch
-from runtime.smoke.findings import (
-    everyone,
-    interrupted,
-    of_host,
-    of_problem,
-    of_ranks,
-    of_silence,
-    unheard,
-)
-from runtime.smoke.host import ask, gpu, host_checks
-from runtime.smoke.host.ask import Surveyed
+from runtime.smoke.findings import everyone, interrupted, of_problem, of_ranks, of_silence, unheard
+from runtime.smoke.host import registry
+from runtime.smoke.host.registry import Nodes
 from runtime.smoke.network import firewall_checks, measure, pair_checks
 from runtime.smoke.network.pair_schedule import Pair, around
 from runtime.smoke.report import Report, conclude
@@ -132,55 +125,28 @@ class _SmokeRun:
             self.sockets(self.hosts())
         self.findings[:0] = of_silence(self.session, knocked)
 
-    def hosts(self) -> Surveyed:
+    def hosts(self) -> Nodes:
         """First stage: what each node is, by itself and against the others."""
         job, facts = self.session.job, self.session.facts
         self.findings += [of_problem(problem) for problem in judge(job, facts)]
         self.show("asking the nodes for names, clocks, limits, disks", 0)
-        asked = ask.ask(self.session)
-        self.surveys = asked.surveys
-        pair_checks.reachable_floor(self.plan.floor, asked.surveys)
-        slots = {node.host.name: len(node.slots) for node in job.nodes}
-        cards = {name: seen.gpus for name, seen in asked.surveys.items()}
-        said = (
-            *host_checks.judge_hosts(asked.surveys, asked.clocks),
-            *gpu.judge_gpus(cards, slots),
-            *host_checks.slow_processors(asked.compute),
-            *host_checks.slow_disks(asked.disks),
-            *host_checks.changed_files(asked.files),
-        )
+        nodes = ask(self.session)
+        self.surveys = nodes.surveys
+        pair_checks.reachable_floor(self.plan.floor, nodes.surveys)
+        against = (*registry.unprobed(nodes), *registry.judge(nodes))
         known = {(finding.check, finding.hosts) for finding in self.findings}
-        self.findings += [of_host(self.session, one) for one in said if (one.check, (one.host,)) not in known]
+        self.findings += [finding for finding in against if (finding.check, finding.hosts) not in known]
         self.findings += [
             unheard(self.session, name)
             for name in self.session.facts
-            if name not in asked.compute and not self.session.lines[name].fault
+            if name not in nodes.compute and not self.session.lines[name].fault
         ]
-        self._note_hosts(asked)
+        self.done |= registry.evidence(nodes)
+        self.skipped |= registry.not_applicable(nodes)
         self.watch.lap("nodes")
-        return asked
+        return nodes
 
-    def _note_hosts(self, asked: Surveyed) -> None:
-        seen = f"{len(self.session.facts)} of {len(self.session.lines)} nodes answered"
-        facts = next(iter(self.session.facts.values()), None)
-        if facts is not None:
-            self.done |= {f"host.{name}": seen for name in ("answers", "folders", "route", "meeting-point")}
-            self.done |= {
-                "host.torch": f"torch {facts.torch} on all nodes",
-                "host.python": f"Python {facts.python}",
-                "host.runtime": f"clusterwright {facts.clusterwright}",
-            }
-        cards = {name: seen.gpus for name, seen in asked.surveys.items()}
-        self.done |= host_checks.evidence(asked.surveys, asked.clocks, asked.files) | gpu.evidence(cards)
-        if asked.compute:
-            slowest, fastest = min(asked.compute.values()), max(asked.compute.values())
-            self.done["host.compute"] = f"one thread hashes {slowest / 1e6:.0f} to {fastest / 1e6:.0f} MB/s"
-        if asked.disks:
-            rates = [one.rate for one in asked.disks.values()]
-            self.done["host.disk-write"] = f"{min(rates) / 1e6:.0f} to {max(rates) / 1e6:.0f} MB/s"
-        self.skipped |= host_checks.not_applicable(asked.surveys, asked.files) | gpu.not_applicable(cards)
-
-    def sockets(self, asked: Surveyed) -> None:
+    def sockets(self, nodes: Nodes) -> None:
         """Second stage: every node to every other, connected, then measured."""
         hosts = _addressed(self.session)
         if len(hosts) < 2:
@@ -204,7 +170,7 @@ class _SmokeRun:
             f"{len(open_pairs)} of {len(hosts) * (len(hosts) - 1)} directions connect"
         )
         chosen = around(self.plan.new, hosts) if self.carried else set(open_pairs)
-        self._measure([pair for pair in open_pairs if pair in chosen], asked, hosts)
+        self._measure([pair for pair in open_pairs if pair in chosen], nodes, hosts)
         self.watch.lap("sockets")
 
     def _strangers(self, hosts: Sequence[str]) -> None:
@@ -212,12 +178,11 @@ class _SmokeRun:
         fences = {name: seen.fence for name, seen in self.surveys.items() if name in hosts}
         tried = measure.intrude(self.session, hosts) if firewall_checks.is_wanted(fences) else {}
         held = {name: self.session.facts[name].address for name in hosts}
-        said = firewall_checks.judge_fences(fences, tried, held)
-        self.findings += [of_host(self.session, one) for one in said]
+        self.findings += firewall_checks.judge_fences(fences, tried, held, ranks_of(self.session.job))
         self.done |= firewall_checks.evidence(fences, tried)
         self.skipped |= firewall_checks.not_applicable(fences, tried)
 
-    def _measure(self, pairs: Sequence[Pair], asked: Surveyed, hosts: Sequence[str]) -> None:
+    def _measure(self, pairs: Sequence[Pair], nodes: Nodes, hosts: Sequence[str]) -> None:
         # A test that fails anyway should say so soon; who is slow besides shows in short streams as well.
         incomplete = len(self.session.facts) < len(self.session.lines)
         brief = self.plan.quick or incomplete or bool(self.findings)
@@ -225,16 +190,16 @@ class _SmokeRun:
             self.session,
             pairs,
             bounds=measure.QUICK if brief else measure.NORMAL,
-            compute=asked.compute,
+            compute=nodes.compute,
             progress=lambda words: self.show(words, 0),
         )
-        held = ranks_of(self.session.job)
+        held = nodes.ranks
         self.findings += pair_checks.judge_pairs(
-            self.pairs, surveys=asked.surveys, compute=asked.compute, ranks=held
+            self.pairs, surveys=nodes.surveys, compute=nodes.compute, ranks=held
         )
         if self.plan.floor and not any(finding.check == "bandwidth" for finding in self.findings):
             self.findings += pair_checks.below_floor(self.pairs, self.plan.floor, held)
-        self.done |= pair_checks.evidence(self.pairs, hosts, asked.surveys)
+        self.done |= pair_checks.evidence(self.pairs, hosts, nodes.surveys)
         if self.carried and self.pairs:
             until = min(one.expires for one in self.carried)
             self.done["sockets.bandwidth"] += f"; the others were proven before, until {until}"
@@ -259,8 +224,7 @@ class _SmokeRun:
         self.watch.lap("end")
         self.findings += of_ranks(self.session, watch, outcome)
         chosen = self.progress.transports_by_host
-        said = judge_transports(chosen, self.surveys)
-        self.findings += [of_host(self.session, one) for one in said]
+        self.findings += judge_transports(chosen, self.surveys, ranks_of(self.session.job))
         self.done |= transport.evidence(chosen)
         self.skipped |= transport.not_applicable(self.progress.backend, len(self.session.lines), chosen)
         if self.progress.finished:

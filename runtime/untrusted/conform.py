@@ -14,6 +14,8 @@ _SHOWN = 60
 
 # A number that may be infinite or none at all, such as what stands in a damaged memory.
 Real = NewType("Real", float)
+# Any value of JSON as it is: what is held against a type of its own where that is known.
+Json = NewType("Json", object)
 
 
 class Malformed(ValueError):
@@ -146,7 +148,7 @@ def _plain(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind in (int, float) and _is_number(value, whole=kind is int):
         return kind(value)
-    if kind is Real and isinstance(value, float):
+    if kind is Json or (kind is Real and isinstance(value, float)):
         return value
     raise _wrong(f"{getattr(kind, '__name__', kind)}", value, where)
 

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "runtime.node": (
         *("runtime.errors", "runtime.edges", "runtime.job", "runtime.probes", "runtime.remote"),
-        *("runtime.gate", "runtime.launch"),
+        *("runtime.gate", "runtime.launch", "runtime.smoke.host"),
     ),
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges"),
     "runtime.train": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.comm"),
@@ -54,6 +54,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("runtime.probes", "runtime.remote", "runtime.gate", "runtime.launch", "runtime.comm"),
         "runtime.train",
     ),
+    # Low, since a node runs the probes of these checks; so are the two modules that they need beside them.
+    "runtime.smoke.host": (
+        *("runtime.untrusted", "runtime.edges", "runtime.probes", "runtime.smoke.network.matrix"),
+    ),
+    "runtime.smoke.network.matrix": ("runtime.smoke.network.pair_schedule",),
+    "runtime.smoke.network.pair_schedule": (),
     "runtime.bench": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.train", "runtime.api"),
     "runtime.commands": ("runtime",),
     "runtime.cli": ("runtime",),
@@ -161,5 +167,8 @@ def test_the_rule_refuses_an_arrow_that_points_up() -> None:
     assert not is_allowed("provision.lab.lab", "runtime.errors")
     assert not is_allowed("runtime.unheard_of", "runtime.smoke.report")
     assert not is_allowed("runtime.gate.certificate", "runtime.launch.preflight")
+    assert not is_allowed("runtime.node", "runtime.smoke.report")
+    assert not is_allowed("runtime.smoke.host.clock", "runtime.smoke.network.pair_checks")
+    assert not is_allowed("runtime.smoke.host.clock", "runtime.comm.group")
     assert is_allowed("runtime.commands.smoke", "runtime.smoke.report")
     assert is_allowed("provision.commands.lab", "provision.lab.lab")

@@ -133,9 +133,7 @@ def test_a_module_that_ends_its_process_does_not_pass_for_one_that_imports(tmp_p
     assert ended.stdout == "crashes: ended with -6\n"
 
 
-@pytest.mark.parametrize(
-    "module", ["provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli"]
-)
+@pytest.mark.parametrize("module", [*DOORS, "runtime.node", "runtime.smoke.checks"])
 def test_a_door_opens_without_torch_and_leaves_the_environment_alone(module: str) -> None:
     program = (
         "import os, sys\n"

@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from provision.core.diagnose_facts import NodeFacts, judge
-from runtime.probes.host import Survey
-from runtime.smoke.host.host_checks import Clock, judge_hosts
+from runtime.smoke.host import registry
+from runtime.smoke.host.registry import Clock, Nodes
 from tests.unit.provision.core.test_diagnose_facts import ADDRESSES, node
-from tests.unit.runtime.smoke.host.test_host_checks import healthy
+from tests.unit.runtime.smoke.host.cluster import healthy
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "cases" / "one_verdict" / "facts.yml").read_text()
@@ -28,7 +28,7 @@ def names_of(says: dict[str, Any]) -> dict[str, str]:
     return {"te1": says.get("te1", ADDRESSES["te1"]), "te2": own, "te3": ADDRESSES["te3"]}
 
 
-def surveyed(says: dict[str, Any]) -> tuple[dict[str, Survey], dict[str, Clock]]:
+def surveyed(says: dict[str, Any]) -> Nodes:
     """The facts as the smoke test has them; te2 says them."""
     surveys = {name: replace(healthy(name), addresses_by_name=ADDRESSES) for name in ADDRESSES}
     surveys["te2"] = replace(
@@ -41,7 +41,8 @@ def surveyed(says: dict[str, Any]) -> tuple[dict[str, Survey], dict[str, Clock]]
         free_bytes={"/": says.get("root_mib", PLENTY) * MIB, "/data": says.get("data_mib", PLENTY) * MIB},
     )
     offsets = dict.fromkeys(ADDRESSES, 0.0) | {"te2": says.get("clock_seconds", 0.0)}
-    return surveys, {name: Clock(offset=offset, error=0.0) for name, offset in offsets.items()}
+    clocks = {name: Clock(offset=offset, error=0.0) for name, offset in offsets.items()}
+    return Nodes(ranks=dict.fromkeys(ADDRESSES, (0,)), surveys=surveys, clocks=clocks)
 
 
 def told(says: dict[str, Any]) -> list[NodeFacts]:
@@ -66,10 +67,10 @@ def told(says: dict[str, Any]) -> list[NodeFacts]:
 def test_both_speak_against_the_same_node_for_the_same_fact(name: str) -> None:
     case = CASES[name]
 
-    smoke = judge_hosts(*surveyed(case["says"]))
+    smoke = registry.judge(surveyed(case["says"]))
     doctor = judge(told(case["says"]), unreachable={})
 
-    assert {said.host for said in smoke} | {one.where for one in doctor} <= {"te2"}
+    assert {host for said in smoke for host in said.hosts} | {one.where for one in doctor} <= {"te2"}
     assert sorted({said.check for said in smoke}) == case["smoke"]
     assert sorted({one.row for one in doctor}) == case["doctor"]
     assert bool(smoke) is bool(doctor)

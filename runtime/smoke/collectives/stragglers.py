@@ -3,34 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from runtime.probes.finding import Finding
 from runtime.smoke.collectives.progress import Place, Progress
 
 # A rank beats twice a second, also while it waits in a collective: after this time its process does not run.
 SILENT_SECONDS = 2.5
 # Ranks that gave up waiting fall silent too while they end; whom they waited for has been silent much longer.
 _SAME_SILENCE_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is wrong: which check saw it, at which nodes and ranks, what it is, what to do.
-
-    `conclusive` is False when the finding names everyone because nobody stands out. `where` says more than
-    the hosts do, where there is more to say: `te3 transmit`, `te1 -> te2`.
-    """
-
-    check: str
-    hosts: tuple[str, ...]
-    ranks: tuple[int, ...]
-    found: str
-    fix: str
-    conclusive: bool = True
-    where: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.found}. {self.fix}"
 
 
 def localize(progress: Progress, *, now: float, waited_seconds: float) -> Finding:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from runtime.comm.transport import SOCKETS
+from runtime.probes.finding import Finding, of_node
 from runtime.probes.host import Survey
-from runtime.smoke.host.host_checks import Said
 
 _FIX = (
     "See `ulimit -l` (unlimited?), `ls /dev/infiniband` (a container needs it), `echo $NCCL_IB_DISABLE` "
@@ -14,13 +14,15 @@ _FIX = (
 )
 
 
-def judge_transports(chosen: Mapping[str, str], surveys: Mapping[str, Survey]) -> Iterator[Said]:
-    """What speaks against nodes; `chosen` has the network that NCCL took on each."""
+def judge_transports(
+    chosen: Mapping[str, str], surveys: Mapping[str, Survey], ranks: Mapping[str, tuple[int, ...]]
+) -> Iterator[Finding]:
+    """What speaks against nodes; `chosen` has the network that NCCL took on each, `ranks` what each holds."""
     for host, name in chosen.items():
         ports = surveys[host].rdma_ports if host in surveys else ()
         if name == SOCKETS and ports:
             found = f"NCCL talks over sockets there, though {', '.join(ports)} is active"
-            yield Said(check="transport", host=host, found=found, fix=_FIX)
+            yield of_node("transport", host, ranks[host], found, _FIX)
 
 
 def evidence(chosen: Mapping[str, str]) -> dict[str, str]:

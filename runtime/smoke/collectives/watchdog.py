@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from runtime.probes.finding import Finding
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.progress import Progress
-from runtime.smoke.collectives.stragglers import Finding, localize
+from runtime.smoke.collectives.stragglers import localize
 
 # Importing torch from a cold disk, on all nodes at once.
 START_SECONDS = 90.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from runtime.probes.finding import Finding, of_node
 from runtime.probes.job_firewall import Fence, Intrusion
-from runtime.smoke.host.host_checks import Said
 
 IDENTITY = "sockets.strangers"
 _FIX = "Run the role job_firewall; see `nft list table inet clusterwright` there."
@@ -19,8 +19,18 @@ def is_wanted(fences: Fences) -> bool:
     return any(fence.wanted for fence in fences.values())
 
 
-def judge_fences(fences: Fences, tried: Intrusions, addresses: Mapping[str, str]) -> Iterator[Said]:
-    """What speaks against nodes, where the firewall is wanted; `addresses` are those of the tested nodes."""
+def judge_fences(
+    fences: Fences,
+    tried: Intrusions,
+    addresses: Mapping[str, str],
+    ranks: Mapping[str, tuple[int, ...]],
+) -> Iterator[Finding]:
+    """What speaks against nodes, where the firewall is wanted.
+
+    Args:
+        addresses: those of the tested nodes.
+        ranks: those that each node holds.
+    """
     for host, fence in fences.items() if is_wanted(fences) else ():
         intrusion = tried.get(host, Intrusion())
         if not fence.wanted:
@@ -33,7 +43,7 @@ def judge_fences(fences: Fences, tried: Intrusions, addresses: Mapping[str, str]
             found = f"its firewall takes other machines than the cluster's for nodes: {odd}"
         else:
             continue
-        yield Said(check="strangers", host=host, found=found, fix=_FIX)
+        yield of_node("strangers", host, ranks[host], found, _FIX)
 
 
 def _odd(fence: Fence, addresses: Mapping[str, str]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from runtime.errors import BadInput
+from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.stream import PairResult
-from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.network import matrix
 from runtime.smoke.network.candidates import GROUP, RECEIVE, TRANSMIT
 from runtime.smoke.network.localize import (

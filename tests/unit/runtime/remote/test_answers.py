@@ -12,7 +12,7 @@ from runtime.remote import answers
 from runtime.untrusted.conform import Malformed
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts
-from tests.unit.runtime.smoke.host.test_host_checks import healthy
+from tests.unit.runtime.smoke.host.cluster import healthy
 
 
 def frame(kind: Any, **values: Any) -> bytes:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.probes.finding import Finding
 from runtime.smoke.checks import CATALOGUE, checks
-from runtime.smoke.collectives.stragglers import Finding
 
 
 def finding(check: str, host: str = "te1", *, conclusive: bool = True, where: str = "") -> Finding:

@@ -10,7 +10,7 @@ import pytest
 from runtime.comm.transport import chosen
 from runtime.probes.host import rdma_ports
 from runtime.smoke.collectives.transport import evidence, judge_transports, not_applicable
-from tests.unit.runtime.smoke.host.test_host_checks import healthy
+from tests.unit.runtime.smoke.host.cluster import healthy
 
 # From NVIDIA/nccl issues 226 and 1357, with the host names cut; the last form is that of NCCL 2.27 and later.
 LOGS = {
@@ -23,6 +23,9 @@ LOGS = {
 }
 
 
+RANKS = {"te1": (0,), "te2": (1,), "te3": (2,), "te4": (3,)}
+
+
 @pytest.mark.parametrize(("log", "name"), LOGS.items())
 def test_the_network_is_read_from_the_log(log: str, name: str) -> None:
     assert chosen(log) == name
@@ -33,10 +36,14 @@ def test_sockets_beside_an_active_port_are_named() -> None:
     surveys = {host: replace(healthy(host), rdma_ports=ports) for host in ("te2", "te3")}
     surveys["te1"] = healthy("te1")
 
-    (said,) = judge_transports({"te1": "Socket", "te2": "Socket", "te3": "IB", "te4": "Socket"}, surveys)
+    (said,) = judge_transports(
+        {"te1": "Socket", "te2": "Socket", "te3": "IB", "te4": "Socket"}, surveys, RANKS
+    )
 
-    assert (said.check, said.host) == ("transport", "te2")
-    assert said.found == "NCCL talks over sockets there, though mlx5_0 port 1 (InfiniBand) is active"
+    assert (said.check, said.hosts, said.ranks) == ("transport", ("te2",), (1,))
+    assert said.found == (
+        "te2 (rank 1): NCCL talks over sockets there, though mlx5_0 port 1 (InfiniBand) is active"
+    )
 
 
 def test_only_active_ports_count(tmp_path: Path) -> None:

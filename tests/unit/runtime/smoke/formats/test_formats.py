@@ -11,11 +11,11 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.probes.finding import Finding
 from runtime.smoke.checks import checks
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import operations
 from runtime.smoke.collectives.progress import Progress
-from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.formats.junit import junit
 from runtime.smoke.formats.page import page
 from runtime.smoke.formats.prometheus import prometheus

@@ -13,14 +13,15 @@ from runtime.smoke.checks import CATALOGUE
 from runtime.smoke.network.firewall_checks import IDENTITY, evidence, judge_fences, not_applicable
 
 ADDRESSES = {"te1": "10.0.0.1", "te2": "10.0.0.2"}
+RANKS = {"te1": (0,), "te2": (1,)}
 NODES = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 GOOD = Fence(wanted=True, nodes=NODES, members=NODES)
 REFUSED = Intrusion(refused=("10.0.0.1:40000",))
 
 
 def said(te2: Fence = GOOD, tried: Intrusion = REFUSED) -> list[str]:
-    found = judge_fences({"te1": GOOD, "te2": te2}, {"te1": REFUSED, "te2": tried}, ADDRESSES)
-    return [f"{one.host}: {one.found}" for one in found]
+    found = judge_fences({"te1": GOOD, "te2": te2}, {"te1": REFUSED, "te2": tried}, ADDRESSES, RANKS)
+    return [one.found for one in found]
 
 
 def test_a_fence_that_holds_is_evidence() -> None:
@@ -55,14 +56,14 @@ def test_a_fence_that_holds_is_evidence() -> None:
 def test_a_fence_with_a_hole_names_its_node(te2: Fence, tried: Intrusion, words: str) -> None:
     (found,) = said(te2, tried)
 
-    assert found.startswith("te2: ")
+    assert found.startswith("te2 (rank 1): ")
     assert words in found
 
 
 def test_without_the_role_on_any_node_it_is_skipped_with_the_reason() -> None:
     fences = {"te1": Fence(), "te2": Fence()}
 
-    assert list(judge_fences(fences, {}, ADDRESSES)) == []
+    assert list(judge_fences(fences, {}, ADDRESSES, RANKS)) == []
     assert evidence(fences, {}) == {}
     assert not_applicable(fences, {}) == {IDENTITY: "no firewall on any node (role job_firewall)"}
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runtime.errors import BadInput
+from runtime.probes.finding import Finding
 from runtime.probes.stream import PairResult
 from runtime.smoke.checks import CATALOGUE
-from runtime.smoke.collectives.stragglers import Finding
 from runtime.smoke.network.pair_checks import (
     below_floor,
     ceiling,
@@ -21,7 +21,7 @@ from runtime.smoke.network.pair_checks import (
     suspicious,
 )
 from runtime.smoke.network.rates import best_of
-from tests.unit.runtime.smoke.host.test_host_checks import NAMES, cluster
+from tests.unit.runtime.smoke.host.cluster import NAMES, cluster
 
 RANKS = {host: (number,) for number, host in enumerate(NAMES)}
 COMPUTE = dict.fromkeys(NAMES, 2e8)

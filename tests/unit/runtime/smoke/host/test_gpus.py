@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from runtime.probes.gpu import Gpus, parse
-from runtime.smoke.host.gpu import evidence, judge_gpus, not_applicable
+from runtime.smoke.host.registry import Nodes, evidence, judge, not_applicable
 from tests.unit.runtime.launch.smi import card, smi
+from tests.unit.runtime.smoke.host.cluster import healthy
 
 NONE = Gpus(present=False, problem="", driver="", cards=(), xids=None)
 
@@ -18,25 +20,32 @@ def gpus(*cards: str, driver: str = "580.95.05", **changes: Any) -> Gpus:
     return Gpus(**{"present": True, "problem": "", "driver": version, "cards": found, "xids": {}, **changes})
 
 
-def said(te2: Gpus, slots: int = 2) -> list[tuple[str, str, str]]:
+def cluster(slots: int = 2, **cards: Gpus) -> Nodes:
+    surveys = {host: replace(healthy(host), gpus=seen) for host, seen in cards.items()}
+    return Nodes(ranks=dict.fromkeys(cards, tuple(range(slots))), surveys=surveys)
+
+
+def said(te2: Gpus) -> list[tuple[str, tuple[str, ...], str]]:
     """Three nodes, the second as given."""
-    nodes = {"te1": gpus(), "te2": te2, "te3": gpus()}
-    return [(one.check, one.host, one.found) for one in judge_gpus(nodes, dict.fromkeys(nodes, slots))]
+    found = judge(cluster(te1=gpus(), te2=te2, te3=gpus()))
+    return [(one.check, one.hosts, one.found) for one in found]
 
 
 def test_healthy_nodes_have_nothing_said_against_them() -> None:
     assert said(gpus()) == []
-    seen = evidence({"te1": gpus(), "te2": gpus(xids=None)})
+    seen = evidence(cluster(te1=gpus(), te2=gpus(xids=None)))
     assert seen["host.gpus"] == "4 x NVIDIA H100 80GB HBM3"
     assert seen["host.gpu-errors"].endswith("the kernel's log may not be read on te2")
 
 
 def test_a_cluster_of_processors_is_not_asked_for_gpus() -> None:
-    nodes = {"te1": NONE, "te2": NONE}
+    nodes = cluster(te1=NONE, te2=NONE)
 
-    assert list(judge_gpus(nodes, {"te1": 1, "te2": 1})) == []
-    assert evidence(nodes) == {}
-    assert set(not_applicable(nodes).values()) == {"no NVIDIA driver on any node"}
+    assert judge(nodes) == ()
+    assert not any("gpu" in name for name in evidence(nodes))
+    reasons = {name: reason for name, reason in not_applicable(nodes).items() if "gpu" in name}
+    assert set(reasons.values()) == {"no NVIDIA driver on any node"}
+    assert len(reasons) == 6
 
 
 @pytest.mark.parametrize(
@@ -70,9 +79,9 @@ def test_a_cluster_of_processors_is_not_asked_for_gpus() -> None:
     ],
 )
 def test_each_fault_is_said_once_against_its_node(te2: Gpus, check: str, words: str) -> None:
-    ((name, host, found),) = said(te2)
+    ((name, hosts, found),) = said(te2)
 
-    assert (name, host) == (check, "te2")
+    assert (name, hosts) == (check, ("te2",))
     assert words in found
 
 

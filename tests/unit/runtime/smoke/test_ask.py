@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.smoke.host.ask import lasting
+from runtime.smoke.ask import lasting
 from runtime.smoke.network.matrix import slow_nodes
 
 QUIET = {"te1": 1e9, "te2": 1.01e9, "te3": 0.99e9, "te4": 1e9}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
 from runtime.job.spec import HOSTFILE
 from runtime.probes.host import Files, Survey
+from runtime.probes.preflight_checks import ranks_of
+from runtime.remote.frames import Frame
 from runtime.remote.session import Session
-from runtime.smoke.host.host_checks import Clock, Written, slow_disks
+from runtime.smoke.host.disk_write import slow_disks
+from runtime.smoke.host.registry import Clock, Nodes, Written, conforming, probes
 from runtime.smoke.network import matrix
+from runtime.untrusted.conform import Malformed
 
 _SURVEY_SECONDS = 10.0
 _CLOCK_SECONDS = 2.0
@@ -26,30 +29,34 @@ _Measured = TypeVar("_Measured")
 CONFIG_PATH = str(PurePosixPath(HOSTFILE).parent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surveyed:
-    """What the nodes that answered said; `compute` in bytes a second, `disks` what they wrote."""
-
-    surveys: dict[str, Survey]
-    clocks: dict[str, Clock]
-    compute: dict[str, float]
-    disks: dict[str, Written]
-    files: dict[str, Files]
-
-
-def ask(session: Session) -> Surveyed:
+def ask(session: Session) -> Nodes:
     """Asks every node that has said what it is."""
     hosts = [host for host in session.facts if session.lines[host].status is None]
-    session.broadcast("survey", hosts=hosts, names=list(session.lines), config=CONFIG_PATH)
-    answers = session.gather("surveyed", _SURVEY_SECONDS, hosts=hosts)
-    compute = _compute(session, list(answers))
-    return Surveyed(
-        surveys={host: frame["survey"] for host, frame in answers.items()},
-        clocks={host: clock for host in answers if (clock := _clock(session, host))},
+    session.broadcast(
+        "survey", hosts=hosts, names=list(session.lines), config=CONFIG_PATH, probes=list(probes())
+    )
+    surveys = _conforming(session, session.gather("surveyed", _SURVEY_SECONDS, hosts=hosts))
+    compute = _compute(session, list(surveys))
+    return Nodes(
+        ranks=ranks_of(session.job),
+        facts=session.facts,
+        surveys=surveys,
+        clocks={host: clock for host in surveys if (clock := _clock(session, host))},
         compute=compute,
-        disks=_disks(session, list(answers)),
+        disks=_disks(session, list(surveys)),
         files=_files(session, list(compute)),
     )
+
+
+def _conforming(session: Session, answers: Mapping[str, Frame]) -> dict[str, Survey]:
+    """The surveys; a node whose probes gave something else than was agreed is not heard any more."""
+    surveys = {}
+    for host, frame in answers.items():
+        try:
+            surveys[host] = conforming(frame["survey"])
+        except Malformed as e:
+            session.refuse(host, e)
+    return surveys
 
 
 def _clock(session: Session, host: str) -> Clock | None:
@@ -106,7 +113,7 @@ def _hash(session: Session, hosts: Sequence[str]) -> dict[str, float]:
 def _disks(session: Session, hosts: Sequence[str]) -> dict[str, Written]:
     return lasting(
         _write(session, hosts),
-        slow=lambda disks: [said.host for said in slow_disks(disks)],
+        slow=slow_disks,
         rate=lambda one: one.rate,
         again=lambda host: _write(session, [host]).get(host),
         pause=session.pause,
