@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 
 from provision.core import inventory_edit
-from provision.core.node_life import Action, Step
+from provision.core.members import Action
+from provision.core.node_life import Step
 from provision.edges.terminal import Console
 from provision.fleet.node_life import Change, Changed, Reporter, apply, preview
 from provision.fleet.playbook import words_of

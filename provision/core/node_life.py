@@ -5,49 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+
+from provision.core.members import Action, Members
 
 _SITE, _MEMBERS, _RESTORE = "playbooks/site.yml", "playbooks/members.yml", "playbooks/restore.yml"
-
-
-class Action(Enum):
-    """What happens to a node; no StrEnum, since `replace` is a method of str."""
-
-    add = "add"
-    replace = "replace"
-    remove = "remove"
-    drain = "drain"
-    undrain = "undrain"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Members:
-    """The nodes of a site in the inventory's order.
-
-    `leader`: whose clock the others follow, "" for none; `mesh`: they reach each other over WireGuard.
-    """
-
-    names: tuple[str, ...]
-    drained: frozenset[str]
-    leader: str
-    mesh: bool = False
-
-    def working(self, *, without: Collection[str] = ()) -> list[str]:
-        """Those that take jobs."""
-        return [name for name in self.names if name not in self.drained and name not in without]
-
-    def after(self, action: Action, name: str) -> Members:
-        """The members once the inventory is edited."""
-        kept = tuple(other for other in self.names if other != name or action is not Action.remove)
-        names = (*kept, name) if action is Action.add and name not in kept else kept
-        drained = self.drained - {name} if action is Action.undrain else self.drained & set(names)
-        drained = drained | {name} if action is Action.drain else drained
-        leader = names[0] if self.leader else ""
-        return Members(names=names, drained=drained, leader=leader, mesh=self.mesh)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +46,6 @@ def _admission(leader: str) -> Step:
         words=(_SITE, "--limit", leader, "--tags", "time_sync"),
         reason=f"the clock of {leader} answers the nodes alone",
         spares=True,
-    )
-
-
-def members_in(listed: Mapping[str, Any]) -> Members:
-    """From what `ansible-inventory --list` prints."""
-    names = tuple(listed.get("cluster", {}).get("hosts", ()))
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    drained = {name for name in names if variables.get(name, {}).get("cluster_drained") is True}
-    first = variables.get(names[0], {}) if names else {}
-    leads = first.get("time_sync_pools") == [] and not first.get("time_sync_servers")
-    return Members(
-        names=names,
-        drained=frozenset(drained),
-        leader=names[0] if leads else "",
-        mesh=first.get("wireguard_mesh_enabled") is True,
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from provision.core import node_record
 from provision.core.audit import Finding
-from provision.core.node_life import Action, Members, Step, own_way_step, smoke_step, steps
+from provision.core.members import Action, Members
+from provision.core.node_life import Step, own_way_step, smoke_step, steps
 from provision.edges import cluster_lock
 from provision.edges.files import text_of, write_file
 from provision.errors import BadInput, ProvisionError

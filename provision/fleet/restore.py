@@ -11,7 +11,8 @@ from threading import Condition
 
 from provision.core import join, node_record
 from provision.core.host_keys import with_host_keys
-from provision.core.node_life import Members, are_all, new_pairs_step, restore_steps
+from provision.core.members import Members
+from provision.core.node_life import are_all, new_pairs_step, restore_steps
 from provision.edges import cluster_lock, ssh, ssh_signature
 from provision.edges.files import text_of, write_file
 from provision.errors import CommandFailed

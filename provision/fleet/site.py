@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from provision.core.node_life import Members, members_in
+from provision.core.members import Members, members_in
 from provision.core.site_machines import machines_in
 from provision.edges import process
 from provision.errors import BadInput

@@ -12,7 +12,8 @@ from pathlib import Path
 import yaml
 
 from provision.core import inventory_edit, node_record
-from provision.core.node_life import Action, Step
+from provision.core.members import Action
+from provision.core.node_life import Step
 from provision.edges import cluster_lock
 from provision.edges.files import write_file
 from provision.fleet.join_tokens import Tokens

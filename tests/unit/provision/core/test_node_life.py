@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from provision.core.node_life import (
-    Action,
-    Members,
-    members_in,
-    new_pairs_step,
-    restore_steps,
-    smoke_step,
-    steps,
-)
+from provision.core.members import Action, Members, members_in
+from provision.core.node_life import new_pairs_step, restore_steps, smoke_step, steps
 
 THREE = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="")
 LED = Members(names=("te1", "te2", "te3"), drained=frozenset(), leader="te1")

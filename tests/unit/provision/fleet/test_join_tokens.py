@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.node_life import Action
+from provision.core.members import Action
 from provision.errors import BadInput, CommandFailed
 from provision.fleet.join_tokens import Tokens
 from provision.fleet.node_life import Change, Reporter, apply

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from provision.core import node_record
-from provision.core.node_life import Action
+from provision.core.members import Action
 from provision.errors import BadInput, Busy, CommandFailed, ProvisionError
 from provision.fleet.node_life import Change, preview
 from tests.unit.provision.life_site import HOSTS, KEY, Cluster, files, made
