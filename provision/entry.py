@@ -12,8 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from provision.core.printable import printable
 from provision.errors import BadInput, ProvisionError
+from provision.printable import printable
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from provision.core.printable import printable
+from provision.printable import printable
 
 pytest_plugins = ["tests.budget"]
 _HERE = Path(__file__).parent

@@ -9,8 +9,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from provision.commands.folders import user_cache
+from provision.environments import runtime_wheel
 from provision.errors import ProvisionError
-from provision.fleet import wheel
 
 
 class ActionModule(ActionBase):
@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
-            made = wheel.build(
+            made = runtime_wheel.build(
                 Path(self._task.args["source"]), cache=user_cache() / "wheel", environment=os.environ
             )
         except ProvisionError as e:

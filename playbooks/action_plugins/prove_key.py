@@ -8,9 +8,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from provision.core.key_login import Way, complaint, copy_command, key_login, opened_by
 from provision.edges import process
 from provision.errors import ProvisionError
+from provision.roles.ssh_trust.key_login import Way, complaint, copy_command, key_login, opened_by
 
 WITHOUT_SSH = ("local",)
 

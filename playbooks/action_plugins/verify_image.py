@@ -7,9 +7,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from provision.core import image_manifest
 from provision.errors import ProvisionError
-from provision.fleet.image_files import refuse_foreign
+from provision.images import manifest
+from provision.images.files import refuse_foreign
 
 
 class ActionModule(ActionBase):
@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         where = "/etc/clusterwright/image.json"
         try:
-            image, signature = image_manifest.parse(self._task.args["text"], where=where)
+            image, signature = manifest.parse(self._task.args["text"], where=where)
             refuse_foreign(image, signature, Path(self._task.args["key"]), where=where)
         except ProvisionError as e:
             return {**result, "changed": False, "problem": str(e)}

@@ -14,13 +14,13 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 
-from provision.core.inventory import Host, Problem, Site, problems
-from provision.core.inventory_variables import Option, sources_and_locks
 from provision.edges import cluster_lock
 from provision.edges.http import unreachable
 from provision.errors import ProvisionError
-from provision.fleet.run_start import THIS_RUN
-from provision.fleet.secrets_folder import PLAYBOOKS, secrets_folder
+from provision.inventory.problems import Host, Problem, Site, problems
+from provision.inventory.secrets_folder import PLAYBOOKS, secrets_folder
+from provision.inventory.variables import Option, sources_and_locks
+from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
 name: before_any_node

@@ -10,9 +10,9 @@ from typing import Any
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 
-from provision.core import node_record
 from provision.edges.files import write_file
-from provision.fleet.run_start import THIS_RUN
+from provision.nodes import node_record
+from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
 name: cluster_record

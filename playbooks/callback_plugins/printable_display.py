@@ -8,7 +8,7 @@ from typing import Any
 from ansible.plugins.callback import CallbackBase
 from ansible.utils.display import Display
 
-from provision.core.printable import printable
+from provision.printable import printable
 
 DOCUMENTATION = r"""
 name: printable_display

@@ -6,7 +6,7 @@ from typing import Any
 
 from ansible.plugins.callback import CallbackBase
 
-from provision.fleet.settled_roles import THIS_RUN
+from provision.roles.settled import THIS_RUN
 
 DOCUMENTATION = r"""
 name: settled_roles

@@ -1,4 +1,4 @@
-"""The pure decisions of `provision.core`, under the names that the roles use."""
+"""The pure decisions of `provision`, under the names that the roles use."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from provision.core import (
-    data_disk,
-    gpu_driver,
-    host_keys,
-    job_firewall,
-    job_user,
-    signers,
-    smoke_certificate,
-    sshd_settings,
-    wireguard_mesh,
-)
-from provision.core.clock import clock_problem
-from provision.core.cluster_key import authorised_line, bad_source
-from provision.core.hosts_file import hosts_block, hosts_file
-from provision.core.live_values import live_problems
-from provision.core.network_interface import interface_carrying
-from provision.core.node_files import differing
-from provision.core.nodes import Node, nodes_of
-from provision.core.ssh_trust import offers_too_much, trust_problems
 from provision.errors import ProvisionError
+from provision.roles import data_disk, gpu_driver, job_firewall, job_user, wireguard_mesh
+from provision.roles.clock import clock_problem
+from provision.roles.cluster_nodes import Node, nodes_of
+from provision.roles.hosts_file import hosts_block, hosts_file
+from provision.roles.live_values import live_problems
+from provision.roles.network_interface import interface_carrying
+from provision.roles.node_files import differing
+from provision.roles.ssh_trust import host_keys, sshd_settings
+from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
+from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
+from provision.smoke import certificate, signers
 
 Dicts = Sequence[Mapping[str, Any]]
 
@@ -90,7 +82,7 @@ def signers_text(nodes: Dicts, ledger: Mapping[str, Sequence[str]], controller_k
 def certificate_to_sign(text: str, nodes: Dicts, valid_days: float) -> dict[str, str]:
     """What the controller signs of a test, from the result that the node wrote, or only `problem`."""
     try:
-        payload = smoke_certificate.to_sign(
+        payload = certificate.to_sign(
             json.loads(text),
             nodes=[node["name"] for node in nodes],
             valid_days=valid_days,
@@ -311,7 +303,7 @@ class FilterModule:
             "reads_ours": sshd_settings.reads_ours,
             "refused_connections": refused_connections,
             "removable_packages": removable_packages,
-            "sealed_certificate": smoke_certificate.sealed,
+            "sealed_certificate": certificate.sealed,
             "signers_text": signers_text,
             "ssh_trust_problems": ssh_trust_problems,
             "sshd_lines": sshd_lines,

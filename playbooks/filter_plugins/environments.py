@@ -1,4 +1,4 @@
-"""What `provision.core` knows of environments, under the names that the roles use."""
+"""What `provision` knows of environments, under the names that the roles use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from provision.core import conda_layer, environment_place
-from provision.core.environment_digests import odd_nodes
+from provision.environments import conda_layer, place
+from provision.environments.digests import odd_nodes
 
 
 def explicit_lines(lock: str, channel: str) -> str:
@@ -25,22 +25,20 @@ def relayed(result: Mapping[str, Any]) -> list[str]:
 def environment_plan(
     report: Mapping[str, Any], built_from: str, rename_foreign: bool, digest: str
 ) -> dict[str, str]:
-    plan = environment_place.plan_environment(
-        report, built_from=built_from, digest=digest, rename_foreign=rename_foreign
-    )
+    plan = place.plan_environment(report, built_from=built_from, digest=digest, rename_foreign=rename_foreign)
     return asdict(plan)
 
 
 def kept_unfinished(result: Mapping[str, Any]) -> str:
     """What is said of an unfinished build that is kept, from the result of set_aside; "" where it is not."""
-    return environment_place.kept_unfinished(result["kept"], result["not_ours"]) if result["kept"] else ""
+    return place.kept_unfinished(result["kept"], result["not_ours"]) if result["kept"] else ""
 
 
 def settlement(
     report: Mapping[str, Any], prefix: str, proven: bool, ledger: Mapping[str, str]
 ) -> dict[str, str]:
     digest = ledger.get(f"{prefix} {report['built_from']}", "")
-    return asdict(environment_place.settle(report, prefix=prefix, proven=proven, digest=digest))
+    return asdict(place.settle(report, prefix=prefix, proven=proven, digest=digest))
 
 
 class FilterModule:

@@ -8,7 +8,7 @@ from typing import Any
 from ansible import context
 from ansible.errors import AnsibleError
 
-from provision.fleet.run_start import THIS_RUN
+from provision.roles.run_start import THIS_RUN
 
 LISTINGS = ("syntax", "listhosts", "listtasks", "listtags")
 

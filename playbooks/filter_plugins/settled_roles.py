@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from provision.commands.folders import user_cache
-from provision.fleet import wheel
-from provision.fleet.settled_roles import THIS_RUN
+from provision.environments import runtime_wheel
+from provision.roles.settled import THIS_RUN
 
 
 def are_settled(nodes: Sequence[str], role: str) -> bool:
@@ -26,7 +26,7 @@ def ready_wheel(source: str) -> dict[str, str]:
 
     Read once by each process that Ansible forks for a task: every source is hashed for it.
     """
-    made = wheel.ready(Path(source), cache=user_cache() / "wheel")
+    made = runtime_wheel.ready(Path(source), cache=user_cache() / "wheel")
     if made is None:
         return {"path": "", "sha256": "", "content": ""}
     return {"path": str(made.path), "sha256": made.sha256, "content": made.content}

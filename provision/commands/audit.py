@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from provision.audit import look as auditing
 from provision.edges.terminal import Console
-from provision.fleet import audit as auditing
 
 _out = Console(highlight=False)
 _progress = Console(stderr=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from provision.commands.folders import user_cache
-from provision.fleet import wheel
+from provision.environments import runtime_wheel
 
 app = typer.Typer(help="What the controller makes for the nodes.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def build_wheel(
     as_json: bool = typer.Option(False, "--json", help="Print path, sha256, content and built, as JSON."),
 ) -> None:
     """Build the wheel that nodes get, once for each state of its sources, and print where it lies."""
-    made = wheel.build(root, cache=user_cache() / "wheel", environment=os.environ)
+    made = runtime_wheel.build(root, cache=user_cache() / "wheel", environment=os.environ)
     if as_json:
         typer.echo(json.dumps({**asdict(made), "path": str(made.path)}))
     else:

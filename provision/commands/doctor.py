@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
-from provision.core.diagnose import Diagnosis, Text, diagnose
-from provision.core.diagnose_facts import judge
-from provision.core.diagnose_rows import ROWS
+from provision.diagnose.causes import Diagnosis, Text, diagnose
+from provision.diagnose.facts import judge
+from provision.diagnose.questions import ask
+from provision.diagnose.rows import ROWS
 from provision.edges.terminal import Console
 from provision.errors import BadInput
-from provision.fleet.node_facts import ask
-from provision.fleet.site import read_site
+from provision.inventory.site import read_site
 
 _LOGS = ("rank*.log", "agent*.log")
 _progress = Console(stderr=True)

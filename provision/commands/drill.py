@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from provision.commands.demo import machines_of
-from provision.core.smoke_result import PASSED, SmokeResult
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.fleet.controller_key import controller_key
-from provision.fleet.smoke_run import Ended, Signing, run_smoke
+from provision.inventory.controller_key import controller_key
 from provision.lab import lab as labs
 from provision.lab.fault import record
 from provision.lab.fault import strike as striking
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
 from provision.lab.fault.drill import LEAST_NODES, Case, Outcome, cases, judge, several
 from provision.lab.layout import Lab
+from provision.smoke.remote import Ended, Signing, run_smoke
+from provision.smoke.result import PASSED, SmokeResult
 
 _LIMIT_SECONDS = 240.0
 _progress = Console(stderr=True)

@@ -14,8 +14,8 @@ import typer
 
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
+from provision.environments.locks import Lock, State, lock_conda, lock_wheels, locks_of, solver_on
 from provision.errors import MissingRequirement
-from provision.fleet.environment_locks import Lock, State, lock_conda, lock_wheels, locks_of, solver_on
 from provision.lab.mirror.installers import conda_of, installer_in
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)

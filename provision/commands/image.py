@@ -24,16 +24,16 @@ from rich.table import Table
 
 from provision.commands.folders import user_cache
 from provision.commands.rehearse import rehearse_image
-from provision.core.image_checks import Check
-from provision.core.image_manifest import PROVEN, summary
 from provision.edges import cluster_lock
+from provision.edges.playbook import play
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.fleet import image_bake
-from provision.fleet.controller_key import controller_key
-from provision.fleet.image_files import MANIFEST
-from provision.fleet.playbook import play
-from provision.fleet.site import read_site, secrets_of
+from provision.images import baking
+from provision.images.checks import Check
+from provision.images.files import MANIFEST
+from provision.images.manifest import PROVEN, summary
+from provision.inventory.controller_key import controller_key
+from provision.inventory.site import read_site, secrets_of
 from provision.lab.requirements import require
 from provision.model import Machine
 
@@ -70,7 +70,7 @@ def bake(
     """
     machine = _machine(node, inventory)
     if check:
-        _preview(image_bake.preview(machine), as_json)
+        _preview(baking.preview(machine), as_json)
         return
     secrets = secrets_of(inventory, environment=os.environ)
     if (output / MANIFEST).exists():
@@ -93,16 +93,16 @@ def bake(
             with _lines("image.yml") as on_line:
                 play(inventory, ("playbooks/image.yml", *words), on_line=on_line, environment=os.environ)
             with _bars() as on_bytes:
-                image = image_bake.take(machine, output, key=key, since=since, on_bytes=on_bytes)
+                image = baking.take(machine, output, key=key, since=since, on_bytes=on_bytes)
         finally:
-            image_bake.release(machine)
+            baking.release(machine)
     _say(image, as_json)
 
 
 @app.command()
 def release(node: Node, inventory: Inventory) -> None:
     """Give a node back what image.yml took off its disks, where it was not switched off since."""
-    image_bake.release(_machine(node, inventory))
+    baking.release(_machine(node, inventory))
     _out.print(f"{node} is what it was before image.yml")
 
 

@@ -19,7 +19,7 @@ from provision.commands.folders import user_cache
 from provision.commands.which_lab import Name, existing
 from provision.edges.terminal import Console
 from provision.errors import BadInput
-from provision.fleet.image_files import read_manifest, unpack
+from provision.images.files import read_manifest, unpack
 from provision.lab import argv, lab
 from provision.lab import snapshot as snapshots
 from provision.lab.freeze import freeze as freeze_lab

@@ -13,12 +13,12 @@ from typing import Annotated
 
 import typer
 
-from provision.core import inventory_edit
-from provision.core.members import Action
-from provision.core.node_life import Step
+from provision.edges.playbook import words_of
 from provision.edges.terminal import Console
-from provision.fleet.node_life import Change, Changed, Reporter, apply, preview
-from provision.fleet.playbook import words_of
+from provision.inventory import edits
+from provision.inventory.members import Action
+from provision.nodes.life import Change, Changed, Reporter, apply, preview
+from provision.nodes.steps import Step
 
 app = typer.Typer(help="A node comes, goes or is replaced.", no_args_is_help=True)
 _out = Console(highlight=False)
@@ -54,7 +54,7 @@ def add(
     """
 
     def edit(text: str) -> str:
-        return inventory_edit.add(text, name, address=address, slots=slots, cluster_address=cluster_address)
+        return edits.add(text, name, address=address, slots=slots, cluster_address=cluster_address)
 
     _change(Action.add, name, inventory, edit, check=check, as_json=as_json)
 
@@ -74,7 +74,7 @@ def replace(
     """
 
     def edit(text: str) -> str:
-        return inventory_edit.replace(text, name, address=address, keeps_cluster_address=keep_cluster_address)
+        return edits.replace(text, name, address=address, keeps_cluster_address=keep_cluster_address)
 
     _change(Action.replace, name, inventory, edit, check=check, as_json=as_json)
 
@@ -88,7 +88,7 @@ def remove(name: Name, inventory: Inventory, check: Check = False, as_json: AsJs
     """
 
     def edit(text: str) -> str:
-        return inventory_edit.remove(text, name)
+        return edits.remove(text, name)
 
     _change(Action.remove, name, inventory, edit, check=check, as_json=as_json)
 
@@ -98,7 +98,7 @@ def drain(name: Name, inventory: Inventory, check: Check = False, as_json: AsJso
     """Leave a node out of new jobs: it stays in the inventory, and goes from the hostfile of all nodes."""
 
     def edit(text: str) -> str:
-        return inventory_edit.drain(text, name)
+        return edits.drain(text, name)
 
     _change(Action.drain, name, inventory, edit, check=check, as_json=as_json)
 
@@ -108,7 +108,7 @@ def undrain(name: Name, inventory: Inventory, check: Check = False, as_json: AsJ
     """Take a node back into new jobs, which start on it where its certificate still holds."""
 
     def edit(text: str) -> str:
-        return inventory_edit.undrain(text, name)
+        return edits.undrain(text, name)
 
     _change(Action.undrain, name, inventory, edit, check=check, as_json=as_json)
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from provision.commands.demo import machines_of
-from provision.core.image_checks import (
+from provision.edges import ssh
+from provision.edges.playbook import play
+from provision.errors import BadInput, CommandFailed, ProvisionError
+from provision.images.checks import (
     Check,
     DiskCase,
     Seen,
@@ -21,21 +24,18 @@ from provision.core.image_checks import (
     disk_cases,
     said_of_disks,
 )
-from provision.core.image_manifest import PROVEN, REFUSED
-from provision.core.join import Call
-from provision.edges import ssh
-from provision.edges.join_server import listening
-from provision.errors import BadInput, CommandFailed, ProvisionError
-from provision.fleet.image_files import Unpacked, read_manifest, scan, sign_and_write, unpack
-from provision.fleet.join_tokens import Tokens
-from provision.fleet.playbook import play
-from provision.fleet.restore import Arrivals
-from provision.fleet.user_data import write_user_data
+from provision.images.files import Unpacked, read_manifest, scan, sign_and_write, unpack
+from provision.images.manifest import PROVEN, REFUSED
+from provision.join.protocol import Call
+from provision.join.server import listening
+from provision.join.tokens import Tokens
+from provision.join.user_data import write_user_data
 from provision.lab import apply, disks
 from provision.lab import lab as labs
 from provision.lab.disks import Kind
 from provision.lab.layout import Lab, LabNode, folder_of
 from provision.model import Machine
+from provision.nodes.arrivals import Arrivals
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0

@@ -10,16 +10,16 @@ from typing import Annotated
 
 import typer
 
-from provision.core.join import Call
-from provision.core.node_life import Step
-from provision.edges.join_server import listening, own_address_towards
 from provision.edges.terminal import Console
 from provision.errors import BadInput
-from provision.fleet.node_life import Reporter
-from provision.fleet.restore import Arrivals, RestoredSite, answers, make_nodes
-from provision.fleet.site import read_members, read_site, secrets_of
-from provision.fleet.user_data import write_user_data
+from provision.inventory.site import read_members, read_site, secrets_of
+from provision.join.protocol import Call
+from provision.join.server import listening, own_address_towards
+from provision.join.user_data import write_user_data
 from provision.model import Machine
+from provision.nodes.arrivals import Arrivals, RestoredSite, answers, make_nodes
+from provision.nodes.life import Reporter
+from provision.nodes.steps import Step
 
 PORT = 8765
 _out = Console(highlight=False)

@@ -13,19 +13,19 @@ import typer
 
 from provision.commands.drill import DrillRow, drill, table_of
 from provision.commands.which_lab import existing
-from provision.core.diagnose import explain
-from provision.core.diagnose_rows import ROWS
-from provision.core.foreign_page import harmless
-from provision.core.smoke_result import INCONCLUSIVE, explained
+from provision.diagnose.causes import explain
+from provision.diagnose.rows import ROWS
 from provision.edges.files import refuse_unwritable
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.fleet.controller_key import controller_key
-from provision.fleet.site import read_site, secrets_of
-from provision.fleet.smoke_run import Ended, Signing, run_smoke
+from provision.inventory.controller_key import controller_key
+from provision.inventory.site import read_site, secrets_of
 from provision.lab.fault.drill import Outcome
 from provision.lab.record import write_file
 from provision.lab.requirements import require
+from provision.smoke.foreign_page import harmless
+from provision.smoke.remote import Ended, Signing, run_smoke
+from provision.smoke.result import INCONCLUSIVE, explained
 
 _LIMIT_SECONDS = 900.0
 _out = Console(highlight=False)

@@ -15,12 +15,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from provision.core.node_status import NodeStatus, is_well, status_of
+from provision.diagnose.questions import ask
 from provision.edges import cluster_lock
 from provision.edges.terminal import Console
-from provision.fleet.node_facts import ask
-from provision.fleet.node_life import records
-from provision.fleet.site import read_members, read_site, secrets_of
+from provision.inventory.site import read_members, read_site, secrets_of
+from provision.nodes.life import records
+from provision.nodes.status import NodeStatus, is_well, status_of
 
 _COLUMNS = 140
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else _COLUMNS)

@@ -16,11 +16,11 @@ from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from provision.core.privilege import as_user, refuse
-from provision.core.ssh_failure import explained
 from provision.edges.process import Finished
+from provision.edges.ssh_failure import explained
 from provision.errors import CommandFailed, ProvisionError
 from provision.model import Machine
+from provision.privilege import as_user, refuse
 
 if TYPE_CHECKING:
     import fabric

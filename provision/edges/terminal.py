@@ -10,7 +10,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from provision.core.printable import printable
+from provision.printable import printable
 
 
 class Console(RichConsole):

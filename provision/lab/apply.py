@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from provision.core.host_keys import public_key
 from provision.edges import process
 from provision.errors import CommandFailed
-from provision.lab import argv, disks, inventory, observe, record, restore, shape, snapshot
+from provision.lab import argv, disks, observe, record, restore, shape, snapshot, written_site
 from provision.lab.cgroups import remove_cgroups
 from provision.lab.fault import strike
 from provision.lab.image.build import ensure_image
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode, cores_of
 from provision.lab.limits import raise_inotify_instances
 from provision.lab.plan import Action, Step
+from provision.roles.ssh_trust.host_keys import public_key
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0
@@ -244,7 +244,7 @@ def describe(lab: Lab) -> None:
         if (public := _public_key(key))
     ]
     record.write_file(lab.known_hosts, "".join(lines))
-    inventory.write(lab)
+    written_site.write(lab)
 
 
 def _public_key(path: Path) -> str:

@@ -51,7 +51,7 @@ def at_home(module: str, homes: tuple[str, ...]) -> bool:
 DOORS = ("provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli")
 IMPORT_HOMES = {
     # audit_program runs alone on a node, where nothing of ours can be imported.
-    "subprocess": ("provision.edges.process", "provision.fleet.audit_program", "runtime.edges.process"),
+    "subprocess": ("provision.edges.process", "provision.audit.audit_program", "runtime.edges.process"),
     "fabric": ("provision.edges.ssh",),
     "paramiko": ("provision.edges.ssh",),
     "rich.console": ("provision.edges.terminal", "runtime.terminal"),

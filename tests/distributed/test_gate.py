@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.signers import signers_text
-from provision.core.smoke_certificate import NAMESPACE, sealed, to_sign
 from provision.edges import ssh_signature
+from provision.smoke.certificate import NAMESPACE, sealed, to_sign
+from provision.smoke.signers import signers_text
 from tests.conftest import RecordRefusal
 from tests.distributed.launching import Ended, Launcher, nodes
 

@@ -14,15 +14,15 @@ import pytest
 from provision.commands.demo import machines_of
 from provision.commands.folders import user_cache
 from provision.commands.rehearse import first_boot, renew
-from provision.edges.join_server import listening
-from provision.fleet.image_files import Unpacked, read_manifest, scan, unpack
-from provision.fleet.join_tokens import Tokens
-from provision.fleet.restore import Arrivals
-from provision.fleet.user_data import write_user_data
+from provision.images.files import Unpacked, read_manifest, scan, unpack
+from provision.join.server import listening
+from provision.join.tokens import Tokens
+from provision.join.user_data import write_user_data
 from provision.lab import apply, disks
 from provision.lab.disks import Kind
 from provision.lab.layout import folder_of
 from provision.lab.record import load
+from provision.nodes.arrivals import Arrivals
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import LabUnderTest, changed, playbook, provision
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from provision.commands.folders import user_cache
-from provision.fleet.image_files import read_manifest, unpack
+from provision.images.files import read_manifest, unpack
 from tests.lab.conftest import LabUnderTest, made, playbook, provision
 
 pytestmark = pytest.mark.long

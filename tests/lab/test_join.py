@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from provision.commands.demo import machines_of
-from provision.edges.join_server import listening
-from provision.fleet.join_tokens import Tokens
-from provision.fleet.restore import Arrivals
-from provision.fleet.user_data import write_user_data
+from provision.join.server import listening
+from provision.join.tokens import Tokens
+from provision.join.user_data import write_user_data
+from provision.nodes.arrivals import Arrivals
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import ROOT, LabUnderTest
 from tests.unit.provision.join_site import new_key

@@ -1,6 +1,6 @@
 """A node comes to four others, another machine takes its place, it is taken down, put up and removed.
 
-In which order, what is put back and what a second run does: tests/unit/provision/fleet/test_node_life.py.
+In which order, what is put back and what a second run does: tests/unit/provision/nodes/test_life.py.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.core.diagnose_facts import NodeFacts, judge
+from provision.diagnose.facts import NodeFacts, judge
 from runtime.smoke.host import registry
 from runtime.smoke.host.registry import Clock, Nodes
-from tests.unit.provision.core.test_diagnose_facts import ADDRESSES, node
+from tests.unit.provision.diagnose.test_facts import ADDRESSES, node
 from tests.unit.runtime.smoke.host.cluster import healthy
 
 CASES: dict[str, dict[str, Any]] = yaml.safe_load(

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from provision.core.smoke_result import Finding, SmokeResult
 from provision.lab.fault.catalogue import fault_called
 from provision.lab.fault.model import Fault, Part
 from provision.lab.layout import LabNode
+from provision.smoke.result import Finding, SmokeResult
 
 
 class Outcome(StrEnum):

@@ -8,10 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from provision.core.apt_repository import Deb, packages_text, parse_stanzas, release_text, wanted_versions
 from provision.edges.process import run, stream
 from provision.errors import CommandFailed, MissingRequirement
 from provision.lab.image.recipe import INDEX_TARGETS, sources_of
+from provision.lab.mirror.apt_repository import (
+    Deb,
+    packages_text,
+    parse_stanzas,
+    release_text,
+    wanted_versions,
+)
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 
 Report = Callable[[str], None]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from provision.core.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
-from provision.edges.conda_lock import solve
 from provision.edges.fetch import fetch
+from provision.environments.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
+from provision.environments.conda_lock import solve
 from provision.lab.mirror.conda_archive import write_channel
 from provision.lab.mirror.installers import conda_of, installer_in
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of

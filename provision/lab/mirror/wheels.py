@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from provision.core.wheel_index import pages
 from provision.edges.fetch import sha256_of
 from provision.edges.process import run
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
+from provision.lab.mirror.wheel_index import pages
 
 
 def download(lock: Path, folder: Path, *, environment: Mapping[str, str]) -> list[Path]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.node_record import parse
 from provision.edges import cluster_lock
-from provision.fleet.site import secrets_of
+from provision.inventory.site import secrets_of
+from provision.nodes.node_record import parse
 
 ROOT = Path(__file__).parents[3]
 HOSTS = """\

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.fleet.image_programs import secret_kinds
+from provision.images.programs import secret_kinds
 from tests.conftest import RecordRefusal
 from tests.unit.playbooks.trees import Tree, archive
 

@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from provision.fleet.image_programs import image_program, secret_kinds
+from provision.images.programs import image_program, secret_kinds
 
 SECRETS = ("--secrets", secret_kinds())
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from provision.core.join import Letter, Token, mac
-from provision.edges.join_server import listening
-from provision.fleet.join_tokens import Tokens
-from provision.fleet.restore import Arrivals
+from provision.join.protocol import Letter, Token, mac
+from provision.join.server import listening
+from provision.join.tokens import Tokens
 from provision.model import Machine
+from provision.nodes.arrivals import Arrivals
 
 PROGRAM = Path(__file__).parents[3] / "playbooks" / "roles" / "image_cleanup" / "files" / "first_boot.py"
 ADDRESSES = {"te3": "127.0.0.1", "te4": "127.0.0.2"}

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import yaml
 
-from provision.core import inventory_edit, node_record
-from provision.core.members import Action
-from provision.core.node_life import Step
 from provision.edges import cluster_lock
 from provision.edges.files import write_file
-from provision.fleet.join_tokens import Tokens
-from provision.fleet.node_life import Change, Changed, Reporter, apply
-from provision.fleet.playbook import Played
+from provision.edges.playbook import Played
+from provision.inventory import edits
+from provision.inventory.members import Action
+from provision.join.tokens import Tokens
+from provision.nodes import node_record
+from provision.nodes.life import Change, Changed, Reporter, apply
+from provision.nodes.steps import Step
 
 ROOT = Path(__file__).parents[3]
 # Comments, quotes, blanks and ends of lines are a person's own. No ssh answers at these ports.
@@ -35,11 +36,11 @@ cluster:
 """
 KEY = "ssh-ed25519 AAAA of the cluster"
 EDITS: dict[Action, Callable[[str, str], str]] = {
-    Action.add: partial(inventory_edit.add, address="127.0.0.4", slots=None),
-    Action.replace: partial(inventory_edit.replace, address="127.0.0.5"),
-    Action.remove: inventory_edit.remove,
-    Action.drain: inventory_edit.drain,
-    Action.undrain: inventory_edit.undrain,
+    Action.add: partial(edits.add, address="127.0.0.4", slots=None),
+    Action.replace: partial(edits.replace, address="127.0.0.5"),
+    Action.remove: edits.remove,
+    Action.drain: edits.drain,
+    Action.undrain: edits.undrain,
 }
 
 

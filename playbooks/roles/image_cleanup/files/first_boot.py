@@ -258,7 +258,7 @@ def forget_token() -> None:
 
 
 def payload(direction: str, text: str, answer: str = "") -> str:
-    """What is signed, as the controller forms it (provision/core/join.py)."""
+    """What is signed, as the controller forms it (provision/join/protocol.py)."""
     return json.dumps({"direction": direction, "path": PATH, "call": text, "answer": answer}, sort_keys=True)
 
 

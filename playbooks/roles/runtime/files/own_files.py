@@ -1,8 +1,8 @@
 """What a node holds of this project's wheel: python3 own_files.py PREFIX, or PREFIX clear to take it away.
 
-Prints one digest over path and sha256 of each file in the wheel's folders, as provision/fleet/wheel.py makes
-it of the wheel; nothing where it is not installed. No RECORD is read: whoever plants a file can write a line
-there, too. Left out are bytecode, and what pip adds to a wheel.
+Prints one digest over path and sha256 of each file in the wheel's folders, as runtime_wheel.py of
+provision/environments makes it of the wheel; nothing where it is not installed. No RECORD is read: whoever
+plants a file can write a line there, too. Left out are bytecode, and what pip adds to a wheel.
 """
 
 import base64

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from provision.audit.findings import Finding
 from provision.cli import app
 from provision.commands import node
-from provision.core.audit import Finding
-from provision.fleet.node_life import Changed
+from provision.nodes.life import Changed
 
 ROOT = Path(__file__).parents[4]
 HOSTS = """\

@@ -15,9 +15,9 @@ from pathlib import Path
 import paramiko
 import pytest
 
+from provision.diagnose.questions import ask
 from provision.edges import ssh
 from provision.errors import CommandFailed
-from provision.fleet.node_facts import ask
 from provision.model import Machine
 from tests.conftest import RecordRefusal
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.signers import signers_text
-from provision.core.smoke_certificate import NAMESPACE, sealed, to_sign
 from provision.edges import ssh_signature
+from provision.smoke.certificate import NAMESPACE, sealed, to_sign
+from provision.smoke.signers import signers_text
 from runtime.errors import BadInput
 from runtime.gate.certificate import CONTROLLER, Certificate, parse, payload, proven_by, read
 from runtime.gate.signature import sign, signer_of, trust_in

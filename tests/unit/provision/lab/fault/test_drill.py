@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.smoke_result import Finding, SmokeResult
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
 from provision.lab.fault.drill import Case, Outcome, cases, judge, several
 from provision.lab.layout import lay_out
+from provision.smoke.result import Finding, SmokeResult
 
 NODES = lay_out(name="lab", subnet="10.77.0.0/24", count=4, disk_bytes=1 << 30, base=Path("/b")).nodes
 

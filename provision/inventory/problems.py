@@ -1,0 +1,230 @@
+"""What is wrong with a site's inventory, found on the controller before any node is touched."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from provision.inventory.mesh import MeshNode, mesh_faults
+from provision.inventory.variables import Option, variable_faults
+from provision.inventory.yaml_keys import duplicate_keys
+from provision.roles.ssh_trust.cluster_key import bad_source
+
+# RFC 1123, 2.1: letters, digits, hyphens (none at an end), 63 characters a label; Linux takes 64 in all.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_MOST_NAME = 64
+_MOST_SLOTS = 256
+_MOST_INTERFACE = 15  # IFNAMSIZ - 1, linux/if.h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One fault: what it is, where it stands and how to correct it."""
+
+    what: str
+    where: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}. {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """A machine: the names of its inventory variables, and the values that its roles will see."""
+
+    name: str
+    set_names: frozenset[str]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """An inventory: machines, groups, roles, what these take, and the texts of its files by path."""
+
+    hosts: Sequence[Host]
+    groups: frozenset[str]
+    roles: frozenset[str]
+    options: Mapping[str, Option]
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def problems(site: Site) -> list[Problem]:
+    """Every fault of the site, in the order in which a person would correct them."""
+    found = [*_groups(site), *_duplicate_keys(site), *_names(site), *_addresses(site), *_slots(site)]
+    for fault in variable_faults(
+        {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
+    ):
+        found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
+    return [*found, *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
+
+
+def _groups(site: Site) -> Iterable[Problem]:
+    if missing := sorted(site.roles - site.groups):
+        yield Problem(
+            what=f"the groups {', '.join(missing)} are missing",
+            where="inventory",
+            fix="Link inventory/groups.yml into the site's folder: ln -s ../groups.yml 00-groups.yml",
+        )
+    if not site.hosts:
+        yield Problem(
+            what="the group cluster has no machines",
+            where="inventory",
+            fix="Name the site with -i, and list its machines under cluster in its hosts.yml.",
+        )
+
+
+def _duplicate_keys(site: Site) -> Iterable[Problem]:
+    """A parser keeps the last of two equal keys, so the first machine of that name would be lost."""
+    for path, text in site.texts.items():
+        for key, lines in duplicate_keys(text):
+            yield Problem(
+                what=f"'{key}' stands {len(lines)} times, and only the last one would count",
+                where=f"{path}:{','.join(map(str, lines))}",
+                fix="Give each machine its own name, and each variable one value.",
+            )
+
+
+def _names(site: Site) -> Iterable[Problem]:
+    for host in site.hosts:
+        if (reason := _bad_name(host.name)) != "":
+            yield Problem(
+                what=f"'{host.name}' is not a host name (RFC 1123): {reason}",
+                where=_where(site, host.name, [host.name]),
+                fix="Use lower case letters, digits and hyphens, as in te1.",
+            )
+
+
+def _bad_name(name: str) -> str:
+    if len(name) > _MOST_NAME:
+        return f"it has {len(name)} characters, at most {_MOST_NAME} are possible"
+    if name.replace(".", "").isdigit():
+        return "it reads as an address"
+    if name.split(".")[0] == "localhost":
+        return "localhost is every machine's name for itself"
+    labels = [label for label in name.split(".") if not _LABEL.fullmatch(label)]
+    return f"the part '{labels[0]}' is not possible" if labels else ""
+
+
+def _addresses(site: Site) -> Iterable[Problem]:
+    holders: defaultdict[str, list[str]] = defaultdict(list)
+    for host in site.hosts:
+        text = str(host.values.get("cluster_address", host.name))
+        holders[_normal(text)].append(host.name)
+        if (reason := _bad_address(text)) != "":
+            yield Problem(
+                what=f"the address of {host.name} is '{text}': {reason}",
+                where=_where(site, text, [host.name]),
+                fix="Set ansible_host, or cluster_address, to the address that its peers reach.",
+            )
+    for address, names in holders.items():
+        if len(names) > 1:
+            yield Problem(
+                what=f"{' and '.join(names)} have one address, {address}",
+                where=_where(site, address, names),
+                fix="Give each machine its own ansible_host or cluster_address.",
+            )
+
+
+def _normal(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        return address
+
+
+def _bad_address(text: str) -> str:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return "not an IP address"
+    kinds = ("loopback", "multicast", "unspecified", "link_local", "reserved")
+    wrong = [kind for kind in kinds if getattr(address, f"is_{kind}")]
+    return f"a {wrong[0].replace('_', '-')} address" if wrong else ""
+
+
+def _slots(site: Site) -> Iterable[Problem]:
+    for host in site.hosts:
+        slots = host.values.get("cluster_slots", 1)
+        if isinstance(slots, int) and not isinstance(slots, bool) and not 1 <= slots <= _MOST_SLOTS:
+            yield Problem(
+                what=f"{host.name} has {slots} slots",
+                where=_where(site, "cluster_slots", [host.name]),
+                fix=f"Set cluster_slots to its number of GPUs, 1 to {_MOST_SLOTS}.",
+            )
+        if len(interface := str(host.values.get("cluster_interface", ""))) > _MOST_INTERFACE:
+            yield Problem(
+                what=f"'{interface}' of {host.name} is not an interface's name",
+                where=_where(site, "cluster_interface", [host.name]),
+                fix=f"A name has at most {_MOST_INTERFACE} characters; `ip -brief link` lists them.",
+            )
+
+
+def _logins(site: Site) -> Iterable[Problem]:
+    for name in ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"):
+        if users := [host.name for host in site.hosts if name in host.set_names and _ends_passwords(host)]:
+            yield Problem(
+                what=f"{', '.join(users)} would be reached with a password, which role ssh_trust turns off",
+                where=_where(site, name, users),
+                fix=f"Authorise a key there (ssh-copy-id) and set ansible_ssh_private_key_file, not {name}; "
+                "or let passwords be: cluster_password_login: true.",
+            )
+
+
+def _ends_passwords(host: Host) -> bool:
+    return host.values.get("cluster_password_login") is not True
+
+
+def _replaced(site: Site) -> Iterable[Problem]:
+    names = [host.name for host in site.hosts]
+    listed = {name for host in site.hosts for name in host.values.get("ssh_trust_replaced_nodes", ())}
+    for name in sorted(listed - set(names)):
+        close = get_close_matches(name, names, 1)
+        yield Problem(
+            what=f"ssh_trust_replaced_nodes names {name}, which is not a machine of this site",
+            where=_where(site, "ssh_trust_replaced_nodes", []),
+            fix=f"Did you mean {close[0]}?" if close else f"Machines: {', '.join(names)}",
+        )
+
+
+def _key_sources(site: Site) -> Iterable[Problem]:
+    hosts: defaultdict[str, list[str]] = defaultdict(list)
+    for host in site.hosts:
+        stated = host.values.get("ssh_trust_key_from", ())
+        for source in stated if isinstance(stated, list | tuple) else ():
+            hosts[str(source)].append(host.name)
+    for source, names in hosts.items():
+        if (wrong := bad_source(source)) is not None:
+            yield Problem(
+                what=f"ssh_trust_key_from lists {source!r}: {wrong.found}",
+                where=_where(site, "ssh_trust_key_from", names),
+                fix=wrong.fix,
+            )
+
+
+def _mesh(site: Site) -> Iterable[Problem]:
+    nodes = [
+        MeshNode(name=host.name, values=host.values, says_address="cluster_address" in host.set_names)
+        for host in site.hosts
+    ]
+    for fault in mesh_faults(nodes):
+        yield Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix)
+
+
+def _where(site: Site, word: str, hosts: Sequence[str]) -> str:
+    """The first lines of the site's files that hold the word, else the machines that it concerns."""
+    places = [
+        f"{path}:{number}" for path, text in site.texts.items() for number, _ in _lines_with(text, word)
+    ]
+    return ", ".join(places[:4]) or ", ".join(hosts) or "command line"
+
+
+def _lines_with(text: str, word: str) -> list[tuple[int, str]]:
+    pattern = re.compile(rf"(?<![\w.:-]){re.escape(word)}(?![\w.-])")
+    lines = enumerate(text.splitlines(), start=1)
+    return [(number, line) for number, line in lines if pattern.search(line.partition("#")[0])]

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from provision.lab.mirror.wheel_index import normal_name, pages
+
+
+def test_names_are_compared_in_their_normal_form() -> None:
+    assert normal_name("Ruamel.Yaml__clib") == "ruamel-yaml-clib"
+
+
+def test_each_project_has_a_page_whose_links_carry_the_sha256() -> None:
+    found = pages(
+        {"torch-2.13.0+cpu-cp311-cp311-linux_x86_64.whl": "aa", "typing_extensions-4-py3-none-any.whl": "bb"},
+        files="../..",
+    )
+
+    assert set(found) == {"index.html", "torch/index.html", "typing-extensions/index.html"}
+    assert (
+        'href="../../torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl#sha256=aa"' in found["torch/index.html"]
+    )
+    assert 'href="typing-extensions/"' in found["index.html"]

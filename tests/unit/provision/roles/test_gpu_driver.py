@@ -1,0 +1,72 @@
+"""A driver is judged from the bus, the loaded modules and nvidia-smi."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.roles.gpu_driver import judge, lacks_peer_access
+
+MINIMUM = {"11.8": "450", "12.6": "525", "13.0": "580"}
+GPU = {
+    "/sys/bus/pci/devices/0000:01:00.0/vendor": "0x10de\n",
+    "/sys/bus/pci/devices/0000:01:00.0/class": "0x030200\n",
+}
+SOUND = {
+    "/sys/bus/pci/devices/0000:01:00.1/vendor": "0x10de\n",
+    "/sys/bus/pci/devices/0000:01:00.1/class": "0x040300\n",
+}
+NOUVEAU = {"/sys/module/nouveau/refcnt": "4\n"}
+A10 = "535.104.05, NVIDIA A10\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "smi_rc", "smi_output", "cuda", "problem"),
+    [
+        (GPU, 0, A10, "", ""),
+        (GPU, 0, A10, "12.6", ""),
+        (GPU | SOUND, 0, A10, "12.6", ""),
+        (GPU, 0, A10, "13.0", "driver 535.104.05 is too old for CUDA 13.0, which needs 580 or newer"),
+        (GPU, 0, A10, "9.0", "nvidia_gpu_minimum_drivers has no CUDA 9.0 (it has 11.8, 12.6, 13.0)"),
+        (GPU, 127, "", "", "there is no nvidia-smi; install NVIDIA's driver"),
+        (GPU | NOUVEAU, 127, "", "", "the nouveau driver holds the GPU"),
+        (GPU, 18, "Failed to initialize NVML: Driver/library version mismatch", "", "reboot the node"),
+        (GPU, 9, "NVIDIA-SMI has failed", "", "nvidia-smi ends with 9: NVIDIA-SMI has failed"),
+        (GPU, 0, A10 + A10, "", "the PCI bus has 1 GPUs, the driver shows 2"),
+    ],
+)
+def test_the_problem_is_named(
+    files: dict[str, str], smi_rc: int, smi_output: str, cuda: str, problem: str
+) -> None:
+    verdict = judge(files, smi_rc=smi_rc, smi_output=smi_output, cuda=cuda, minimum_drivers=MINIMUM)
+
+    assert verdict.problem == problem or (problem and problem in verdict.problem)
+    assert verdict.gpus >= 1
+
+
+def test_a_node_without_a_gpu_has_nothing_to_check() -> None:
+    verdict = judge(SOUND, smi_rc=127, smi_output="", cuda="13.0", minimum_drivers=MINIMUM)
+
+    assert (verdict.gpus, verdict.problem) == (0, "")
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    verdict = judge(GPU, smi_rc=0, smi_output="1000.1, X", cuda="12.6", minimum_drivers=MINIMUM)
+
+    assert verdict.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("models", "lacks"),
+    [
+        ([], False),
+        (["Model: NVIDIA A10"], False),
+        (["Model: NVIDIA GeForce RTX 3090", "Model: NVIDIA GeForce RTX 4090"], True),
+        (["Model: NVIDIA GeForce RTX 4060 Laptop GPU"], True),
+        (["Model: NVIDIA RTX 4000 SFF Ada Generation"], False),
+        (["Model: NVIDIA GeForce RTX 5090"], False),
+    ],
+)
+def test_peer_access_is_turned_off_for_geforce_cards_of_the_40_series_only(
+    models: list[str], lacks: bool
+) -> None:
+    assert lacks_peer_access(models) is lacks
