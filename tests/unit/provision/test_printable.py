@@ -14,7 +14,7 @@ from provision.printable import printable
 from tests.conftest import RecordRefusal
 
 CASES: dict[str, dict[str, str]] = yaml.safe_load(
-    (Path(__file__).parents[3] / "cases" / "terminal.yml").read_text()
+    (Path(__file__).parents[2] / "cases" / "terminal.yml").read_text()
 )
 
 
