@@ -199,10 +199,8 @@ def entries_of(
     entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
     to_read = [path for path in marks if path not in entries]
     with ThreadPoolExecutor(THREADS) as pool:
-        contents = pool.map(lambda path: content_of(os.path.join(prefix, path)), to_read)
-        entries.update(
-            {path: [content, *marks[path]] for path, content in zip(to_read, contents, strict=True)}
-        )
+        contents = pool.map(lambda path: (path, content_of(os.path.join(prefix, path))), to_read)
+        entries.update({path: [content, *marks[path]] for path, content in contents})
     return entries
 
 

@@ -54,7 +54,7 @@ def take_in_contents(table: list[Mapping[str, Any]]) -> None:
             signs = [sign.encode() for sign in said["signs"]]
             CONTENTS.append((one["kind"], signs, re.compile(said["pattern"].encode())))
             if said.get("among_bytes"):  # where the byte before it, a length, may be a letter
-                pattern = said["pattern"].removeprefix(r"\b").encode()
+                pattern = re.sub(r"^\\b", "", said["pattern"]).encode()
                 AMONG_BYTES.append((one["kind"], signs, re.compile(pattern)))
 
 
