@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.block_devices import reported
@@ -73,7 +75,7 @@ parts:
   type: dict
 """
 
-OPTIONS = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "files": {"type": "list", "elements": "str", "default": []},
     "secrets": {"type": "list", "elements": "str", "default": [], "no_log": False},
     "commands": {"type": "dict", "default": {}},
@@ -90,7 +92,7 @@ def paths_for(pattern: str) -> dict[str, str]:
     return {pattern: actual}
 
 
-def describe(path: str, *, with_text: bool) -> dict[str, str] | None:
+def describe(path: str, *, with_text: bool) -> dict[str, object] | None:
     try:
         with Place(path) as place:
             found = place.read()
@@ -109,7 +111,7 @@ def run(module: AnsibleModule, words: list[str], timeout_seconds: int) -> dict[s
     return {"rc": rc, "stdout": out.strip(), "stderr": err.strip()}
 
 
-def observed(module: AnsibleModule, wanted: dict) -> dict[str, object]:
+def observed(module: AnsibleModule, wanted: Mapping[str, Any]) -> dict[str, object]:
     """The files, the commands and the disks, as the module returns them.
 
     Raises:

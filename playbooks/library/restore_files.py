@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    Entry,
     bare,
     digest,
     lines_in,
@@ -67,12 +69,12 @@ edited:
 """
 
 
-def is_edited(entry: dict, now: str | None) -> bool:
+def is_edited(entry: Entry, now: str | None) -> bool:
     """Whether somebody else changed a file of which only a part is ours."""
     return now is not None and bool(entry["marks"] or entry["lines"]) and digest(now) != entry["written"]
 
 
-def target(entry: dict, now: str | None) -> str | None:
+def target(entry: Entry, now: str | None) -> str | None:
     """The text to put back; None for no file."""
     before = entry["before"]
     if now is None or not is_edited(entry, now):
@@ -83,7 +85,7 @@ def target(entry: dict, now: str | None) -> str | None:
     return kept if before or kept.strip() else None
 
 
-def text_now(path: str, entry: dict) -> str | None:
+def text_now(path: str, entry: Entry) -> str | None:
     """The file's text as it is now; None where there is none."""
     with Place(path) as place:
         if place.missing:
@@ -92,42 +94,46 @@ def text_now(path: str, entry: dict) -> str | None:
     return found["text"] if found else None
 
 
-def wanted_back(path: str, entry: dict, now: str | None) -> str | None:
+def wanted_back(path: str, entry: Entry, now: str | None) -> str | None:
     try:
         return target(entry, now)
     except ValueError as e:
         raise ValueError(f"nothing was put back. {path}: {e}") from e
 
 
-def restore(path: str, entry: dict, text: str | None) -> None:
+def restore(path: str, entry: Entry, text: str | None) -> None:
     with Place(path) as place:
         if place.missing:
             return
         if text is None:
             place.unlink()
-        else:
-            as_now = state_in(place) if entry["before"] is None else entry["before"]
+        elif as_now := entry["before"] or state_in(place):
             put(place, {**as_now, "text": text})
 
 
-def remove_folders(entries: dict) -> None:
+def remove_folders(entries: dict[str, Entry]) -> None:
     folders = {folder for entry in entries.values() for folder in entry["folders"]}
     for folder in sorted(folders, key=len, reverse=True):
         with suppress(OSError, Refused), Place(folder) as place:  # something else lies in it, or it has gone
             place.rmdir()
 
 
-def check_own_way(own_way: dict, ours: dict, now: dict, texts: dict) -> None:
+def check_own_way(
+    own_way: dict[str, Mapping[str, str]], now: dict[str, str | None], texts: dict[str, str | None]
+) -> None:
     for path, way in own_way.items():
         place = os.path.expanduser(path)
-        if place not in ours:
-            continue
-        if why := closed(now[place] or "", texts[place] or "", way):
+        if place in now and (why := closed(now[place] or "", texts[place] or "", way)):
             raise ValueError(f"nothing was put back. {path}: {why}")
 
 
 def put_all_back(
-    journal: str, keep: list[str], only: list[str], own_way: dict, *, check_mode: bool
+    journal: str,
+    keep: list[str],
+    only: list[str],
+    own_way: dict[str, Mapping[str, str]],
+    *,
+    check_mode: bool,
 ) -> tuple[list[str], list[str]]:
     """The paths that were put back, and those that somebody else had changed. All are looked at first."""
     kept = tuple(f"{folder}/" for folder in keep)
@@ -137,7 +143,7 @@ def put_all_back(
         ours = {path: entry for path, entry in ours.items() if path in only}
     now = {path: text_now(path, entry) for path, entry in ours.items()}
     texts = {path: wanted_back(path, entry, now[path]) for path, entry in ours.items()}
-    check_own_way(own_way, ours, now, texts)
+    check_own_way(own_way, now, texts)
     if not check_mode:
         for path, entry in ours.items():
             if not only or is_edited(entry, now[path]) or is_as_written(entry, now[path]):
@@ -150,7 +156,7 @@ def put_all_back(
     return sorted(ours), [path for path, entry in ours.items() if is_edited(entry, now[path])]
 
 
-def is_as_written(entry: dict, now: str | None) -> bool:
+def is_as_written(entry: Entry, now: str | None) -> bool:
     return now is not None and digest(now) == entry["written"]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.node_files import (
     JOURNAL,
+    Attributes,
+    Entry,
+    State,
     attributes,
     bare,
     digest,
@@ -102,7 +106,19 @@ FILE_OPTIONS = {
 }
 
 
-def wanted_text(wanted: dict, before: str, entry: dict) -> str:
+class Wanted(Attributes):
+    path: str
+    content: str | None
+    block: str | None
+    seen: str | None
+    lines: list[str]
+    supersede: bool
+    without: list[str]
+    own_way: Mapping[str, str] | None
+    directory_mode: str
+
+
+def wanted_text(wanted: Wanted, before: str, entry: Entry | None) -> str:
     """The whole text that a file should have; `entry` is what the journal says of it."""
     if wanted["content"] is not None:
         return handed_back(wanted["content"], before)
@@ -113,12 +129,12 @@ def wanted_text(wanted: dict, before: str, entry: dict) -> str:
     return with_block(text, wanted["block"]) if wanted["block"] else text
 
 
-def superseded(wanted: dict, entry: dict) -> list[str]:
+def superseded(wanted: Wanted, entry: Entry | None) -> list[str]:
     """Lines that we wrote and want no more; one that was there before us is not ours."""
-    if not wanted["supersede"]:
+    if not wanted["supersede"] or entry is None:
         return []
-    theirs = set(map(bare, lines_in((entry.get("before") or {"text": ""})["text"])))
-    return [line for line in entry.get("lines", []) if line not in wanted["lines"] and line not in theirs]
+    theirs = set(map(bare, lines_in(entry["before"]["text"] if entry["before"] else "")))
+    return [line for line in entry["lines"] if line not in wanted["lines"] and line not in theirs]
 
 
 def differs_in_lines(present: list[str], absent: list[str], before: str) -> bool:
@@ -126,7 +142,7 @@ def differs_in_lines(present: list[str], absent: list[str], before: str) -> bool
     return not found.issuperset(present) or not found.isdisjoint(absent)
 
 
-def write(module: AnsibleModule, wanted: dict, path: str, before: dict | None, after: dict) -> bool:
+def write(module: AnsibleModule, wanted: Wanted, path: str, before: State | None, after: State) -> bool:
     """Makes one file as wanted; returns whether anything differed."""
     if before == after:
         return False
@@ -139,27 +155,31 @@ def write(module: AnsibleModule, wanted: dict, path: str, before: dict | None, a
     return True
 
 
-def note(journal: str, wanted: dict, path: str, before: dict | None, text: str) -> None:
+def note(journal: str, wanted: Wanted, path: str, before: State | None, text: str) -> None:
     """Keeps what the file was before the first change, before it is changed."""
     entries = read_journal(journal)
-    first = {"before": before, "folders": missing_folders(path)}
+    entry = entries.get(path)
     marks = wanted["block"].splitlines() if wanted["block"] else []
     # Those of before stay until the next time: a run that is cut off here leaves them in the file.
     there = set(map(bare, lines_in(before["text"] if before else "")))
-    old = [line for line in superseded(wanted, entries.get(path, {})) if line in there]
-    lines = [*wanted["lines"], *old]
-    ours = {"marks": [marks[0], marks[-1]] if marks else [], "lines": lines}
-    entries[path] = {**entries.get(path, first), **ours, "written": digest(text)}
+    old = [line for line in superseded(wanted, entry) if line in there]
+    entries[path] = {
+        "before": entry["before"] if entry else before,
+        "folders": entry["folders"] if entry else missing_folders(path),
+        "marks": [marks[0], marks[-1]] if marks else [],
+        "lines": [*wanted["lines"], *old],
+        "written": digest(text),
+    }
     write_journal(journal, entries)
 
 
-def put_back(before: dict[str, dict | None]) -> None:
+def put_back(before: dict[str, State | None]) -> None:
     for path, state in before.items():
         with Place(path) as place:
             put(place, state) if state else place.unlink()
 
 
-def states(wanted: dict, path: str, entry: dict) -> tuple[dict | None, dict]:
+def states(wanted: Wanted, path: str, entry: Entry | None) -> tuple[State | None, State]:
     """What the file is, and what it should be: text, mode and owners; the first None where there is none."""
     uid, _, _ = numbers(wanted)
     with Place(path) as place:
@@ -198,14 +218,15 @@ def main() -> None:
     module.exit_json(changed=bool(before), paths=sorted(before), diff=diff)
 
 
-def write_all(module: AnsibleModule) -> tuple[dict[str, dict | None], list[dict[str, str]]]:
+def write_all(module: AnsibleModule) -> tuple[dict[str, State | None], list[dict[str, str]]]:
     """What the files that differed were before, and the difference for people. All are looked at first."""
     planned = []
     journal = read_journal(module.params["journal"]) if module.params["journal"] else {}
     for wanted in module.params["files"]:
         path = os.path.expanduser(wanted["path"])
-        planned.append((wanted, path, *states(wanted, path, journal.get(path, {}))))
-    before, diff = {}, []
+        planned.append((wanted, path, *states(wanted, path, journal.get(path))))
+    before: dict[str, State | None] = {}
+    diff = []
     for wanted, path, old, new in planned:
         if write(module, wanted, path, old, new):
             before[path] = old

@@ -13,6 +13,8 @@ import re
 import stat
 import struct
 
+from ansible.module_utils.basic import AnsibleModule
+
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd|dm-)")
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
 END_BYTES = 1 << 20
@@ -58,7 +60,7 @@ def look_inside(path: str) -> dict[str, object]:
     return {"size": size, "ends_are_zero": not any(first) and not any(last), "unreadable": ""}
 
 
-def signatures(module, path: str) -> list[str]:
+def signatures(module: AnsibleModule, path: str) -> list[str]:
     """Every signature that wipefs finds; blkid's low-level probe adds those that wipefs leaves out."""
     found = set()
     rc, out, _ = module.run_command(["wipefs", "--no-act", "--json", path])
@@ -69,7 +71,7 @@ def signatures(module, path: str) -> list[str]:
     return sorted(found)
 
 
-def probe(module, path: str) -> dict[str, str]:
+def probe(module: AnsibleModule, path: str) -> dict[str, str]:
     """rc 2 is "nothing found", rc 8 "several signatures that do not agree" (blkid(8))."""
     rc, out, _ = module.run_command(["blkid", "--probe", "--output", "export", path])
     if rc == 8:
@@ -86,7 +88,7 @@ def mounts() -> dict[str, list[str]]:
     return found
 
 
-def describe(module, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
+def describe(module: AnsibleModule, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
     path = f"/dev/{name}"
     number = numbers(path)
     sys_folder = f"/sys/dev/block/{number}"
@@ -117,7 +119,7 @@ def fstab() -> list[list[str]]:
     return [fields for fields in lines if len(fields) >= 4]
 
 
-def reported(module, mount_path: str, device: str = "") -> dict[str, object]:
+def reported(module: AnsibleModule, mount_path: str, device: str = "") -> dict[str, object]:
     """What observe returns as `disks`: each disk and partition, and what uses the folder `mount_path`.
 
     `asked` is the real path of `device`, empty where there is none; `mount` has the numbers of the devices

@@ -11,20 +11,44 @@ import json
 import os
 import pwd
 import re
+from collections.abc import Callable
+from typing import TypedDict
 
 from ansible.module_utils.node_place import Place
 
 JOURNAL = "/var/lib/clusterwright/journal.json"
 
 
-def with_block(text, block):
+class Attributes(TypedDict):
+    """Without an owner or a group, who runs this."""
+
+    mode: str
+    owner: str | None
+    group: str | None
+
+
+class State(Attributes):
+    text: str
+
+
+class Entry(TypedDict):
+    """What the journal says of a file: what was there before, the folders made for it, what of it is ours."""
+
+    before: State | None
+    folders: list[str]
+    marks: list[str]
+    lines: list[str]
+    written: str
+
+
+def with_block(text: str, block: str) -> str:
     """The text with a block whose first and last lines are its marks: in its place, else at the end."""
     marks = block.splitlines()
     kept = without_block(text, marks[0], marks[-1])
     return kept + ("\n" if kept and not kept.endswith("\n\n") else "") + block
 
 
-def without_block(text, begin, end):
+def without_block(text: str, begin: str, end: str) -> str:
     """The text without what stands from the line `begin` to the line `end`.
 
     Raises:
@@ -41,17 +65,17 @@ def without_block(text, begin, end):
     return "".join(kept)
 
 
-def lines_in(text):
+def lines_in(text: str) -> list[str]:
     """The lines as they are, their ends included; str.splitlines takes other characters for ends, too."""
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def bare(line):
+def bare(line: str) -> str:
     """A line without its end."""
     return line.rstrip("\r\n")
 
 
-def with_lines(text, present, absent):
+def with_lines(text: str, present: list[str], absent: list[str]) -> str:
     """The text with these lines, at its end where missing, and without those; others stay byte for byte."""
     kept = [line for line in lines_in(text) if bare(line) not in absent]
     missing = [line for line in present if line not in map(bare, kept)]
@@ -60,7 +84,7 @@ def with_lines(text, present, absent):
     return whole + end + "".join(f"{line}\n" for line in missing)
 
 
-def handed_back(text, before):
+def handed_back(text: str, before: str) -> str:
     """A text that the controller read here and changed: lines that it left alone are what they were.
 
     What it reads is UTF-8 (module observe), so that other bytes of somebody else come back as U+FFFD.
@@ -68,7 +92,7 @@ def handed_back(text, before):
     Raises:
         ValueError: two lines come back as the same one, and not as often: nobody knows which of them is left.
     """
-    known = {}
+    known: dict[str, list[str]] = {}
     for line in lines_in(before):
         if (read := bytes_of(line).decode(errors="replace")) != line:
             known.setdefault(read, []).append(line)
@@ -79,20 +103,20 @@ def handed_back(text, before):
     return "".join(known[line].pop(0) if known.get(line) else line for line in given)
 
 
-def text_in(content):
+def text_in(content: bytes) -> str:
     """The text of a file's bytes; bytes that are no UTF-8 come back as they were by `bytes_of`."""
     return content.decode("utf-8", "surrogateescape")
 
 
-def bytes_of(text):
+def bytes_of(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def digest(text):
+def digest(text: str) -> str:
     return hashlib.sha256(bytes_of(text)).hexdigest()
 
 
-def state_in(place, reader=None):
+def state_in(place: Place, reader: int | None = None) -> State | None:
     """What a file is: text, mode and owners; None where there is none. `reader` as of Place.read."""
     found = place.read(reader)
     if found is None:
@@ -101,7 +125,7 @@ def state_in(place, reader=None):
     return {"text": text_in(content), **described(status)}
 
 
-def described(status):
+def described(status: os.stat_result) -> Attributes:
     """Mode and owners as texts."""
     return {
         "mode": f"{status.st_mode & 0o7777:04o}",
@@ -110,7 +134,7 @@ def described(status):
     }
 
 
-def put(place, state, directory_mode=0o755):
+def put(place: Place, state: State, directory_mode: int = 0o755) -> None:
     """Writes a file as `state` describes it, in a folder that is made where it is missing."""
     uid, gid, mode = numbers(state)
     place.check_owners(uid)
@@ -118,14 +142,13 @@ def put(place, state, directory_mode=0o755):
     place.write(bytes_of(state["text"]), uid, gid, mode)
 
 
-def attributes(wanted):
+def attributes(wanted: Attributes) -> Attributes:
     """Mode and owners as `described` writes them."""
     uid, gid, mode = numbers(wanted)
-    names = {"owner": _name(pwd.getpwuid, uid), "group": _name(grp.getgrgid, gid)}
-    return {"mode": f"{mode:04o}", **names}
+    return {"mode": f"{mode:04o}", "owner": _name(pwd.getpwuid, uid), "group": _name(grp.getgrgid, gid)}
 
 
-def numbers(state):
+def numbers(state: Attributes) -> tuple[int, int, int]:
     """Owner, group and mode as numbers; who runs this where no owner or group is named.
 
     Raises:
@@ -138,13 +161,14 @@ def numbers(state):
     )
 
 
-def read_journal(path):
+def read_journal(path: str) -> dict[str, Entry]:
     with Place(path) as place:
         found = place.read()
-    return json.loads(found[0]) if found and found[0] else {}
+    entries: dict[str, Entry] = json.loads(found[0]) if found and found[0] else {}
+    return entries
 
 
-def write_journal(path, entries):
+def write_journal(path: str, entries: dict[str, Entry]) -> None:
     """Writes the journal for root alone: a file that it holds may have been secret."""
     uid, gid = os.geteuid(), os.getegid()
     with Place(path) as place:
@@ -152,27 +176,28 @@ def write_journal(path, entries):
         place.write(bytes_of(json.dumps(entries, indent=1) + "\n"), uid, gid, 0o600)
 
 
-def missing_folders(path):
+def missing_folders(path: str) -> list[str]:
     """The folders above a file that are not there, the outermost first."""
+    found: list[str] = []
     with Place(path) as place:
-        folder, found = os.path.dirname(place.path), []
+        folder = os.path.dirname(place.path)
         for _ in place.missing:
             found.insert(0, folder)
             folder = os.path.dirname(folder)
     return found
 
 
-def _name(lookup, number):
+def _name(lookup: Callable[[int], pwd.struct_passwd | grp.struct_group], number: int) -> str:
     try:
         return lookup(number)[0]
     except KeyError:
         return str(number)
 
 
-def _number(lookup, name, own):
+def _number(lookup: Callable[[str], int], name: str | None, own: int) -> int:
     try:
         return own if name is None else lookup(name)
     except KeyError:
-        if name.isdigit():
+        if name and name.isdigit():
             return int(name)
         raise ValueError(f"there is no user or group {name} on this node") from None

@@ -11,6 +11,7 @@ import os
 import pwd
 import secrets
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -21,7 +22,7 @@ _MOST_BYTES = 16 << 20  # of a file that others than root can change
 class Refused(Exception):
     """Something that root does not go through; the text says what it is and how to go on."""
 
-    def __init__(self, path, found, fix):
+    def __init__(self, path: str, found: str, fix: str) -> None:
         super().__init__(f"{path} {found}. Nothing was read or written through it. {fix}")
 
 
@@ -32,7 +33,11 @@ class Place:
     the way that are not root's, each with its owner's number.
     """
 
-    def __init__(self, path):
+    missing: list[str]
+    foreign: list[tuple[str, int]]
+    _at: list[str]
+
+    def __init__(self, path: str) -> None:
         self.folder, self._at, self.foreign, self.missing = os.open("/", _FOLDER), [], [], []
         try:
             self.name = self._walk(_names(path))
@@ -40,17 +45,17 @@ class Place:
             os.close(self.folder)
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Place:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         os.close(self.folder)
 
     @property
-    def path(self):
+    def path(self) -> str:
         return "/" + "/".join([*self._at, *self.missing, self.name])
 
-    def _walk(self, names):
+    def _walk(self, names: list[str]) -> str:
         links = 0
         while names:
             name = names.pop(0)
@@ -70,21 +75,21 @@ class Place:
                 return name
         raise Refused("/", "is no file", "Name a file.")
 
-    def status(self, name):
+    def status(self, name: str) -> os.stat_result | None:
         """What a name of the folder is, without following it; None where there is none."""
         try:
             return os.stat(name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
-    def _follow(self, name):
+    def _follow(self, name: str) -> list[str]:
         target = os.readlink(name, dir_fd=self.folder)
         if target.startswith("/"):
             self._swap(os.open("/", _FOLDER))
             self._at = []
         return _names(target)
 
-    def _trust_link(self, name):
+    def _trust_link(self, name: str) -> None:
         if is_changeable(self.folder):
             target = os.readlink(name, dir_fd=self.folder)
             found = f"is a link to {target}, in a folder that {_who(self.folder)} can change"
@@ -92,7 +97,7 @@ class Place:
                 self._shown(name), found, "Put a folder or a file of its own there instead of the link."
             )
 
-    def _enter(self, name):
+    def _enter(self, name: str) -> None:
         try:
             self._swap(os.open(name, _FOLDER, dir_fd=self.folder))
         except NotADirectoryError as e:
@@ -102,15 +107,15 @@ class Place:
         if uid not in (0, os.geteuid()):
             self.foreign.append((self._shown(), uid))
 
-    def _swap(self, folder):
+    def _swap(self, folder: int) -> None:
         os.close(self.folder)
         self.folder = folder
 
-    def _shown(self, *name):
+    def _shown(self, *name: str) -> str:
         return "/" + "/".join([*self._at, *name])
 
-    def read(self, reader=None):
-        """Content (bytes) and os.stat_result of the file; None where there is none.
+    def read(self, reader: int | None = None) -> tuple[bytes, os.stat_result] | None:
+        """Content and status of the file; None where there is none.
 
         reader: where others can change the folder, the number of the user who must be able to read the file;
         None for the folder's owner.
@@ -137,12 +142,12 @@ class Place:
             raise Refused(self.path, found, "Move it away.")
         return content, status
 
-    def _reader(self, reader):
+    def _reader(self, reader: int | None) -> int:
         if not is_changeable(self.folder):
             return 0
         return os.fstat(self.folder).st_uid if reader is None else reader
 
-    def _check(self, status):
+    def _check(self, status: os.stat_result) -> None:
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), self.path)
         if not stat.S_ISREG(status.st_mode):
@@ -151,20 +156,20 @@ class Place:
             found = f"has {status.st_nlink} names, in a folder that {_who(self.folder)} can change"
             raise Refused(self.path, found, "Replace it by a copy: cp -p it aside, and move that over it.")
 
-    def _unreadable(self, error, status):
+    def _unreadable(self, error: OSError, status: os.stat_result) -> OSError | Refused:
         if error.errno != errno.EACCES or not is_changeable(self.folder):
             return error
         found = f"belongs to {_name(status.st_uid)}, and whoever it is written for cannot read it"
         return Refused(self.path, found, "Give it to its user (chown), or move it away.")
 
-    def check_owners(self, uid):
+    def check_owners(self, uid: int) -> None:
         """Refuses to write a user's file below a folder of another user."""
         for path, owner in self.foreign if uid != 0 else []:
             if owner != uid:
                 found = f"belongs to {_name(owner)}, but a file for {_name(uid)} goes there"
                 raise Refused(path, found, f"Give it to its user: chown {_name(uid)} {path}")
 
-    def make_folders(self, uid, gid, mode):
+    def make_folders(self, uid: int, gid: int, mode: int) -> None:
         """Makes the missing folders: the last one as said, those above it 0755 and, outside homes, root's."""
         while self.missing:
             name, *self.missing = self.missing
@@ -182,7 +187,7 @@ class Place:
             finally:
                 os.close(new)
 
-    def write(self, content, uid, gid, mode):
+    def write(self, content: bytes, uid: int, gid: int, mode: int) -> None:
         """Replaces the file by renaming; until it is complete only its writer can read it."""
         temporary = f".clusterwright-{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -199,37 +204,37 @@ class Place:
                 os.unlink(temporary, dir_fd=self.folder)
             raise
 
-    def unlink(self):
+    def unlink(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self.folder)
 
-    def rmdir(self):
+    def rmdir(self) -> None:
         os.rmdir(self.name, dir_fd=self.folder)
 
 
-def is_changeable(folder):
+def is_changeable(folder: int) -> bool:
     """Whether somebody else than root (or who runs this) can change what an opened folder or file holds."""
     status = os.fstat(folder)
     return status.st_uid not in (0, os.geteuid()) or bool(status.st_mode & 0o022)
 
 
-def _names(path):
+def _names(path: str) -> list[str]:
     return [name for name in path.split("/") if name not in ("", ".")]
 
 
-def _who(folder):
+def _who(folder: int) -> str:
     status = os.fstat(folder)
     return "everybody" if status.st_mode & 0o002 else _name(status.st_uid) if status.st_uid else "its group"
 
 
-def _name(uid):
+def _name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
 
 
-def _give(descriptor, uid, gid, mode):
+def _give(descriptor: int, uid: int, gid: int, mode: int) -> None:
     """Owners first: a mode that is wider than 0600 must not come before them."""
     status = os.fstat(descriptor)
     if (uid, gid) != (-1, -1) and (uid, gid) != (status.st_uid, status.st_gid):
@@ -238,7 +243,7 @@ def _give(descriptor, uid, gid, mode):
 
 
 @contextmanager
-def _acting_as(uid):
+def _acting_as(uid: int) -> Iterator[None]:
     """The kernel decides as it would for that user; without root's rights it decides for who runs this."""
     if os.geteuid() != 0 or uid == 0:
         yield

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from ipaddress import ip_address, ip_network
 
@@ -17,14 +18,14 @@ _LINE = re.compile(
 )
 
 
-def closed(before, after, way):
+def closed(before: str, after: str, way: Mapping[str, str]) -> str:
     """Why a change of its text is refused; "" where it is not.
 
     way: `key` (SHA256:..., as ssh says it) that opened the node to the caller, and `address`, from where;
     or `unknown`, why that cannot be told; empty where no key does. `fix`: how the caller goes on.
     """
-    was, after = (list(map(bare, lines_in(text))) for text in (before, after))
-    lost = [line for line in was if line not in after]
+    was, left = (list(map(bare, lines_in(text))) for text in (before, after))
+    lost = [line for line in was if line not in left]
     if "unknown" in way and lost:
         return (
             f"{len(lost)} of its lines would go, and whether you log in by one of them is not known: "
@@ -32,7 +33,7 @@ def closed(before, after, way):
         )
     if "key" not in way or not any(way["key"] in fingerprints(line) for line in lost):
         return ""
-    if any(lets_in(line, way["key"], way["address"]) for line in after):
+    if any(lets_in(line, way["key"], way["address"]) for line in left):
         return ""
     return (
         f"you log in with the key {way['key']} from {way['address']}, by a line that would go, and no other "
@@ -40,7 +41,7 @@ def closed(before, after, way):
     )
 
 
-def lets_in(line, key, address):
+def lets_in(line: str, key: str, address: str) -> bool:
     """Whether this line opens to a key from an address, as sshd(8) reads it."""
     found = _LINE.fullmatch(line)
     return (
@@ -50,20 +51,20 @@ def lets_in(line, key, address):
     )
 
 
-def is_among(address, patterns):
+def is_among(address: str, patterns: list[str]) -> bool:
     """As PATTERNS of ssh_config(5): one that is denied with `!` counts most."""
     denied = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     return not any(_fits(address, one) for one in denied) and any(_fits(address, one) for one in patterns)
 
 
-def _fits(address, pattern):
+def _fits(address: str, pattern: str) -> bool:
     try:
         return ip_address(address) in ip_network(pattern)
     except ValueError:
         return fnmatchcase(address, pattern.replace("[", "[[]"))
 
 
-def fingerprints(line):
+def fingerprints(line: str) -> set[str]:
     """Of every word that can be a key, wherever it stands."""
     found = set()
     for word in line.split():

@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 
 CHUNK_BYTES = 1 << 20
 
 
-def not_ours(prefix, claim, locks, at_once):
+def not_ours(prefix: str, claim: str, locks: list[str], at_once: bool) -> list[str]:
     """Paths below the prefix that are no file of a package of the build, as that package brought it.
 
     locks: the files that the build installed from: conda's explicit file, the list of wheels.
@@ -34,7 +35,7 @@ def not_ours(prefix, claim, locks, at_once):
     return found
 
 
-def names_in(locks):
+def names_in(locks: list[str]) -> set[str]:
     """`name-version-build` of conda packages and `name-version` of wheels, as their records are called."""
     found = set()
     for path in locks:
@@ -49,12 +50,12 @@ def names_in(locks):
     return found
 
 
-def normal(name):
+def normal(name: str) -> str:
     """PEP 503."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def files_below(prefix):
+def files_below(prefix: str) -> Iterator[str]:
     """Files and links, links not followed; bytecode is nobody's work."""
     for folder, folders, names in os.walk(prefix):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
@@ -63,20 +64,20 @@ def files_below(prefix):
             yield os.path.relpath(os.path.join(folder, name), prefix)
 
 
-def is_record_of_others(path, names):
+def is_record_of_others(path: str, names: set[str]) -> bool:
     folder, file = os.path.split(path)
     if folder == "conda-meta":
         return file.endswith(".json") and file[: -len(".json")] not in names
     return folder.endswith(".dist-info") and wheel_of(os.path.basename(folder)) not in names
 
 
-def wheel_of(folder):
+def wheel_of(folder: str) -> str:
     """`name-version` of a `.dist-info`."""
     name, _, version = folder[: -len(".dist-info")].rpartition("-")
     return f"{normal(name)}-{version}"
 
 
-def conda_files(prefix, names):
+def conda_files(prefix: str, names: set[str]) -> dict[str, str]:
     """Paths with their sha256 in hex, "" where conda keeps none."""
     found = {}
     for name in names:
@@ -91,7 +92,7 @@ def conda_files(prefix, names):
     return found
 
 
-def wheel_files(prefix, names):
+def wheel_files(prefix: str, names: set[str]) -> dict[str, str]:
     """As `conda_files`, from what pip recorded (PEP 376)."""
     found, library = {}, os.path.join(prefix, "lib")
     for python in os.listdir(library) if os.path.isdir(library) else ():
@@ -103,7 +104,7 @@ def wheel_files(prefix, names):
     return found
 
 
-def recorded(record):
+def recorded(record: str) -> list[tuple[str, str]]:
     try:
         with open(record, encoding="utf-8", newline="") as stream:
             rows = [row for row in csv.reader(stream) if len(row) > 1]
@@ -112,13 +113,13 @@ def recorded(record):
         return []
 
 
-def hex_of(digest):
+def hex_of(digest: str) -> str:
     """RECORD's `sha256=...` in base64 without its end."""
     kind, _, text = digest.partition("=")
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).hex() if kind == "sha256" else ""
 
 
-def differs(prefix, path, digests):
+def differs(prefix: str, path: str, digests: set[str]) -> bool:
     place = os.path.join(prefix, path)
     if "" in digests or os.path.islink(place):
         return False

@@ -314,7 +314,7 @@ def test_no_link_that_a_user_puts_there_meanwhile_is_kept_from(
         return status
 
     monkeypatch.setattr(os, "stat", look)
-    kept = [{"place": str(place), "path": "home/ann/.ssh/authorized_keys"}]
+    kept = {str(place): "home/ann/.ssh/authorized_keys"}
     with pytest.raises(SystemExit, match="symbolic links") as refusal:
         module.save(kept, str(tmp_path / "kept.tar"), [str(tmp_path)])
 

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from provision.core.programs import with_module
 from tests.conftest import RecordRefusal
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 FILES = "roles/conda_env/files"
-PARTS = ("module_utils/running.py", f"{FILES}/environment_hardening.py", f"{FILES}/relay.py")
-TEXT = "\n\n".join((PLAYBOOKS / part).read_text() for part in PARTS)
+TEXT = (PLAYBOOKS / FILES / "relay.py").read_text()
+for part in (f"{FILES}/environment_hardening.py", "module_utils/running.py"):
+    TEXT = with_module(TEXT, Path(part).stem, (PLAYBOOKS / part).read_text())
 USER = pwd.getpwuid(os.geteuid()).pw_name
 KEY = "5e" * 32
 # ssh NODE COMMAND: runs the command with the node's own folder in place of the caller's.

@@ -4,11 +4,14 @@ So it is compared with what the environment's own Python makes of that. A part o
 standard library only.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 BYTECODE = "/__pycache__/"
 
@@ -42,19 +45,21 @@ for pair, given in zip(pairs, read):
 """
 
 
-def clear_bytecode(prefix):
+def clear_bytecode(prefix: str) -> None:
     """Takes away every `__pycache__`; Python makes its bytecode again when it needs it."""
     for folder, _, _ in os.walk(prefix):
         if os.path.basename(folder) == "__pycache__":
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def marks_of(status):
+def marks_of(status: os.stat_result) -> list[int]:
     """By which an untouched file is known: ctime cannot be set back."""
     return [status.st_mode, status.st_size, status.st_ino, status.st_ctime_ns]
 
 
-def judged_bytecode(prefix, places, pythons, known):
+def judged_bytecode(
+    prefix: str, places: Collection[str], pythons: list[str], known: Mapping[str, list[list[int]]]
+) -> tuple[list[str], dict[str, list[list[int]]]]:
     """Judges what Python would run and what is not in `known`, the marks of bytecode and source by path.
 
     `pythons` are the names of the folders in lib/ that packages lie in, as python3.11.
@@ -68,7 +73,12 @@ def judged_bytecode(prefix, places, pythons, known):
     return wrong, {pair[0]: marks[pair] for pair in marks if verdicts.get(pair) != "wrong"}
 
 
-def compiled(prefix, code, walk, pythons):
+def compiled(
+    prefix: str,
+    code: str,
+    walk: Callable[[str], Iterable[tuple[str, os.stat_result]]],
+    pythons: list[str],
+) -> dict[str, list[list[int]]]:
     """Runs code in the environment's Python; the marks of all bytecode that it made, by path.
 
     That needs no judge: whoever may write here meanwhile can change the judge as well.
@@ -79,27 +89,29 @@ def compiled(prefix, code, walk, pythons):
     return {pair[0]: found for pair, found in marks.items() if before.get(pair[0]) != found[0]}
 
 
-def marks_in(prefix, places, pythons):
+def marks_in(
+    prefix: str, places: Collection[str], pythons: list[str]
+) -> dict[tuple[str, str, int], list[list[int]]]:
     """For each bytecode with its source, the marks of both, links followed as Python follows them."""
     pairs = pairs_in(prefix, places, pythons)
     return {pair: [marks_of(os.stat(os.path.join(prefix, path))) for path in pair[:2]] for pair in pairs}
 
 
-def pairs_in(prefix, places, pythons):
+def pairs_in(prefix: str, places: Collection[str], pythons: list[str]) -> list[tuple[str, str, int]]:
     """Bytecode that the environment's Python looks at (PEP 3147, 488), its source, and its level."""
     tag = "|".join(name.replace("python", "cpython-").replace(".", "") for name in pythons)
     pattern = re.compile(rf"(.+)\.(?:{tag})(?:\.opt-([12]))?\.pyc")
     found = []
     for path in (path for path in places if BYTECODE in f"/{path}"):
         folder, name = os.path.split(path)
-        match = pattern.fullmatch(name)
-        source = os.path.join(os.path.dirname(folder), match[1] + ".py") if match else ""
-        if source in places and all(os.path.isfile(os.path.join(prefix, one)) for one in (path, source)):
-            found.append((path, source, int(match[2] or 0)))
+        if match := pattern.fullmatch(name):
+            source = os.path.join(os.path.dirname(folder), match[1] + ".py")
+            if source in places and all(os.path.isfile(os.path.join(prefix, one)) for one in (path, source)):
+                found.append((path, source, int(match[2] or 0)))
     return found
 
 
-def verdicts_on(prefix, pairs):
+def verdicts_on(prefix: str, pairs: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], str]:
     """What the environment's Python says of each; wrong where it says nothing."""
     prefix = os.path.abspath(prefix)
     python = [os.path.join(prefix, "bin", "python"), "-I", "-S", "-B", "-X", "pycache_prefix=/proc/none"]

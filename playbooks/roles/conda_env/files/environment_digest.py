@@ -27,7 +27,9 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from environment_bytecode import BYTECODE, clear_bytecode, compiled, judged_bytecode, marks_of
 from environment_hardening import close, openings, settings
@@ -96,7 +98,14 @@ def main() -> int:
     return 1 if options.verify and (not is_recorded or report["bytecode"] or report["open"]) else 0
 
 
-def report_of(prefix: str, digest: str, conda: list, entries: dict, record: dict, found: list) -> dict:
+def report_of(
+    prefix: str,
+    digest: str,
+    conda: list[list[str]],
+    entries: dict[str, list[str | int]],
+    record: Mapping[str, Any],
+    found: list[str],
+) -> dict[str, Any]:
     """What is there, beside what was recorded; `found` is what differs beside that."""
     differences = [*found, *(differences_between(record.get("entries", {}), entries) if record else [])]
     return {
@@ -119,7 +128,7 @@ def report_of(prefix: str, digest: str, conda: list, entries: dict, record: dict
     }
 
 
-def place_of(prefix: str) -> dict:
+def place_of(prefix: str) -> dict[str, object]:
     """What lies at the prefix, whoever made it, and what a build of ours set aside or kept beside it."""
     folder, name = os.path.split(prefix.rstrip("/"))
     link = os.readlink(prefix) if os.path.islink(prefix) else ""
@@ -133,7 +142,7 @@ def place_of(prefix: str) -> dict:
     }
 
 
-def added_packages(prefix: str, conda: list, record: dict) -> dict:
+def added_packages(prefix: str, conda: list[list[str]], record: Mapping[str, Any]) -> dict[str, str]:
     """Versions by name of what was installed since; a record of an earlier release tells wheels alone."""
     if not record:
         return {}
@@ -146,10 +155,10 @@ def added_packages(prefix: str, conda: list, record: dict) -> dict:
     return added
 
 
-def digest_of(conda: list, entries: dict) -> str:
+def digest_of(conda: list[list[str]], entries: Mapping[str, list[str | int]]) -> str:
     lines = [line_of(" ".join(record).isprintable(), "conda", *record) for record in conda]
     for path in sorted(entries):
-        content = entries[path][0]
+        content = str(entries[path][0])
         lines.append(line_of("\n" not in content and not UNCLEAR.search(path), "file", path, content))
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
@@ -160,7 +169,9 @@ def line_of(is_plain: bool, *fields: str) -> bytes:
     return f"{text}\n".encode("utf-8", "surrogateescape")
 
 
-def differences_between(before: dict, after: dict) -> list:
+def differences_between(
+    before: Mapping[str, list[str | int]], after: Mapping[str, list[str | int]]
+) -> list[str]:
     """Each path that was changed, lost or added, with that word, sorted by path."""
     found = []
     for path in sorted({**before, **after}):
@@ -173,7 +184,9 @@ def differences_between(before: dict, after: dict) -> list:
     return found
 
 
-def entries_of(prefix: str, places: dict, known: dict) -> dict:
+def entries_of(
+    prefix: str, places: Mapping[str, os.stat_result], known: Mapping[str, list[str | int]]
+) -> dict[str, list[str | int]]:
     """For each file and link that counts: what it holds, and the marks by which an untouched one is known."""
     left_out, programs = own_places(prefix)
     left_out = (f"{RECORDS}/", "conda-meta/", *left_out)
@@ -186,14 +199,12 @@ def entries_of(prefix: str, places: dict, known: dict) -> dict:
     entries = {path: known[path] for path in marks if path in known and known[path][1:] == marks[path]}
     to_read = [path for path in marks if path not in entries]
     with ThreadPoolExecutor(THREADS) as pool:
-        contents = pool.map(lambda path: content_of(os.path.join(prefix, path)), to_read)
-        entries.update(
-            {path: [content, *marks[path]] for path, content in zip(to_read, contents, strict=True)}
-        )
+        contents = pool.map(lambda path: (path, content_of(os.path.join(prefix, path))), to_read)
+        entries.update({path: [content, *marks[path]] for path, content in contents})
     return entries
 
 
-def walk(prefix: str):
+def walk(prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     """Path, relative to the prefix, and status of each file, link and folder; links are not followed."""
     if os.path.isdir(prefix):
         yield ".", os.stat(prefix)
@@ -232,20 +243,20 @@ def sha256_of(path: str) -> str:
     return total.hexdigest()
 
 
-def site_packages(prefix: str) -> list:
+def site_packages(prefix: str) -> list[str]:
     library = os.path.join(prefix, "lib")
     names = [name for name in listed(library) if re.fullmatch(r"python3\.\d+", name)]
     return [os.path.join(library, name, "site-packages") for name in names]
 
 
-def listed(folder: str) -> list:
+def listed(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def distributions(prefix: str) -> dict:
+def distributions(prefix: str) -> dict[str, tuple[str, str]]:
     """Name and version of each installed distribution, with the folder of its records."""
     found = {}
     for folder in site_packages(prefix):
@@ -256,7 +267,7 @@ def distributions(prefix: str) -> dict:
     return found
 
 
-def own_places(prefix: str) -> tuple:
+def own_places(prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The folders and the programs of the distribution `clusterwright`, if it is there.
 
     Its RECORD has no say in that: whoever plants a file can write a line there, too.
@@ -268,7 +279,7 @@ def own_places(prefix: str) -> tuple:
     return (f"{own}/", *(f"{os.path.dirname(own)}/{name}/" for name in OWN_PACKAGES)), OWN_PROGRAMS
 
 
-def own_differences(prefix: str) -> list:
+def own_differences(prefix: str) -> list[str]:
     """Files of the distribution `clusterwright` that are not what pip installed (PEP 376: RECORD)."""
     _, folder = distributions(prefix).get(OWN_DISTRIBUTION, ("", ""))
     if not folder:
@@ -290,7 +301,7 @@ def base64_of(path: str) -> str:
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def conda_records(prefix: str) -> list:
+def conda_records(prefix: str) -> list[list[str]]:
     """Name, version, build and sha256 of each conda package, sorted."""
     folder = os.path.join(prefix, "conda-meta")
     found = []
@@ -301,7 +312,7 @@ def conda_records(prefix: str) -> list:
     return sorted(found)
 
 
-def json_of(path: str) -> dict:
+def json_of(path: str) -> dict[str, Any]:
     """What a file says; nothing where it is damaged, which its package then shows."""
     try:
         with open(path, encoding="utf-8") as stream:
@@ -310,7 +321,7 @@ def json_of(path: str) -> dict:
         return {"name": os.path.basename(path)}
 
 
-def packages_of(conda: list, prefix: str) -> dict:
+def packages_of(conda: list[list[str]], prefix: str) -> dict[str, str]:
     """Versions by name, wheels and conda packages together."""
     wheels = {name: version for name, (version, _) in distributions(prefix).items()}
     versions = {**{record[0]: record[1] for record in conda}, **wheels}
@@ -328,15 +339,16 @@ def record_path(prefix: str) -> str:
     return os.path.join(prefix, RECORDS, "record.json")
 
 
-def read_record(path: str) -> dict:
+def read_record(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+            record: dict[str, Any] = json.load(stream)
+            return record
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return {}
 
 
-def write_json(path: str, record: dict) -> None:
+def write_json(path: str, record: Mapping[str, Any]) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path + ".partial", "w", encoding="utf-8") as stream:
         json.dump(record, stream)

@@ -2,24 +2,27 @@
 
 Files that anybody may write, or that run with their owner's rights, give whoever finds them root. An
 environment of before had such modes from its packages, perhaps: they are put right where it lies, and its
-digest stays what it was. Standard library only; environment_digest.py imports it, relay.py stands behind it.
+digest stays what it was. Standard library only; environment_digest.py and relay.py import it.
 """
+
+from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Mapping
 
 SETTINGS = ("pinned", "state")  # packages that are to stay, and what `conda env config vars set` wrote
 RUNS_AS_OWNER = stat.S_ISUID | stat.S_ISGID
 NOT_CLOSED = RUNS_AS_OWNER | stat.S_ISVTX | stat.S_IWGRP | stat.S_IWOTH
 
 
-def settings(prefix):
+def settings(prefix: str) -> list[str]:
     """What a person told conda of this environment (variables, pins), which no build of ours does."""
     places = [os.path.join("conda-meta", name) for name in SETTINGS]
     return [f"extra {place}" for place in places if os.path.lexists(os.path.join(prefix, place))]
 
 
-def places_in(prefix):
+def places_in(prefix: str) -> Iterator[tuple[str, str, int, os.stat_result]]:
     """Each file and folder, "." as well: path below the prefix, its name, its folder opened, its status."""
     whole = os.path.realpath(prefix)
     for folder, _, names, opened in os.fwalk(whole, onerror=refuse_to_skip):
@@ -33,13 +36,13 @@ def places_in(prefix):
                 yield os.path.normpath(os.path.join(inside, name)), name, opened, status
 
 
-def refuse_to_skip(error):
+def refuse_to_skip(error: OSError) -> None:
     """What only others may enter, or is gone by now, is passed by; folders in folders without end are not."""
     if not isinstance(error, (PermissionError, FileNotFoundError)):
         raise error
 
 
-def is_open(status, owner):
+def is_open(status: os.stat_result, owner: int) -> bool:
     """Whether it is another's, others may write it, or it is a file that runs as its owner.
 
     Packages bring files that root's group may write, which nobody is in; setgid of a folder gives no rights.
@@ -49,7 +52,7 @@ def is_open(status, owner):
     return status.st_uid != owner or bool(status.st_mode & (given | written))
 
 
-def openings(places):
+def openings(places: Mapping[str, os.stat_result]) -> list[str]:
     """A line for each place that is open, sorted, such as `open bin/bash (mode 4755, owner 0, group 0)`.
 
     `places` holds the status of each by its path below the prefix, that of the prefix as "."; links may do
@@ -63,7 +66,7 @@ def openings(places):
     )
 
 
-def close(prefix):
+def close(prefix: str) -> None:
     """Gives each file and folder to the owner of the prefix, for nobody else to write or to run as him.
 
     By what was opened (O_PATH, which opens no device) and not by its path: who may write in a folder can put

@@ -14,11 +14,13 @@ What arrives is unpacked beside the folder and takes its place only when it came
 is then `.NAME.previous`, which is never deleted here. Equal digests of all nodes are compared afterwards. A
 node that fails hands it on all the same; one whose connection breaks ends the chain; one where processes run
 from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok, error, bytes. Needs
-the standard library, ssh and tar, and before this text module_utils/running.py and environment_hardening.py.
+the standard library, ssh and tar; THIS_TEXT has environment_hardening.py and module_utils/running.py in it.
 
 The node that sends may be somebody else's by now: what arrives is files, folders and links of root, without
 rights for others, without what no digest speaks for (the sender's records, what conda was told).
 """
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -34,6 +36,11 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import IO
+
+from environment_hardening import SETTINGS, close, openings, places_in
+from running import refusal
 
 CHUNK_BYTES = 1 << 20
 HEADER = struct.Struct("!I32s")
@@ -65,17 +72,17 @@ with line.makefile("rb") as back:
 """
 
 
-def say(out, node, error, count):
+def say(out: IO[str], node: str, error: str, count: int) -> None:
     out.write(json.dumps({"node": node, "ok": not error, "error": error, "bytes": count}) + "\n")
     out.flush()
 
 
-def ssh_of(user):
+def ssh_of(user: str) -> tuple[str, ...]:
     """The words by which that user's ssh is called."""
     return SSH if pwd.getpwnam(user).pw_uid == os.geteuid() else ("runuser", "-u", user, "--", *SSH)
 
 
-def place_of(folder):
+def place_of(folder: str) -> tuple[str, str, str]:
     """Where a folder lies, its name, and that of the socket there: whole paths can be too long, unix(7)."""
     parent, name = os.path.split(folder)
     return parent, name, f".{name}.relay.socket"
@@ -84,35 +91,39 @@ def place_of(folder):
 class Signs:
     """What each piece of a stream is signed with: its number and its bytes."""
 
-    def __init__(self, key):
+    def __init__(self, key: bytes) -> None:
         self.key, self.count = key, 0
 
-    def next(self, data):
+    def next(self, data: bytes) -> bytes:
         self.count += 1
         signed = hashlib.blake2b(self.count.to_bytes(8, "big"), key=self.key, digest_size=32)
         signed.update(data)
         return signed.digest()
 
 
-def widen(pipe):
+def widen(pipe: IO[bytes] | None) -> IO[bytes]:
     """Gives a pipe a MiB, not 64 KiB: the programs take turns less often, which is a fourth of the time."""
+    assert pipe
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, F_SETPIPE_SZ, CHUNK_BYTES)
+    return pipe
 
 
 class Next:
     """The rest of the chain; nothing where there is none."""
 
-    def __init__(self, user, folder, nodes):
-        self.node, self.process = (nodes or [None])[0], None
+    process: subprocess.Popen[bytes] | None = None
+
+    def __init__(self, user: str, folder: str, nodes: tuple[str, ...]) -> None:
         if nodes:
+            self.node = nodes[0]
             parent, _, name = place_of(folder)
             words = ["python3", "-c", BRIDGE, parent, name]
             command = [*ssh_of(user), self.node, shlex.join(words)]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             widen(self.process.stdin)
 
-    def send(self, header, data):
+    def send(self, header: bytes, data: bytes) -> None:
         """One piece; a chain that has broken is left alone."""
         if self.process and self.process.stdin:
             try:
@@ -121,13 +132,14 @@ class Next:
             except OSError:
                 self.process.stdin = None
 
-    def end(self, out):
+    def end(self, out: IO[str]) -> None:
         """Hands on what the rest of the chain says."""
         if not self.process:
             return
         if self.process.stdin:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
+        assert self.process.stdout
         said = self.process.stdout.read().decode(errors="replace")
         status = self.process.wait()
         out.write(said)
@@ -135,7 +147,7 @@ class Next:
             say(out, self.node, f"the connection to it ended with status {status}", 0)
 
 
-def ask(user, *nodes):
+def ask(user: str, *nodes: str) -> None:
     """All at once; a node must let this one in, and have what a relay needs."""
     try:
         ssh, command = ssh_of(user), "command -v python3 tar"
@@ -149,15 +161,12 @@ def ask(user, *nodes):
         say(sys.stdout, node, f"ssh ended with status {status}" if status else "", 0)
 
 
-def send(user, folder, *nodes):
+def send(user: str, folder: str, *nodes: str) -> None:
     signs, rest = Signs(key_given()), Next(user, folder, nodes)
     parent, name, _ = place_of(folder)
     tar = subprocess.Popen([*TAR, LEFT_OUT, "-C", parent, "-cf", "-", name], stdout=subprocess.PIPE)
-    widen(tar.stdout)
-    while True:
-        data = tar.stdout.read(CHUNK_BYTES)
-        if not data:
-            break
+    packed = widen(tar.stdout)
+    while data := packed.read(CHUNK_BYTES):
         rest.send(HEADER.pack(len(data), signs.next(data)), data)
     # An empty piece ends the stream; without it, it was cut off.
     if tar.wait() == 0:
@@ -165,11 +174,11 @@ def send(user, folder, *nodes):
     rest.end(sys.stdout)
 
 
-def key_given():
+def key_given() -> bytes:
     return bytes.fromhex(sys.stdin.readline())
 
 
-def piece(stream, signs):
+def piece(stream: IO[bytes], signs: Signs) -> tuple[bytes, bytes]:
     """The next piece with its header; nothing of it is believed before its signature is right."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
@@ -185,7 +194,7 @@ def piece(stream, signs):
     return header, data
 
 
-def receive(user, folder, *nodes):
+def receive(user: str, folder: str, *nodes: str) -> None:
     """Waits for the stream in the background, once the socket is there."""
     key, owner = key_given(), pwd.getpwnam(user)
     parent, _, name = place_of(folder)
@@ -213,7 +222,7 @@ def receive(user, folder, *nodes):
         unpack(stream, out, Signs(key), Next(user, folder, nodes[1:]), folder, nodes[0])
 
 
-def accept(listener, users):
+def accept(listener: socket.socket, users: tuple[int, ...]) -> socket.socket:
     """The first connection of one of these users; others' are hung up."""
     listener.settimeout(WAIT_SECONDS)
     while True:
@@ -225,11 +234,12 @@ def accept(listener, users):
         line.close()
 
 
-def unpack(stream, out, signs, rest, folder, own):
+def unpack(stream: IO[bytes], out: IO[str], signs: Signs, rest: Next, folder: str, own: str) -> None:
     parent, name, _ = place_of(folder)
     arriving = os.path.join(parent, f".{name}.relay")
     shutil.rmtree(arriving, ignore_errors=True)
-    count, error, tar = 0, "", None
+    count, error = 0, ""
+    tar: subprocess.Popen[bytes] | None = None
     try:
         os.makedirs(arriving, 0o700)
         tar = subprocess.Popen(
@@ -245,7 +255,7 @@ def unpack(stream, out, signs, rest, folder, own):
             if not data:
                 break
             count += len(data)
-            if not error:
+            if tar and tar.stdin and tar.stderr and not error:
                 try:
                     tar.stdin.write(data)
                 except OSError:
@@ -270,36 +280,36 @@ def unpack(stream, out, signs, rest, folder, own):
     rest.end(out)
 
 
-def make_ours(new):
+def make_ours(new: str) -> None:
     """Leaves nothing of the sender's but files that its digest counts; nobody else can enter meanwhile."""
     conda_meta = os.path.join(new, "conda-meta")
     for folder in (new, *([conda_meta] if os.path.lexists(conda_meta) else [])):
         if os.path.islink(folder) or not os.path.isdir(folder):
             raise OSError(f"what arrived is refused: {os.path.basename(folder)} is no folder")
-    for path, _, _, status in places_in(new):  # noqa: F821
+    for path, _, _, status in places_in(new):
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
             raise OSError(f"what arrived is refused: {path} is neither a file, a folder nor a link")
-    dropped = [RECORDS, *(os.path.join("conda-meta", name) for name in SETTINGS)]  # noqa: F821
+    dropped = [RECORDS, *(os.path.join("conda-meta", name) for name in SETTINGS)]
     for place in (os.path.join(new, name) for name in dropped):
         if os.path.isdir(place) and not os.path.islink(place):
             shutil.rmtree(place)
         elif os.path.lexists(place):
             os.unlink(place)
-    close(new)  # noqa: F821
-    if found := openings({path: status for path, _, _, status in places_in(new)}):  # noqa: F821
+    close(new)
+    if found := openings({path: status for path, _, _, status in places_in(new)}):
         raise OSError(f"what arrived is refused: {found[0]}")
     os.mkdir(os.path.join(new, RECORDS))
     with open(os.path.join(new, RECORDS, CLAIM), "x", encoding="utf-8") as stream:
         stream.write(UNFINISHED)
 
 
-def put_in_place(new, folder):
+def put_in_place(new: str, folder: str) -> None:
     """What is there goes aside, whole: site.yml decides about it once the new one is proven."""
     parent, name = os.path.split(folder)
     aside = os.path.join(parent, f".{name}.previous")
     occupied = os.path.lexists(folder) and (os.path.islink(folder) or os.listdir(folder))
     if occupied:
-        if why := refusal(folder):  # noqa: F821
+        if why := refusal(folder):
             raise OSError(why)
         if os.path.lexists(aside):
             raise FileExistsError(f"{aside} is there already")
@@ -312,4 +322,5 @@ def put_in_place(new, folder):
         raise
 
 
-{"ask": ask, "send": send, "receive": receive}[sys.argv[2]](*sys.argv[3:])
+ACTIONS: dict[str, Callable[..., None]] = {"ask": ask, "send": send, "receive": receive}
+ACTIONS[sys.argv[2]](*sys.argv[3:])

@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 CONFIG, FSTAB = "/etc/clusterwright", "/etc/fstab"
 STATE = "/var/lib/clusterwright/first_boot.json"
@@ -50,7 +52,7 @@ UNUSABLE = (
 )
 
 
-def run(*words: str) -> subprocess.CompletedProcess:
+def run(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
 
@@ -79,7 +81,7 @@ def plain(path: str) -> str:
     return content.decode("utf-8", "surrogateescape")
 
 
-def json_of(path: str) -> dict:
+def json_of(path: str) -> dict[str, Any]:
     try:
         found = json.loads(plain(path))
     except (OSError, ValueError, RecursionError, MemoryError):
@@ -119,7 +121,7 @@ def machine() -> str:
     return text_of("/etc/machine-id").strip()
 
 
-def disks() -> list:
+def disks() -> list[dict[str, str]]:
     """Block devices of this machine, partitions included, each with what blkid reads on it."""
     names = [
         entry.name for entry in os.scandir("/dev") if stat.S_ISBLK(entry.stat(follow_symlinks=False).st_mode)
@@ -136,7 +138,7 @@ def disks() -> list:
     return found
 
 
-def mount_data(image: dict) -> str:
+def mount_data(image: Mapping[str, Any]) -> str:
     """Mounts the one disk that has our label, checked, with a UUID of its own; says what was done."""
     if os.path.ismount(image["data_path"]):
         return usage(image["data_path"])
@@ -180,7 +182,7 @@ def grow(path: str) -> str:
     return f"{path} cannot be grown, not mounted: {resized.stdout.strip()}" if resized.returncode != 0 else ""
 
 
-def refusal(ours: list, image: dict) -> str:
+def refusal(ours: list[dict[str, str]], image: Mapping[str, Any]) -> str:
     if not ours:
         return f"no disk has the label {image['data_label']}; restore.yml formats a blank one"
     paths = ", ".join(disk["path"] for disk in ours)
@@ -190,21 +192,20 @@ def refusal(ours: list, image: dict) -> str:
     )
 
 
-def plain_options(image: dict) -> str:
+def plain_options(image: Mapping[str, Any]) -> str:
     return ",".join(one for one in image["data_options"].split(",") if not one.startswith(("x-", "nofail")))
 
 
 def own_uuid(path: str) -> str:
     """A copy of a disk that is attached later must not be taken for this one."""
-    if (
-        run("tune2fs", "-U", "random", path).returncode != 0
-    ):  # without metadata_csum_seed: a check just before
+    # Without metadata_csum_seed it wants a check just before.
+    if run("tune2fs", "-U", "random", path).returncode != 0:
         run("e2fsck", "-f", "-p", path)
         run("tune2fs", "-U", "random", path)
     return run("blkid", "--probe", "--match-tag", "UUID", "--output", "value", path).stdout.strip()
 
 
-def fstab(text: str, uuid: str, image: dict) -> str:
+def fstab(text: str, uuid: str, image: Mapping[str, Any]) -> str:
     """As role data_disk writes it, so that site.yml finds nothing to change."""
     lines = [line.rstrip("\n") for line in io.StringIO(text)]
     others = [line for line in lines if line.split("#")[0].split()[1:2] != [image["data_path"]]]
@@ -224,7 +225,7 @@ def usage(mount_path: str) -> str:
     return f"mounted {source}, {space.total / 2**30:.1f} GiB{full}"
 
 
-def told() -> dict:
+def told() -> dict[str, Any]:
     """Where the controller is and which token this machine shows it, from what it was told first.
 
     The key that the controller's answers are signed with comes from the image alone.
@@ -280,7 +281,7 @@ def is_signed(key: str, text: str, signature: str) -> bool:
     return bool(key) and verified.returncode == 0
 
 
-def ask(address: str, body: str, *, token: str, key: str) -> dict:
+def ask(address: str, body: str, *, token: str, key: str) -> dict[str, Any]:
     """The controller's answer to a call, once it is proven to be its answer to this one."""
     name, _, secret = token.partition(".")
     host, _, port = address.rpartition(":")
@@ -295,21 +296,21 @@ def ask(address: str, body: str, *, token: str, key: str) -> dict:
         connection.close()
     if not is_signed(key, payload("answer", body, found["answer"]), found["signature"]):
         raise ValueError("the answer is not signed by our controller")
-    return json.loads(found["answer"])
+    return dict(json.loads(found["answer"]))
 
 
 def own_address(controller_address: str) -> str:
     host, _, port = controller_address.rpartition(":")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
         way.connect((host, int(port)))
-        return way.getsockname()[0]
+        return str(way.getsockname()[0])
 
 
-def host_keys() -> list:
+def host_keys() -> list[str]:
     return sorted(" ".join(text_of(path).split()[:2]) for path in glob.glob("/etc/ssh/ssh_host_*_key.pub"))
 
 
-def join(told: dict, image: dict) -> str:
+def join(told: Mapping[str, Any], image: Mapping[str, Any]) -> str:
     """Tells the controller address and host keys, and takes the name that it answers with."""
     call = {
         "nonce": secrets.token_hex(16),
@@ -320,10 +321,10 @@ def join(told: dict, image: dict) -> str:
     }
     answer = ask(told["controller"], json.dumps(call), token=told["token"], key=told["controller_key"])
     take(answer)
-    return answer["name"]
+    return str(answer["name"])
 
 
-def take(answer: dict) -> None:
+def take(answer: Mapping[str, Any]) -> None:
     name, key = answer["name"], answer["authorized_key"]
     write("/etc/hostname", name + "\n")
     run("hostname", name)
@@ -349,7 +350,7 @@ def keys_in(path: str) -> str:
 
 
 @contextlib.contextmanager
-def acting_as(user: str):
+def acting_as(user: str) -> Iterator[None]:
     """With a user's rights, so that no link in his home leads to what only root may read or write."""
     known = pwd.getpwnam(user)
     if known.pw_uid == os.geteuid():

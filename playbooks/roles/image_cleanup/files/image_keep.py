@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 import tarfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 # Of what the machine needs to be itself again: it is kept in memory.
@@ -18,8 +19,8 @@ COVERED_HOMES = ("root", "home/*")
 TAKE_AWAY = "Take it away or make it smaller, then run image.yml again."
 
 
-def save(kept: list, keep: str, tops: list) -> None:
-    """Never over an older archive: after an interrupted cleaning that one holds what is gone by now.
+def save(kept: Mapping[str, str], keep: str, tops: list[str]) -> None:
+    """kept: paths by place. Never over an older archive, which holds what an interrupted cleaning took away.
 
     It lies in memory, and users say how large their files are: so each is bounded, and all of them together.
     """
@@ -31,7 +32,7 @@ def save(kept: list, keep: str, tops: list) -> None:
     left, path = min(MOST_KEPT, memory.f_bavail * memory.f_frsize // 2), keep
     try:
         with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
-            for place, path in sorted({one["place"]: one["path"] for one in kept}.items()):
+            for place, path in sorted(kept.items()):
                 with opened_folder(place, tops) as (folder, name), suppress(FileNotFoundError):
                     left -= add(archive, folder, name, path, min(left, MOST_OF_A_FILE))
         os.replace(partial, keep)
@@ -66,7 +67,7 @@ def add(archive: tarfile.TarFile, folder: int, name: str, path: str, most: int) 
 
 
 @contextmanager
-def opened_folder(place: str, tops: list, *, make: bool = False):
+def opened_folder(place: str, tops: list[str], *, make: bool = False) -> Iterator[tuple[int, str]]:
     """A file's folder, opened, and its name; users of a running node may put links in the way meanwhile.
 
     No link is followed, of whomever: none lay on the way when the file was found (node_place.Place, for paths

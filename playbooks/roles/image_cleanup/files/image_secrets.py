@@ -9,6 +9,8 @@ import glob
 import math
 import os
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from image_walk import SWAP_OF_VIM, is_binary, read, unpacked
 
@@ -41,17 +43,18 @@ DER = re.compile(
     rb"(?s)\x30(?:\x82..|\x81.|[\x10-\x7f])"
     rb"\x02\x01(?:\x00(?:\x30|\x02[\x81\x82])|\x01\x04[\x20\x30\x42]|\x03\x30)"
 )
-CONTENTS: list = []  # of secrets.yml: kind, texts of which one must be there, pattern
-AMONG_BYTES: list = []  # likewise, in files that are no text: databases, pickles, records of runs
+# Of secrets.yml: kind, texts of which one must be there, pattern.
+CONTENTS: list[tuple[str, list[bytes], re.Pattern[bytes]]] = []
+AMONG_BYTES: list[tuple[str, list[bytes], re.Pattern[bytes]]] = []  # in databases, pickles, records of runs
 
 
-def take_in_contents(table: list) -> None:
+def take_in_contents(table: list[Mapping[str, Any]]) -> None:
     for one in table:
         for said in one["patterns"]:
             signs = [sign.encode() for sign in said["signs"]]
             CONTENTS.append((one["kind"], signs, re.compile(said["pattern"].encode())))
             if said.get("among_bytes"):  # where the byte before it, a length, may be a letter
-                pattern = said["pattern"].removeprefix(r"\b").encode()
+                pattern = re.sub(r"^\\b", "", said["pattern"]).encode()
                 AMONG_BYTES.append((one["kind"], signs, re.compile(pattern)))
 
 
@@ -66,7 +69,7 @@ def stated(text: str) -> str:
     return "it is not empty" if any(line and not line.startswith("#") for line in lines) else ""
 
 
-def copied_of(path: str) -> list:
+def copied_of(path: str) -> list[str]:
     """The paths of which this one's name says that it is a copy: `.netrc` for `.netrc~` and `.netrc.bak`."""
     folder, name = os.path.split(path)
     match = COPY.match(name) or re.match(r"(?s)^\.?#(.+)$", name)
@@ -76,9 +79,10 @@ def copied_of(path: str) -> list:
     return [os.path.join(folder, one) for one in names]
 
 
-def key_places(root: str) -> list:
+def key_places(root: str) -> list[str]:
     """Patterns of the paths where sshd looks for authorised keys, as its configuration says."""
-    folder, found = os.path.join(root, "etc/ssh"), []
+    folder = os.path.join(root, "etc/ssh")
+    found: list[str] = []
     more = sorted(glob.glob(os.path.join(glob.escape(folder), "sshd_config.d/*.conf")))
     for place in [os.path.join(folder, "sshd_config"), *more]:
         text = read(place).decode("utf-8", "replace")
@@ -98,13 +102,13 @@ def public_keys(text: str) -> str:
     return "it lets keys in" if re.search(r"(?m)^(?!#).*\b(ssh-|ecdsa-|sk-)[a-z0-9-]+", text) else ""
 
 
-def content_findings(content: bytes) -> list:
+def content_findings(content: bytes) -> list[tuple[str, str]]:
     """Kind of secret and what is said of it, which never is the secret itself."""
     packed = [(kind, "compressed: " + said) for kind, said in findings_in(unpacked(content))]
     return packed or findings_in(content)
 
 
-def findings_in(content: bytes) -> list:
+def findings_in(content: bytes) -> list[tuple[str, str]]:
     if is_binary(content[:8192]):
         return binary_findings(content)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -121,12 +125,12 @@ def findings_in(content: bytes) -> list:
     assigned = next((match for match in ASSIGNED.finditer(content) if is_random(match[1])), None)
     if assigned:
         found["set-secret"] = assigned
-    if DER.match(content):
-        found["private-key"] = DER.match(content)
+    if key := DER.match(content):
+        found["private-key"] = key
     return [(kind, f"line {line_of(content, match)} holds one") for kind, match in found.items()]
 
 
-def binary_findings(content: bytes) -> list:
+def binary_findings(content: bytes) -> list[tuple[str, str]]:
     if content[:4] == b"\x7fELF" and content[16:18] == b"\x04\0":  # ET_CORE, elf(5)
         return [("core-dump", "it is the memory of a process")]
     if content[4086:4096] in (b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND\0"):
@@ -141,11 +145,11 @@ def binary_findings(content: bytes) -> list:
     return [(kind, "it holds one among its bytes") for kind in sorted(found)]
 
 
-def line_of(content: bytes, match) -> int:
+def line_of(content: bytes, match: re.Match[bytes]) -> int:
     return content.count(b"\n", 0, match.start()) + 1
 
 
-def may_be_one(match) -> bool:
+def may_be_one(match: re.Match[bytes]) -> bool:
     value = match.groupdict().get("random")
     return value is None or is_random(value)
 

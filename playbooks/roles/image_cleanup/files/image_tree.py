@@ -19,7 +19,9 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from image_keep import COVERED_HOMES, opened_folder, save
 from image_secrets import (
@@ -39,6 +41,24 @@ HOMES = rf"({COVERED}|data|data/home/[^/]+)"
 ANYWHERE = "(.*/)?"
 BLOCK = re.compile(r"^# BEGIN clusterwright.*?^# END clusterwright\n?", re.DOTALL | re.MULTILINE)
 STABLE_NAME = re.compile(r"/dev/(disk/by-(id|uuid|label|partuuid|partlabel)|mapper)/")
+if TYPE_CHECKING:
+    Judge = Callable[[str], str]
+    Mend = str | Callable[[str], str] | None  # None: by a person
+
+
+class Rule(NamedTuple):
+    name: str
+    pattern: re.Pattern[str]
+    judge: Judge
+    mend: Mend
+
+
+class Finding(NamedTuple):
+    rule: str
+    path: str
+    found: str
+    mend: Mend = None
+    place: str = ""
 
 
 def anything(text: str) -> str:
@@ -91,14 +111,14 @@ def without_secret_texts(text: str) -> str:
     return json.dumps(entries, indent=1) + "\n" if hidden else text
 
 
-def was_secret(path: str, before) -> bool:
+def was_secret(path: str, before: Mapping[str, str] | None) -> bool:
     if not before or not before["text"]:
         return False
     said = content_findings(before["text"].encode("utf-8", "surrogateescape"))
     return "/.ssh/" in path or not int(before["mode"], 8) & 0o004 or bool(said)
 
 
-def fstab_entries(text: str):
+def fstab_entries(text: str) -> Iterator[tuple[str, list[str]]]:
     for line in text.splitlines():
         fields = line.partition("#")[0].split()
         if len(fields) >= 4:
@@ -126,8 +146,8 @@ def bound_to_a_card(text: str) -> str:
 
 
 REMOVE, EMPTY = "remove", "empty"
-# Name, path (below R, or below D as data/...), what is wrong with it, how it is mended; None: by a person.
-RULES = [
+# Name, path (below R, or below D as data/...), what is wrong with it, how it is mended.
+RULES: list[tuple[str, str, Judge, Mend]] = [
     ("host-key", r"etc/ssh/ssh_host_.*_key(\.pub)?", exists, REMOVE),
     ("machine-id", r"(etc|var/lib/dbus)/machine-id", an_id, EMPTY),
     ("authorised-key", rf"{COVERED}/\.ssh/authorized_keys2?|{SSHD}", anything, EMPTY),
@@ -179,7 +199,7 @@ RULES.append(("key-elsewhere", rf"(?!{HOMES}/\.ssh/)(.*/)?\.ssh/id_[a-z0-9_]+", 
 JUDGES = {"present": exists, "filled": anything, "set": a_setting, "stated": stated}
 
 
-def take_in(table: dict) -> None:
+def take_in(table: Mapping[str, Any]) -> None:
     """Adds the kinds of secrets.yml to the rules."""
     for one in table["places"]:
         pattern = (ANYWHERE if one.get("anywhere") else "") + f"({'|'.join(one['paths'])})"
@@ -187,11 +207,13 @@ def take_in(table: dict) -> None:
     take_in_contents(table["contents"])
 
 
-def findings(root: str, data: str):
-    """Each rule that a file breaks: rule, path, what was found, how it is mended, where it is."""
+def findings(root: str, data: str) -> Iterator[Finding]:
+    """Each rule that a file breaks."""
     rules = [*RULES, *(("key-elsewhere", ELSEWHERE + one, public_keys, None) for one in key_places(root))]
-    compiled = [(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in rules]
-    any_rule = re.compile("|".join(f"(?:{pattern.pattern})" for _, pattern, *_ in compiled), re.DOTALL)
+    compiled = [
+        Rule(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in rules
+    ]
+    any_rule = re.compile("|".join(f"(?:{pattern})" for _, pattern, *_ in rules), re.DOTALL)
     allowed = [path.strip("/") for path in manifest_of(root).get("allowed", [])]
     for path, place, claimed, unread in every_file(root, data):
         matching = matching_rules(path, compiled, any_rule)
@@ -201,34 +223,36 @@ def findings(root: str, data: str):
                 continue
         try:
             content = b"" if unread else read(place)
-            names = members(place, content) if not claimed else ()
+            names: Iterable[str] = members(place, content) if not claimed else ()
             inside = [found for name in names for found in of_member(name, compiled, any_rule)]
         except OSError as error:
-            unread = error.strerror
+            unread = error.strerror or str(error)
         if unread:
-            found = [("unread", f"it cannot be read ({unread}), so nobody knows what it holds", None)]
+            found: list[tuple[str, str, Mend]] = [
+                ("unread", f"it cannot be read ({unread}), so nobody knows what it holds", None)
+            ]
         else:
-            found = findings_of(content, matching, claimed) + inside[:1]
+            found = [*findings_of(content, matching, claimed), *inside[:1]]
         for name, said, mend in found:
             if said and (name in OWN_KINDS or not is_allowed(path, allowed)):
-                yield {"rule": name, "path": path, "found": said, "mend": mend, "place": place}
+                yield Finding(name, path, said, mend, place)
 
 
-def names_a_place(rule) -> bool:
-    return rule[0] in OWN_KINDS or not rule[1].pattern.startswith(ANYWHERE)
+def names_a_place(rule: Rule) -> bool:
+    return rule.name in OWN_KINDS or not rule.pattern.pattern.startswith(ANYWHERE)
 
 
-def matching_rules(path: str, compiled: list, any_rule) -> list:
+def matching_rules(path: str, compiled: list[Rule], any_rule: re.Pattern[str]) -> list[Rule]:
     """The rules for a path, and for what its name says that it is a copy of."""
-    found = [rule for rule in compiled if rule[1].fullmatch(path)] if any_rule.fullmatch(path) else []
+    found = [rule for rule in compiled if rule.pattern.fullmatch(path)] if any_rule.fullmatch(path) else []
     for one in copied_of(path):
         if any_rule.fullmatch(one):
-            may = [rule for rule in compiled if rule[0] in COPIED or rule[0] not in OWN_KINDS]
-            found += [rule for rule in may if rule not in found and rule[1].fullmatch(one)]
+            may = [rule for rule in compiled if rule.name in COPIED or rule.name not in OWN_KINDS]
+            found += [rule for rule in may if rule not in found and rule.pattern.fullmatch(one)]
     return found
 
 
-def of_member(name: str, compiled: list, any_rule) -> list:
+def of_member(name: str, compiled: list[Rule], any_rule: re.Pattern[str]) -> list[tuple[str, str, None]]:
     """What a member of an archive breaks by its name alone; no one mends an archive."""
     rules = matching_rules(name, compiled, any_rule)
     kinds = [kind for kind, _, judge, _ in rules if judge in (exists, anything)]
@@ -236,7 +260,7 @@ def of_member(name: str, compiled: list, any_rule) -> list:
     return [(kind, "it holds a file of this kind: " + name, None) for kind in wrong]
 
 
-def findings_of(content: bytes, matching: list, claimed: bool) -> list:
+def findings_of(content: bytes, matching: list[Rule], claimed: bool) -> list[tuple[str, str, Mend]]:
     text = content.decode("utf-8", "replace")
     found = [(name, judge(text), mend) for name, _, judge, mend in matching]
     spared = {"password-hash"} if any(name == "password" for name, *_ in found) else set()
@@ -245,11 +269,11 @@ def findings_of(content: bytes, matching: list, claimed: bool) -> list:
     return found + [(kind, what, None) for kind, what in content_findings(content) if kind not in spared]
 
 
-def is_allowed(path: str, allowed: list) -> bool:
+def is_allowed(path: str, allowed: list[str]) -> bool:
     return any(path == one or path.startswith(one + "/") for one in allowed)
 
 
-def environment_findings(root: str, data: str, script: str):
+def environment_findings(root: str, data: str, script: str) -> Iterator[Finding]:
     """Environments whose files are not those that were recorded, or not those of the manifest."""
     folder = os.path.join(data, "miniconda3", "envs")
     wanted = manifest_of(root).get("environment", "")
@@ -270,51 +294,51 @@ def environment_findings(root: str, data: str, script: str):
         ):
             found = f"its digest is {report['digest'][:12]}, the manifest says {wanted[:12]}"
         if found:
-            yield {"rule": "environment", "path": f"data/miniconda3/envs/{name}", "found": found}
+            yield Finding("environment", f"data/miniconda3/envs/{name}", found)
 
 
-def report_of(text: bytes) -> dict:
+def report_of(text: bytes) -> dict[str, Any]:
     with suppress(ValueError):
-        return json.loads(text)
+        return dict(json.loads(text))
     unjudged = "its files could not be compared with its record; environment_digest.py says why"
     return {"differences": [unjudged], "recorded": "", "digest": ""}
 
 
-def manifest_of(root: str) -> dict:
+def manifest_of(root: str) -> dict[str, Any]:
     image = json_of(os.path.join(root, "etc/clusterwright/image.json")).get("image")
     return image if isinstance(image, dict) else {}
 
 
-def scan(root: str, data: str, script: str) -> list:
+def scan(root: str, data: str, script: str) -> list[dict[str, object]]:
     found = [*findings(root, data), *environment_findings(root, data, script)]
     if not manifest_of(root):
-        found.append({"rule": "manifest", "path": "etc/clusterwright/image.json", "found": "there is none"})
-    removed = {one["path"] for one in found if one.get("mend") in (REMOVE, EMPTY)}
+        found.append(Finding("manifest", "etc/clusterwright/image.json", "there is none"))
+    removed = {one.path for one in found if one.mend in (REMOVE, EMPTY)}
     return [
         {
-            "rule": one["rule"],
-            "path": one["path"],
-            "found": one["found"],
-            "mended": bool(one.get("mend")) or one["path"] in removed,
+            "rule": one.rule,
+            "path": one.path,
+            "found": one.found,
+            "mended": bool(one.mend) or one.path in removed,
         }
         for one in found
     ]
 
 
-def clean(root: str, data: str, keep: str) -> list:
+def clean(root: str, data: str, keep: str) -> list[dict[str, object]]:
     """Mends what can be mended; what a machine needs to be itself again goes into `keep` first."""
-    doomed = [one for one in findings(root, data) if one["mend"]]
+    doomed = [one for one in findings(root, data) if one.mend]
     if keep:
-        save([one for one in doomed if one["rule"] not in NOT_KEPT], keep, [root, data])
+        save({one.place: one.path for one in doomed if one.rule not in NOT_KEPT}, keep, [root, data])
     for one in doomed:
-        with opened_folder(one["place"], [root, data]) as (folder, name):
-            mend(folder, name, one["mend"])
-    for folder in ("var/lib/cloud/instances", "var/lib/cloud/instance", "var/lib/cloud/data"):
-        shutil.rmtree(os.path.join(root, folder), ignore_errors=True)
-    return [{"rule": one["rule"], "path": one["path"]} for one in doomed]
+        with opened_folder(one.place, [root, data]) as (folder, name):
+            mend(folder, name, one.mend)
+    for left in ("var/lib/cloud/instances", "var/lib/cloud/instance", "var/lib/cloud/data"):
+        shutil.rmtree(os.path.join(root, left), ignore_errors=True)
+    return [{"rule": one.rule, "path": one.path} for one in doomed]
 
 
-def mend(folder: int, name: str, how) -> None:
+def mend(folder: int, name: str, how: Mend) -> None:
     if how == REMOVE:
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder)
@@ -324,6 +348,7 @@ def mend(folder: int, name: str, how) -> None:
         if how == EMPTY:
             stream.truncate(0)
             return
+        assert callable(how)
         text, status = stream.read().decode("utf-8", "surrogateescape"), os.fstat(stream.fileno())
     partial = f".clusterwright-{secrets.token_hex(8)}"
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)

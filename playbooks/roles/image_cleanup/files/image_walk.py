@@ -14,8 +14,10 @@ import os
 import re
 import stat
 import tarfile
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
+from typing import IO, Any
 
 # Of a larger file the beginning and the end are read, half of this each.
 MOST_BYTES = 64 << 20
@@ -25,7 +27,9 @@ SWAP_OF_VIM = b"b0VIM"  # lines, with zeros between them
 LEFT_OUT = {"dev", "proc", "run", "sys"}
 
 
-def files_below(top: str, prefix: str, left_out: set, claims: Claims):
+def files_below(
+    top: str, prefix: str, left_out: set[str], claims: Claims
+) -> Iterator[tuple[str, str, bool, str]]:
     """Each file and link of one file system: its path in the table's words and on this machine, whether a
     package brought it, and why a folder in its place cannot be looked into."""
     device = os.lstat(top).st_dev
@@ -37,7 +41,7 @@ def files_below(top: str, prefix: str, left_out: set, claims: Claims):
         except (FileNotFoundError, NotADirectoryError):  # a folder of a running node may go at any time
             continue
         except OSError as error:
-            yield shown, folder, False, error.strerror
+            yield shown, folder, False, error.strerror or str(error)
             continue
         if folder == top:
             folders = [name for name in folders if name not in left_out]
@@ -54,7 +58,7 @@ def files_below(top: str, prefix: str, left_out: set, claims: Claims):
         ]
 
 
-def folders_and_names(folder: str, device: int):
+def folders_and_names(folder: str, device: int) -> tuple[list[str], list[str]]:
     """What a folder holds, sorted; folders of other file systems are left out."""
     folders, names = [], []
     with os.scandir(folder) as entries:
@@ -66,14 +70,14 @@ def folders_and_names(folder: str, device: int):
     return sorted(folders), sorted(names)
 
 
-def is_elsewhere(entry, device: int) -> bool:
+def is_elsewhere(entry: os.DirEntry[str], device: int) -> bool:
     """What cannot be asked is looked into, and then named."""
     with suppress(OSError):
         return entry.stat(follow_symlinks=False).st_dev != device
     return False
 
 
-def every_file(root: str, data: str):
+def every_file(root: str, data: str) -> Iterator[tuple[str, str, bool, str]]:
     claims = Claims(root)
     yield from files_below(root, "", LEFT_OUT | ({"data"} if data else set()), claims)
     if data:
@@ -88,7 +92,7 @@ class Claims:
     """
 
     def __init__(self, root: str) -> None:
-        self._paths: set = set()
+        self._paths: set[str] = set()
         folder = root
         for name in ("", "var", "lib", "dpkg", "info"):
             folder = os.path.join(folder, name)
@@ -103,7 +107,7 @@ class Claims:
     def __contains__(self, path: str) -> bool:
         return path in self._paths and not path.startswith(("etc/", "root/", "home/", "var/"))
 
-    def look(self, folder: str, inside: str, folders: list) -> None:
+    def look(self, folder: str, inside: str, folders: list[str]) -> None:
         """Takes in the records that a folder of root's holds of what lies below it."""
         if "conda-meta" in folders:
             for record in glob.glob(os.path.join(glob.escape(folder), "conda-meta", "*.json")):
@@ -115,7 +119,7 @@ class Claims:
             if name.endswith(".dist-info"):
                 self._add(inside, first_columns(lines_of(os.path.join(folder, name, "RECORD"))))
 
-    def _add(self, inside: str, names) -> None:
+    def _add(self, inside: str, names: object) -> None:
         below = inside + "/" if inside not in ("", ".") else ""
         for name in names if isinstance(names, (list, dict)) else ():
             path = os.path.normpath(os.path.join(inside, name)) if isinstance(name, str) else "/"
@@ -144,17 +148,17 @@ def record_of(place: str) -> str:
     return ""
 
 
-def lines_of(place: str) -> list:
+def lines_of(place: str) -> list[str]:
     return record_of(place).splitlines()
 
 
-def first_columns(rows: list) -> list:
+def first_columns(rows: list[str]) -> list[str]:
     with suppress(csv.Error):
         return [row[0] for row in csv.reader(rows) if row]
     return []
 
 
-def json_of(place: str) -> dict:
+def json_of(place: str) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         found = json.loads(record_of(place))
         if isinstance(found, dict):
@@ -208,7 +212,7 @@ def unpacked(content: bytes) -> bytes:
     return b""
 
 
-def members(place: str, content: bytes):
+def members(place: str, content: bytes) -> Iterator[str]:
     """Names of what is not empty in an archive, of the first ones; read head by head, never unpacked."""
     if content.startswith(b"PK\x03\x04"):
         yield from members_of_zip(content)
@@ -221,7 +225,7 @@ def members(place: str, content: bytes):
             yield from members_of_tar(io.BytesIO(start))
 
 
-def members_of_zip(content: bytes):
+def members_of_zip(content: bytes) -> Iterator[str]:
     """By its directory, at its end: each entry has a size, a name and its length (APPNOTE 4.3.12)."""
     for match in islice(re.finditer(rb"(?s)PK\x01\x02.{20}(.{4})(..)", content), MOST_MEMBERS):
         if any(match[1]):
@@ -229,7 +233,7 @@ def members_of_zip(content: bytes):
             yield re.sub(r"^(\.?/)+", "", name.decode("utf-8", "surrogateescape"))
 
 
-def members_of_tar(stream):
+def members_of_tar(stream: IO[bytes]) -> Iterator[str]:
     at, end, longer = 0, stream.seek(0, os.SEEK_END), ""
     for _ in range(MOST_MEMBERS):
         if at >= end:

@@ -21,7 +21,9 @@ import stat
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 from image_keep import COVERED_HOMES, opened_folder
 from node_place import Place, Refused
@@ -48,7 +50,7 @@ def mounted(path: str) -> bool:
         return any(line.split()[4] == path for line in lines)
 
 
-def call(path: str, function, *words) -> None:
+def call(path: str, function: Callable[..., int], *words: object) -> None:
     if function(*words) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
 
@@ -63,7 +65,7 @@ def uncover(target: int) -> None:
 
 
 @contextmanager
-def opened(path: str):
+def opened(path: str) -> Iterator[tuple[int, str]]:
     """A file or folder, opened without leave to read it, and its path without links."""
     with Place(path) as place:
         if place.missing:
@@ -187,7 +189,7 @@ def take_away(path: str) -> None:
             uncover(target)
 
 
-def put_all_back() -> list:
+def put_all_back() -> list[str]:
     """What could not be put back, each with the reason."""
     refused = []
     with tarfile.open(KEPT) as archive:
@@ -207,11 +209,11 @@ def put_back(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
             remove(name, folder)
             os.symlink(member.linkname, name, dir_fd=folder)
             os.chown(name, member.uid, member.gid, dir_fd=folder, follow_symlinks=False)
-        elif member.isfile() or member.islnk():
-            fill(folder, name, archive.extractfile(member), member)
+        elif source := archive.extractfile(member):
+            fill(folder, name, source, member)
 
 
-def fill(folder: int, name: str, source, member: tarfile.TarInfo) -> None:
+def fill(folder: int, name: str, source: IO[bytes], member: tarfile.TarInfo) -> None:
     """In place: what something is mounted on, machine-id, cannot be replaced by renaming."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     descriptor = os.open(name, flags, 0o600, dir_fd=folder)
@@ -231,7 +233,7 @@ def fill(folder: int, name: str, source, member: tarfile.TarInfo) -> None:
     os.utime(name, (member.mtime, member.mtime), dir_fd=folder, follow_symlinks=False)
 
 
-def remove(path: str, folder=None) -> None:
+def remove(path: str, folder: int | None = None) -> None:
     with suppress(FileNotFoundError):
         os.unlink(path, dir_fd=folder)
 

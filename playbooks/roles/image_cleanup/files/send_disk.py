@@ -11,6 +11,7 @@ import os
 import struct
 import subprocess
 import sys
+from typing import IO
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
@@ -30,7 +31,7 @@ def freeze(mount_path: str) -> subprocess.Popen[bytes]:
     return thaw
 
 
-def send(image, out) -> None:
+def send(image: IO[bytes], out: IO[bytes]) -> None:
     offset = 0
     while chunk := image.read(CHUNK):
         if chunk != ZEROS[: len(chunk)]:
@@ -49,11 +50,11 @@ def main(mount_path: str) -> int:
     try:
         words = ["e2image", "-r", "-a", "-f", source, "-"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as image:
+            assert image.stdout
             send(image.stdout, sys.stdout.buffer)
         return image.returncode
     finally:
-        thaw.stdin.close()
-        thaw.wait()
+        thaw.communicate()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ provision/environments makes it of the wheel; nothing where it is not installed.
 plants a file can write a line there, too. Left out are bytecode, and what pip adds to a wheel.
 """
 
+from __future__ import annotations
+
 import base64
 import csv
 import glob
@@ -13,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 
 PACKAGES = ("provision", "runtime")  # wheels of before held the first, too
 PROGRAMS = ("provision", "zerorun")
@@ -34,12 +37,12 @@ def main(prefix: str, *words: str) -> None:
         sys.stdout.write(digest(base, folders) + "\n")
 
 
-def digest(base: str, folders: list) -> str:
+def digest(base: str, folders: list[str]) -> str:
     lines = [f"{os.path.relpath(path, base)} {content_of(path)}\n" for path in files_in(folders)]
     return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def files_in(folders: list):
+def files_in(folders: list[str]) -> Iterator[str]:
     for folder, names, files in (found for top in folders for found in os.walk(top)):
         linked = [name for name in names if os.path.islink(os.path.join(folder, name))]
         names[:] = [name for name in names if name != "__pycache__"]
@@ -55,7 +58,7 @@ def content_of(path: str) -> str:
         return hashlib.sha256(stream.read()).hexdigest()
 
 
-def clear(prefix: str, folders: list, programs: list) -> None:
+def clear(prefix: str, folders: list[str], programs: list[str]) -> None:
     """Takes away what pip listed. What a person put there or changed goes where no Python looks: printed."""
     base = os.path.dirname(folders[0])
     listed = record_of(folders[0])
@@ -77,7 +80,7 @@ def clear(prefix: str, folders: list, programs: list) -> None:
         sys.stdout.write(kept + "\n")
 
 
-def record_of(installed: str) -> dict:
+def record_of(installed: str) -> dict[str, str]:
     """Path and sha256 of each file that pip wrote down."""
     try:
         with open(os.path.join(installed, "RECORD"), encoding="utf-8", newline="") as stream:

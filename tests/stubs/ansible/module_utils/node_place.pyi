@@ -1,0 +1,1 @@
+from node_place import *

@@ -1,0 +1,1 @@
+from unfinished import *
