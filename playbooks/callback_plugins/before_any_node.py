@@ -15,7 +15,7 @@ from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 
 from provision.edges import cluster_lock
-from provision.edges.http import unreachable
+from provision.edges.fetch import unreachable
 from provision.errors import ProvisionError
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.secrets_folder import PLAYBOOKS, secrets_folder

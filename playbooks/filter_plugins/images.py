@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from provision.images import manifest, program_text
-from provision.images.programs import image_program
+from provision.images import manifest
+from provision.images.programs import image_program, with_module
 
 
 class FilterModule:
@@ -16,5 +16,5 @@ class FilterModule:
             "image_payload": manifest.payload,
             "image_program": image_program,
             "sealed_image": manifest.sealed,
-            "with_module": program_text.with_module,
+            "with_module": with_module,
         }

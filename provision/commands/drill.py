@@ -11,7 +11,7 @@ from rich.table import Table
 from provision.commands.demo import machines_of
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.inventory.controller_key import controller_key
+from provision.inventory.trust import controller_key
 from provision.lab import lab as labs
 from provision.lab.fault import record
 from provision.lab.fault import strike as striking

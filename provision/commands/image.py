@@ -32,8 +32,8 @@ from provision.images import baking
 from provision.images.checks import Check
 from provision.images.files import MANIFEST
 from provision.images.manifest import PROVEN, summary
-from provision.inventory.controller_key import controller_key
 from provision.inventory.site import read_site, secrets_of
+from provision.inventory.trust import controller_key
 from provision.lab.requirements import require
 from provision.model import Machine
 

@@ -18,14 +18,13 @@ from provision.diagnose.rows import ROWS
 from provision.edges.files import refuse_unwritable
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.inventory.controller_key import controller_key
 from provision.inventory.site import read_site, secrets_of
+from provision.inventory.trust import controller_key
 from provision.lab.fault.drill import Outcome
 from provision.lab.record import write_file
 from provision.lab.requirements import require
-from provision.smoke.foreign_page import harmless
 from provision.smoke.remote import Ended, Signing, run_smoke
-from provision.smoke.result import INCONCLUSIVE, explained
+from provision.smoke.result import INCONCLUSIVE, explained, harmless
 
 _LIMIT_SECONDS = 900.0
 _out = Console(highlight=False)

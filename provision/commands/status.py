@@ -20,7 +20,7 @@ from provision.edges import cluster_lock
 from provision.edges.terminal import Console
 from provision.inventory.site import read_members, read_site, secrets_of
 from provision.nodes.life import records
-from provision.nodes.status import NodeStatus, is_well, status_of
+from provision.nodes.node_record import NodeStatus, is_well, status_of
 
 _COLUMNS = 140
 _out = Console(highlight=False, width=None if sys.stdout.isatty() else _COLUMNS)

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from provision.edges.process import Finished
-from provision.edges.ssh_failure import explained
 from provision.errors import CommandFailed, ProvisionError
 from provision.model import Machine
 from provision.privilege import as_user, refuse
@@ -124,11 +123,6 @@ def _explained(machine: Machine) -> Iterator[None]:
         raise _unreached(machine, inner) from e
     except Exception as e:
         raise _unreached(machine, e) from e
-
-
-def _unreached(machine: Machine, error: BaseException) -> CommandFailed:
-    failure = explained(error, machine)
-    return CommandFailed(_reach(machine), found=failure.found, fix=failure.fix)
 
 
 @contextmanager
@@ -283,3 +277,46 @@ def _as_user(machine: Machine, argv: Sequence[str], user: str) -> tuple[Sequence
 
 def _failed(machine: Machine, command: str, *, found: str) -> CommandFailed:
     return CommandFailed(f"run {command} on {machine.name}", found=found, fix="Its output is above.")
+
+
+_HUNG_UP = "it hung up: its sshd is overloaded or broken, or another program listens there"
+_NO_ANSWER = "it took the connection and gave no answer"
+_NO_SERVER = "no ssh server answers there"
+_LOOK_AT_SSHD = "Look at `systemctl status ssh` on its console."
+_LOOK_AT_MACHINE = "Check that it is up, and its address, cable and firewall."
+_TRY = "Try: ssh -i {key} {user}@{address} true"
+_COMPARE = "Compare its key on its console with ssh-keyscan {address}, then correct {known}."
+# The error's class or one that it derives from, words in it, what is found, what to do; the first row counts.
+_ROWS = (
+    ("BadHostKeyException", "", "its host key is another one than {known} holds", _COMPARE),
+    ("SSHException", "not found in known_hosts", "{known} does not hold its host key", _COMPARE),
+    ("PasswordRequiredException", "", "the key {key} needs a passphrase", "Name a key without one."),
+    ("AuthenticationException", "imeout", _NO_ANSWER, _LOOK_AT_SSHD),
+    ("AuthenticationException", "", "it refuses {user} with the key {key}", _TRY),
+    ("SSHException", "banner", f"{_NO_SERVER}: {{said}}", _LOOK_AT_SSHD),
+    ("SSHException", "imeout", _NO_ANSWER, _LOOK_AT_SSHD),
+    ("SSHException", "No existing session", _NO_ANSWER, _LOOK_AT_SSHD),
+    ("gaierror", "", "its address {address} is not resolved", "Correct ansible_host in the inventory."),
+    ("TimeoutError", "", "no answer in time", _LOOK_AT_MACHINE),
+    ("NoValidConnectionsError", "", "{said}", f"{_LOOK_AT_MACHINE} {_LOOK_AT_SSHD}"),
+    ("ConnectionError", "", _HUNG_UP, _LOOK_AT_SSHD),
+    ("EOFError", "", _HUNG_UP, _LOOK_AT_SSHD),
+    ("OSError", "", "{said}", _LOOK_AT_MACHINE),
+    ("BaseException", "", "{kind}: {said}", _TRY),
+)
+
+
+def _unreached(machine: Machine, error: BaseException) -> CommandFailed:
+    """The row of an error, filled in for its machine."""
+    said = " ".join(str(error).split())
+    values = {
+        "kind": type(error).__name__,
+        "said": said or type(error).__name__,
+        "user": machine.user,
+        "address": machine.address,
+        "key": machine.key_file,
+        "known": machine.known_hosts,
+    }
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    found, fix = next((found, fix) for kind, words, found, fix in _ROWS if kind in kinds and words in said)
+    return CommandFailed(_reach(machine), found=found.format(**values), fix=fix.format(**values))

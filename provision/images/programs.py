@@ -7,7 +7,19 @@ from pathlib import Path
 
 import yaml
 
-from provision.images.program_text import with_module
+
+def with_module(program: str, name: str, module: str) -> str:
+    """One text of Python: the program, which finds `module` when it imports `name`."""
+    return "\n".join(
+        (
+            "import sys, types",
+            f"sys.modules[{name!r}] = types.ModuleType({name!r})",
+            f"exec({json.dumps(module)}, sys.modules[{name!r}].__dict__)",
+            f"exec({json.dumps(program)})",
+            "",
+        )
+    )
+
 
 # What runs on nodes and on trees of images belongs to the role.
 _PLAYBOOKS = Path(__file__).parents[2] / "playbooks"

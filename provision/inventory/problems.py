@@ -5,14 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+import yaml
+
 from provision.inventory.mesh import MeshNode, mesh_faults
 from provision.inventory.variables import Option, variable_faults
-from provision.inventory.yaml_keys import duplicate_keys
 from provision.roles.ssh_trust.cluster_key import bad_source
 
 # RFC 1123, 2.1: letters, digits, hyphens (none at an end), 63 characters a label; Linux takes 64 in all.
@@ -228,3 +229,34 @@ def _lines_with(text: str, word: str) -> list[tuple[int, str]]:
     pattern = re.compile(rf"(?<![\w.:-]){re.escape(word)}(?![\w.-])")
     lines = enumerate(text.splitlines(), start=1)
     return [(number, line) for number, line in lines if pattern.search(line.partition("#")[0])]
+
+
+def duplicate_keys(text: str) -> list[tuple[str, list[int]]]:
+    """Each repeated key with its lines, counted from 1; nothing for a text that is not YAML."""
+    try:
+        root = yaml.compose(text)
+    except (yaml.YAMLError, RecursionError):
+        return []
+    return [found for mapping in _mappings(root) for found in _repeated(mapping)]
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """Each once, as they are written: by an alias a node is met again, and may hold itself."""
+    waiting, met = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in met:
+            continue
+        met.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [value for _, value in reversed(node.value)]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += reversed(node.value)
+
+
+def _repeated(mapping: yaml.MappingNode) -> Iterator[tuple[str, list[int]]]:
+    lines: defaultdict[str, list[int]] = defaultdict(list)
+    for key, _ in mapping.value:
+        lines[str(key.value)].append(key.start_mark.line + 1)
+    return ((key, numbers) for key, numbers in lines.items() if len(numbers) > 1)

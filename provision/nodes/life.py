@@ -15,9 +15,9 @@ from provision.edges.files import text_of, write_file
 from provision.edges.playbook import Play, play
 from provision.errors import BadInput, ProvisionError
 from provision.inventory import trust
-from provision.inventory.controller_key import controller_key
 from provision.inventory.members import Action, Members
 from provision.inventory.site import read_members, secrets_of
+from provision.inventory.trust import controller_key
 from provision.join.tokens import Tokens
 from provision.nodes import node_record
 from provision.nodes.steps import Step, own_way_step, smoke_step, steps

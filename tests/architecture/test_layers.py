@@ -186,7 +186,7 @@ ACT = {
     "diagnose": "questions",
     "environments": "conda_lock locks runtime_wheel",
     "images": "baking files programs",
-    "inventory": "controller_key secrets_folder site trust",
+    "inventory": "secrets_folder site trust",
     "join": "server tokens user_data",
     "nodes": "arrivals life",
     "smoke": "remote",

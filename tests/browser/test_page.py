@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from provision.smoke.foreign_page import harmless
+from provision.smoke.result import harmless
 from runtime.smoke.formats.page import page
 from tests.conftest import RecordRefusal
 

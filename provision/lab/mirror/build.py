@@ -2,20 +2,151 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.edges.fetch import fetch
-from provision.edges.http import unreachable
+from provision.edges.fetch import fetch, sha256_of, unreachable
+from provision.environments.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
+from provision.environments.conda_lock import solve
 from provision.lab.lock import hold
 from provision.lab.mirror.apt import build_apt
-from provision.lab.mirror.environments import build_environments
-from provision.lab.mirror.installers import announce
+from provision.lab.mirror.conda_archive import write_channel
+from provision.lab.mirror.installers import announce, conda_of, installer_in
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of, prune
-from provision.lab.mirror.publish import publish
 from provision.lab.mirror.standin.build import build_standin
 from provision.lab.mirror.wheels import build_wheels
+
+_SOLVE_SECONDS = 900.0
+_PACKAGE_SECONDS = 300.0
+LOCK_NAME = f"conda-{PLATFORM}.lock"
+
+
+def build_environments(
+    workshop: Workshop, files: Mapping[str, Path], *, channel: str, miniconda: Part, with_packages: bool
+) -> Part:
+    """A lock for each environment in `envs/NAME/`, and `with_packages` what they name in `conda/`, a channel.
+
+    Args:
+        files: the environment.yml by the environment's name.
+        channel: the address that is solved from; its last part is its name.
+        miniconda: the part with the installer of the conda that solves.
+    """
+    texts = {name: path.read_text() for name, path in files.items()}
+
+    def make(folder: Path) -> None:
+        installer = installer_in(miniconda.folder / "miniconda")
+        with conda_of(installer, environment=workshop.environment) as conda:
+            for name, path in files.items():
+                workshop.report(f"lock of the environment {name}")
+                layer = solve_layer(path, channel=channel, conda=conda, variables=workshop.environment)
+                target = folder / "envs" / name / LOCK_NAME
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(render(layer))
+                if with_packages:
+                    _fetch(workshop, layer, channel, folder / "conda")
+
+    # The stand-in's channel is named by its folder, which is named by its state.
+    return workshop.ensure(
+        "environments",
+        key_of(channel, miniconda.key, texts),
+        kind=Kind.REAL if with_packages else Kind.STAND_IN,
+        make=make,
+    )
+
+
+def solve_layer(path: Path, *, channel: str, conda: Path, variables: Mapping[str, str]) -> CondaLayer:
+    """Solves an environment.yml with `conda`, and locks the solution.
+
+    Raises:
+        CommandFailed: there is no solution, or the channel cannot be reached.
+        BadInput: the solution cannot be locked.
+    """
+    solved = solve(
+        path,
+        platform=PLATFORM,
+        channel=channel,
+        conda=conda,
+        variables=variables,
+        timeout_seconds=_SOLVE_SECONDS,
+    )
+    return from_conda_lock(solved, channel=channel, environment_yml=path.read_text())
+
+
+def _fetch(workshop: Workshop, layer: CondaLayer, channel: str, folder: Path) -> None:
+    for package in layer.packages:
+        workshop.report(package.path)
+        target = folder / package.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetch(f"{channel}/{package.path}", target, sha256=package.sha256, timeout_seconds=_PACKAGE_SECONDS)
+    write_channel(folder)
+
+
+MIRROR_JSON = "mirror.json"
+# What each shelf shows of its part's folder; "" is all of it.
+_SHELVES = {"apt": "", "wheels": "", "miniconda": "miniconda", "conda": "conda", "envs": "envs"}
+
+
+def publish(root: Path, shelves: Mapping[str, Part]) -> tuple[Path, Mapping[str, object]]:
+    """Makes the mirror of these parts the current one; returns its folder and what mirror.json says."""
+    digest = key_of({name: part.folder.name for name, part in shelves.items()})
+    folder = root / digest
+    folder.mkdir(exist_ok=True)
+    for name, part in shelves.items():
+        _link(folder / name, part.folder / _SHELVES[name])
+    contents = {"digest": digest, **describe(folder, shelves)}
+    text = json.dumps(contents, indent=2) + "\n"
+    partial = folder / f"{MIRROR_JSON}.partial"
+    partial.write_text(text)
+    partial.rename(folder / MIRROR_JSON)
+    _link(root / "current", Path(digest))
+    return folder, contents
+
+
+def describe(folder: Path, shelves: Mapping[str, Part]) -> dict[str, object]:
+    """What lies on each shelf: its kind, the paths that an inventory needs, and digests."""
+    installer = installer_in(folder / "miniconda")
+    locks = sorted((folder / "envs").glob("*/*.lock"))
+    return {
+        "apt": {
+            "kind": shelves["apt"].kind,
+            "suite": "./",
+            "key": "apt/key.asc",
+            "packages": len(list((folder / "apt" / "pool").iterdir())),
+            "release_sha256": sha256_of(folder / "apt" / "Release"),
+        },
+        "wheels": {
+            "kind": shelves["wheels"].kind,
+            "index": "wheels/simple/",
+            "packages": len(list((folder / "wheels").glob("*.whl"))),
+        },
+        "conda": {
+            "kind": shelves["conda"].kind,
+            "channel": "conda",
+            "packages": len(list((folder / "conda").glob("*/*.conda"))),
+            "repodata_sha256": sha256_of(folder / "conda" / "linux-64" / "repodata.json"),
+        },
+        "miniconda": {
+            "kind": shelves["miniconda"].kind,
+            "installer": f"miniconda/{installer.name}",
+            "sha256": sha256_of(installer),
+        },
+        "environments": {
+            lock.parent.name: {"conda_lock": str(lock.relative_to(folder)), "sha256": sha256_of(lock)}
+            for lock in locks
+        },
+    }
+
+
+def _link(path: Path, target: Path) -> None:
+    """Points `path` at `target` in one step: whoever looks sees the old place or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(target if not target.is_absolute() else os.path.relpath(target, path.parent))
+    partial.rename(path)
+
 
 _PROBE_SECONDS = 5.0
 _FETCH_SECONDS = 900.0

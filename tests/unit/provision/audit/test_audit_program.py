@@ -20,7 +20,7 @@ import pytest
 from provision.audit import audit_program
 from provision.audit.findings import Expected
 from provision.audit.look import _judged, answer_of
-from provision.nodes.status import _proof
+from provision.nodes.node_record import _proof
 from tests.conftest import RecordRefusal
 
 _FIELDS = [field.name for field in fields(Expected)]

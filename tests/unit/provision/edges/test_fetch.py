@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.edges.fetch import fetch
-from provision.edges.http import unreachable
+from provision.edges.fetch import fetch, unreachable
 from provision.errors import CommandFailed
 from tests.conftest import RecordRefusal
 

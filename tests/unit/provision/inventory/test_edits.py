@@ -11,7 +11,7 @@ import yaml
 from provision.errors import BadInput
 from provision.inventory import edits
 
-CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "edits" / "cases.yml").read_text())
+CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "inventory_edit" / "cases.yml").read_text())
 
 
 def edited(edit: dict[str, Any], before: str) -> str:

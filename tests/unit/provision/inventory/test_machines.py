@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from provision.errors import BadInput
-from provision.inventory.machines import machines_in
+from provision.inventory.site import machines_in
 
 HOME = Path("/home/ada")
 

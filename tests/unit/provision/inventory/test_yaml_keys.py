@@ -6,7 +6,7 @@ import pytest
 
 from provision.errors import BadInput
 from provision.inventory.edits import undrain
-from provision.inventory.yaml_keys import duplicate_keys
+from provision.inventory.problems import duplicate_keys
 from tests.conftest import RecordRefusal
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from provision.diagnose.facts import NodeFacts
-from provision.nodes.node_record import Record
-from provision.nodes.status import NodeStatus, is_well, status_of
+from provision.nodes.node_record import NodeStatus, Record, is_well, status_of
 
 CERTIFICATE = {
     "issued": "2026-01-01T00:00:00+00:00",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 
-from provision.lab.mirror.apt_repository import (
+from provision.lab.mirror.apt import (
     Deb,
     packages_text,
     parse_stanzas,

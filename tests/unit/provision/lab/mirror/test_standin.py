@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.lab.mirror.standin import conda, python, wheels
+from provision.lab.mirror.standin import build, conda, python
 
 LDD = """\
 /usr/bin/python3.11:
@@ -61,7 +61,7 @@ def test_conda_is_laid_out_under_its_own_name_with_sha256_in_explicit_files(tmp_
 
 
 def test_a_wheels_needs_become_the_packages_for_this_python_without_extras() -> None:
-    index = wheels.index_of(HeaderParser().parsestr(METADATA))
+    index = build.index_of(HeaderParser().parsestr(METADATA))
 
     assert index.dist == "requests-2.34.2-0"
     assert index.depends[1:] == ("charset-normalizer", "ruamel.yaml")
