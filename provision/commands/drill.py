@@ -13,8 +13,7 @@ from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.inventory.trust import controller_key
 from provision.lab import lab as labs
-from provision.lab.fault import record
-from provision.lab.fault import strike as striking
+from provision.lab.fault import injection, record
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
 from provision.lab.fault.drill import LEAST_NODES, Case, Outcome, cases, judge, several
 from provision.lab.layout import Lab
@@ -104,7 +103,7 @@ def _require_health(lab: Lab, options: Sequence[str]) -> None:
 def _drilled(lab: Lab, case: Case, options: Sequence[str]) -> DrillRow:
     """A fault that cannot be injected, or a test that cannot be run, is a row too: the others go on."""
     try:
-        ended = _strike(lab, case, options)
+        ended = _ended(lab, case, options)
     except CommandFailed as e:
         return _row(case, verdict="none", outcome=Outcome.not_injected, named=e.found, seconds=0)
     result = ended.result
@@ -114,22 +113,22 @@ def _drilled(lab: Lab, case: Case, options: Sequence[str]) -> DrillRow:
     )
 
 
-def _strike(lab: Lab, case: Case, options: Sequence[str]) -> Ended:
+def _ended(lab: Lab, case: Case, options: Sequence[str]) -> Ended:
     """The faults of a case, there while the test runs and taken back whatever happens."""
     try:
         for one in case:
             if not one.fault.needs_ranks:
-                striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+                injection.inject(lab, one.node, one.fault, peer=one.peer, value=None)
         wanted = (*options, *(word for one in case for word in one.fault.smoke_options))
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(_test, lab, wanted)
             for one in case:
                 if one.fault.needs_ranks:
-                    striking.inject(lab, one.node, one.fault, peer=one.peer, value=None)
+                    injection.inject(lab, one.node, one.fault, peer=one.peer, value=None)
             return running.result()
     finally:
         for one in case:
-            striking.clear(lab, one.node)
+            injection.clear(lab, one.node)
 
 
 def _row(case: Case, *, verdict: str, outcome: Outcome, named: str, seconds: float) -> DrillRow:

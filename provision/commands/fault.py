@@ -11,7 +11,7 @@ from rich.table import Table
 from provision.commands.which_lab import Name, existing
 from provision.edges.terminal import Console
 from provision.lab import lab
-from provision.lab.fault import record, strike
+from provision.lab.fault import injection, record
 from provision.lab.fault.catalogue import CATALOGUE, fault_called
 from provision.lab.layout import Lab, folder_of
 from provision.lab.record import load
@@ -34,10 +34,10 @@ def inject(
     """Break a node; `clear` mends it."""
     require()
     found, fault = existing(name), fault_called(kind)
-    wait = "waiting for ranks to strike at" if fault.needs_ranks else f"injecting {kind}"
+    wait = "waiting for ranks to inject it at" if fault.needs_ranks else f"injecting {kind}"
     with lab.locked(found.folder), Console(stderr=True).status(wait):
         chosen = lab.nodes_called(found, [node, *([peer] if peer else [])])
-        active = strike.inject(
+        active = injection.inject(
             found, chosen[0], fault, peer=chosen[1] if len(chosen) > 1 else None, value=value
         )
     _out.print(f"{_words(node, active)}: {fault.what}", highlight=False, soft_wrap=True)
@@ -53,7 +53,7 @@ def clear(
     found = existing(name)
     with lab.locked(found.folder):
         for node in lab.nodes_called(found, nodes or []):
-            for active in strike.clear(found, node):
+            for active in injection.clear(found, node):
                 _out.print(f"cleared {_words(node.name, active)}", highlight=False)
 
 
@@ -74,7 +74,7 @@ def list_faults(
         return
     table = Table("fault", "what it does", "a diagnosis must name", title="catalogue")
     for fault in CATALOGUE.values():
-        table.add_row(strike.usage(fault), fault.what, fault.named.part.value)
+        table.add_row(injection.usage(fault), fault.what, fault.named.part.value)
     _out.print(table)
     for entry in active:
         _out.print(f"active: {_words(entry[0], entry[1])}", highlight=False)

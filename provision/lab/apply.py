@@ -15,7 +15,7 @@ from provision.edges import process
 from provision.errors import CommandFailed
 from provision.lab import argv, disks, observe, record, restore, shape, snapshot, written_site
 from provision.lab.cgroups import remove_cgroups
-from provision.lab.fault import strike
+from provision.lab.fault import injection
 from provision.lab.image.build import ensure_image
 from provision.lab.layout import MIRROR_PORT, Lab, LabNode, cores_of
 from provision.lab.limits import raise_inotify_instances
@@ -50,10 +50,10 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
         Action.start: lambda name: _start(lab, nodes[name]),
         Action.connect: lambda name: _connect(lab, nodes[name]),
         Action.wait: lambda name: _wait_for_sshd(lab, nodes[name]),
-        Action.mend: lambda _: strike.mend_before_striking(lab),
+        Action.mend: lambda _: injection.mend(lab),
         Action.try_cables: lambda name: try_cables(lab, name),
         Action.describe: lambda _: describe(lab),
-        Action.strike: lambda _: strike.strike_again(lab),
+        Action.inject: lambda _: injection.inject_again(lab),
     }
     for step in steps:
         report(f"{step.action} {step.target}")

@@ -12,8 +12,8 @@ from pathlib import Path
 from provision.edges import process
 from provision.errors import BadInput, CommandFailed
 from provision.lab import apply, argv, disks, observe, plan, snapshot
+from provision.lab.fault import injection
 from provision.lab.fault import record as faults
-from provision.lab.fault import strike
 from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.lab import Report, look, power_off
 from provision.lab.layout import Lab, LabNode
@@ -94,7 +94,7 @@ def _shut_down(lab: Lab, report: Report) -> None:
             node.unstruck.touch()
     report(f"shut down {' '.join(node.name for node in lab.nodes)}")
     for keeper in look(lab).keepers.values():
-        init = strike.init_of(keeper)
+        init = injection.init_of(keeper)
         if init is not None:
             _press_power_button(init)
     deadline = time.monotonic() + _SHUTDOWN_SECONDS

@@ -25,7 +25,7 @@ class Action(StrEnum):
     mend = "mend faults"
     try_cables = "try cables"
     describe = "write inventory"
-    strike = "inject faults"
+    inject = "inject faults"
     stop_processes = "stop processes"
     empty_snapshot = "empty"
     unmount = "unmount"
@@ -114,7 +114,7 @@ def with_faults(name: str, checks: Sequence[Step]) -> list[Step]:
     return [
         Step(action=Action.mend, target=name, reason="half of a fault may have stayed in files"),
         *checks,
-        Step(action=Action.strike, target=name, reason="they went with the power"),
+        Step(action=Action.inject, target=name, reason="they went with the power"),
     ]
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from provision.lab import lab as labs
 from provision.lab import record, snapshot
+from provision.lab.fault import injection
 from provision.lab.fault import record as faults
-from provision.lab.fault import strike
 from provision.lab.fault.catalogue import CATALOGUE
 from provision.lab.layout import folder_of
 from provision.lab.lock import hold
@@ -83,7 +83,7 @@ def frozen(lab_machine: None) -> Iterator[dict[str, object]]:
         record.write_file(lab.inventory / "group_vars/all/mine.yml", "mine: 1\n")
         labs.shape(lab.lab, lab.lab.nodes[1], rate="200mbit", direction=Direction.both)
         for fault, node in zip(("loopback-name", "firewall-ports"), lab.lab.nodes, strict=True):
-            strike.inject(lab.lab, node, CATALOGUE[fault], peer=None, value=None)
+            injection.inject(lab.lab, node, CATALOGUE[fault], peer=None, value=None)
         lab.run("te1", "umount /data")
         found = state(lab)
         lab.provision("freeze", PROVEN)
@@ -112,7 +112,7 @@ def test_what_was_frozen_comes_back_and_what_was_done_since_is_gone(frozen: dict
     lab = under_test()
     first = state(lab)
     lab.run("te1", CHANGE)
-    strike.clear(lab.lab, lab.lab.nodes[1])
+    injection.clear(lab.lab, lab.lab.nodes[1])
     labs.shape(lab.lab, lab.lab.nodes[1], rate=None, direction=Direction.both)
     (lab.lab.folder / "secrets" / "cluster_key").write_text("other\n")
     lab.provision("reset")

@@ -27,8 +27,8 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Strike:
-    """A fault of the drill, with the node that it strikes and, for a fault of two, the other."""
+class Injection:
+    """A fault of the drill, with the node that it hits and, for a fault of two, the other."""
 
     fault: Fault
     node: LabNode
@@ -53,7 +53,7 @@ class Strike:
         }.get(part, self.node.name)
 
 
-Case = Sequence[Strike]
+Case = Sequence[Injection]
 
 # Faults that are there at once: each with the number of its node and, for a fault of two, of the other.
 _SEVERAL: Sequence[Sequence[tuple[str, int, int | None]]] = (
@@ -73,7 +73,7 @@ def cases(faults: Sequence[Fault], nodes: Sequence[LabNode]) -> list[Case]:
     first, second, third = nodes[:3]
     return [
         (
-            Strike(
+            Injection(
                 fault=fault,
                 node=first if fault.on_first else second,
                 peer=third if fault.two_nodes else None,
@@ -87,7 +87,7 @@ def several(nodes: Sequence[LabNode]) -> list[Case]:
     """Cases of two and three faults that are there at once."""
     return [
         tuple(
-            Strike(
+            Injection(
                 fault=fault_called(name), node=nodes[node - 1], peer=None if peer is None else nodes[peer - 1]
             )
             for name, node, peer in combination
@@ -106,22 +106,22 @@ def judge(case: Case, result: SmokeResult | None) -> Outcome:
     if not blaming:
         return Outcome.inconclusive
     blamed = {host for finding in blaming for host in finding.hosts}
-    at_fault = {host for strike in case for host in strike.at_fault}
+    at_fault = {host for injection in case for host in injection.at_fault}
     if not blamed <= at_fault:
         return Outcome.others_blamed
-    if all(_is_named(strike, blaming) for strike in case):
+    if all(_is_named(injection, blaming) for injection in case):
         return Outcome.named
     if len(case) > 1:
         return Outcome.in_part
     return Outcome.cause_not_said if blamed == at_fault else Outcome.others_blamed
 
 
-def _is_named(strike: Strike, blaming: Sequence[Finding]) -> bool:
+def _is_named(injection: Injection, blaming: Sequence[Finding]) -> bool:
     """Whether what is said of its nodes, and of no other, gives the cause and names all of them."""
-    about = [finding for finding in blaming if set(finding.hosts) <= strike.at_fault]
-    said = [finding for finding in about if _says(strike, finding)]
-    return bool(said) and {host for finding in about for host in finding.hosts} == strike.at_fault
+    about = [finding for finding in blaming if set(finding.hosts) <= injection.at_fault]
+    said = [finding for finding in about if _says(injection, finding)]
+    return bool(said) and {host for finding in about for host in finding.hosts} == injection.at_fault
 
 
-def _says(strike: Strike, finding: Finding) -> bool:
-    return re.search(strike.fault.named.cause, finding.words, re.IGNORECASE) is not None
+def _says(injection: Injection, finding: Finding) -> bool:
+    return re.search(injection.fault.named.cause, finding.words, re.IGNORECASE) is not None

@@ -40,7 +40,7 @@ _OWN_CLOCK = "/^LD_PRELOAD=.*datefudge/d; /^DATEFUDGE=/d"
 
 # $1: the signal, $2: seconds that a rank has run. A job's ranks, and nothing else, have LOCAL_RANK; the
 # process of zerorun that says how its rank ended is left alone.
-_STRIKE = """for i in $(seq 600); do struck=
+_SIGNAL_RANKS = """for i in $(seq 600); do struck=
 for all in $(grep -lzs '^LOCAL_RANK=' /proc/[0-9]*/environ); do pid=${all#/proc/}; pid=${pid%/environ}
 grep -qs runtime.launch.rank "/proc/$pid/cmdline" && continue
 age=$(ps -o etimes= -p "$pid") && [ "$age" -ge "$2" ] && kill -"$1" "$pid" && struck=yes; done
@@ -150,7 +150,7 @@ FAULTS = (
         name="rank-killed",
         what="the ranks on the node are killed once they have run for some seconds",
         named=Named(part=Part.rank, cause="SIGKILL|signal 9|killed"),
-        inject=lambda target: [target.within("sh", "-c", _STRIKE, "fault", "KILL", target.value)],
+        inject=lambda target: [target.within("sh", "-c", _SIGNAL_RANKS, "fault", "KILL", target.value)],
         clear=lambda _: [],
         default="3",
         value_pattern="[0-9]{1,3}",
@@ -160,7 +160,7 @@ FAULTS = (
         name="rank-stopped",
         what="the ranks on the node are stopped (SIGSTOP) once they have run for some seconds",
         named=Named(part=Part.rank, cause="said nothing|stopped|silent|SIGSTOP"),
-        inject=lambda target: [target.within("sh", "-c", _STRIKE, "fault", "STOP", target.value)],
+        inject=lambda target: [target.within("sh", "-c", _SIGNAL_RANKS, "fault", "STOP", target.value)],
         clear=lambda target: [target.within("sh", "-c", _GO_ON)],
         default="3",
         value_pattern="[0-9]{1,3}",

@@ -34,7 +34,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a fault strikes.
+    """Where a fault is injected.
 
     keeper and init: the processes that hold the node's network, and the node's own process 1, as this machine
     counts them; peer_init: that of the peer, 0 while it is off. shape: the limits of the cable that a person
@@ -80,7 +80,7 @@ class Fault:
 
     inject and clear: command lines; those of `clear` succeed as often as they are run, also after half of
     `inject`. default and value_pattern: of --value; None where it takes none. two_nodes: it needs a second
-    node. needs_site: it breaks what site.yml makes. needs_ranks: it strikes a running job. on_first: only the
+    node. needs_site: it breaks what site.yml makes. needs_ranks: it hits a running job. on_first: only the
     first node can have it. holds: what it has for itself on the node; two that hold the same thing cannot be
     there together. smoke_options: what the smoke test must be told to meet it.
     """

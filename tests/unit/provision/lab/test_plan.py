@@ -90,7 +90,7 @@ def test_faults_that_went_with_the_power_come_back() -> None:
     assert [step.action for step in steps if step.target == "lab"] == [
         Action.mend,
         Action.describe,
-        Action.strike,
+        Action.inject,
     ]
 
 

@@ -86,7 +86,7 @@ def test_of_several_faults_each_must_be_named_by_itself(
     assert judge(case, told) is outcome
 
 
-def test_a_strike_says_whom_it_expects() -> None:
+def test_an_injection_says_whom_it_expects() -> None:
     assert struck("slow-send")[0].expected == "te2 transmit"
     assert struck("firewall-peer")[0].expected == "te2 <-> te3"
     assert struck("slow-direction")[0].expected == "te3 -> te2"

@@ -7,8 +7,8 @@ import pytest
 from provision.errors import BadInput
 from provision.lab.fault import record
 from provision.lab.fault.catalogue import fault_called
+from provision.lab.fault.injection import is_init, refuse
 from provision.lab.fault.record import Active
-from provision.lab.fault.strike import is_init, refuse
 from provision.lab.layout import LabNode, lay_out
 
 SLOW = Active(fault="slow-send", peer=None, value="50mbit")

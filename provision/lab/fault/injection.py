@@ -18,7 +18,7 @@ from provision.lab.layout import Lab, LabNode
 from provision.lab.record import load_shape
 from provision.lab.shape import Argv
 
-# A strike at ranks waits a minute for them.
+# An injection at ranks waits a minute for them.
 _PATIENCE_SECONDS = 90.0
 
 
@@ -84,7 +84,7 @@ def clear(lab: Lab, node: LabNode, faults: Sequence[Active] | None = None) -> tu
     return doomed
 
 
-def mend_before_striking(lab: Lab) -> None:
+def mend(lab: Lab) -> None:
     """Takes the rest of faults back from nodes that lost theirs with their power; the records stay."""
     for node in lab.nodes:
         if node.unstruck.exists():
@@ -92,7 +92,7 @@ def mend_before_striking(lab: Lab) -> None:
                 _run(CATALOGUE[active.fault].clear(_aim(lab, node, active)))
 
 
-def strike_again(lab: Lab) -> None:
+def inject_again(lab: Lab) -> None:
     """Injects what the records of such nodes name."""
     for node in lab.nodes:
         if node.unstruck.exists():
