@@ -23,7 +23,7 @@ from runtime.errors import RuntimeFault
 from runtime.gate.signature import put_certificate
 from runtime.job import spec
 from runtime.launch.node_process import NodeProcess
-from runtime.probes import disk, host, job, job_firewall, reachability, stream
+from runtime.probes import host, job, job_firewall, reachability, stream
 from runtime.remote import frames
 from runtime.remote.frames import Frame
 from runtime.smoke.host.registry import probes
@@ -197,9 +197,9 @@ class Node:
         self._line.send(frames.encode("computed", rate=host.compute_rate(frame["seconds"])))
 
     def _write(self, frame: Frame) -> None:
-        folder = disk.job_disk()
+        folder = host.job_disk()
         try:
-            rate, problem = disk.write_rate(folder, frame["seconds"]), ""
+            rate, problem = host.write_rate(folder, frame["seconds"]), ""
         except OSError as e:
             rate, problem = 0.0, f"{folder}: {e.strerror}"
         self._line.send(frames.encode("written", rate=rate, problem=problem))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from runtime.edges import process
 from runtime.probes import host
-from runtime.probes.host import Files
+from runtime.probes.host import Files, write_rate
 from runtime.untrusted.conform import conform
 
 
@@ -77,3 +78,20 @@ def test_an_environment_tells_which_of_its_files_were_changed(tmp_path: Path) ->
     (tmp_path / ".clusterwright" / "record.json").write_text("[]")
     assert "AttributeError" in look(tmp_path).problem
     assert host.files(str(tmp_path), script=tmp_path / "none", timeout_seconds=20) == Files(known=False)
+
+
+@pytest.mark.parametrize("folder", ["", "/dev/shm"])
+def test_writing_takes_about_the_time_asked_and_leaves_nothing(tmp_path: Path, folder: str) -> None:
+    place = Path(folder) if folder else tmp_path
+    before, started = sorted(place.iterdir()), time.monotonic()
+
+    rate = write_rate(place, 0.05)
+
+    assert rate > 0
+    assert time.monotonic() - started < 60
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_folder_that_takes_no_file_says_so() -> None:
+    with pytest.raises(OSError, match="/proc/self"):
+        write_rate(Path("/proc/self"), 0.05)
