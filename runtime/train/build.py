@@ -15,8 +15,7 @@ from runtime.train.config import Config
 from runtime.train.data.sharded_loader import Collate, ShardedLoader
 from runtime.train.data.token_batches import TokenLoader
 from runtime.train.engine import Engine
-from runtime.train.offload.allocator import return_freed_memory
-from runtime.train.offload.start import optimizer_on_disk
+from runtime.train.offload.start import optimizer_on_disk, return_freed_memory
 from runtime.train.optim.lr_schedule import build_schedule
 from runtime.train.optim.optimizer import (
     MakeOptimizer,
