@@ -12,8 +12,7 @@ from torch.utils.data import Dataset
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.train.config import Config
-from runtime.train.data.sharded_loader import Collate, ShardedLoader
-from runtime.train.data.token_batches import TokenLoader
+from runtime.train.data.sharded_loader import Collate, ShardedLoader, TokenLoader
 from runtime.train.engine import Engine
 from runtime.train.offload.start import optimizer_on_disk, return_freed_memory
 from runtime.train.optim.lr_schedule import build_schedule
