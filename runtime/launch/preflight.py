@@ -10,7 +10,7 @@ from runtime.gate.certificate import Certificate, Trust, offer, proven_by, read,
 from runtime.probes import job, reachability
 from runtime.probes.job import Request
 from runtime.probes.preflight_checks import Problem, explain_silence, judge, master_name, ranks_of
-from runtime.probes.reachability_matrix import Blame, Reach, blame
+from runtime.probes.reachability import Blame, Reach, blame
 from runtime.remote.session import Line, Session
 
 TIMEOUT_SECONDS = 20.0

@@ -12,7 +12,7 @@ from runtime.flight.dump import MOST_CALLS, Call
 from runtime.probes.host import Files, Survey
 from runtime.probes.job import Facts
 from runtime.probes.job_firewall import Intrusion
-from runtime.probes.reachability_matrix import Reach
+from runtime.probes.reachability import Reach
 from runtime.probes.stream import PairResult
 from runtime.remote import frames
 from runtime.remote.frames import Frame

@@ -16,7 +16,7 @@ from runtime.probes import stream
 from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.preflight_checks import judge, ranks_of
-from runtime.probes.reachability_matrix import Reach
+from runtime.probes.reachability import Reach
 from runtime.probes.stream import PairResult
 from runtime.remote.session import Interrupted, Session
 from runtime.smoke.ask import ask
@@ -25,8 +25,8 @@ from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
 from runtime.smoke.collectives import transport
 from runtime.smoke.collectives.plan import SWEPT, operations
 from runtime.smoke.collectives.progress import Progress
+from runtime.smoke.collectives.stragglers import Watch
 from runtime.smoke.collectives.transport import judge_transports
-from runtime.smoke.collectives.watchdog import Watch
 from runtime.smoke.findings import everyone, interrupted, of_problem, of_ranks, of_silence, unheard
 from runtime.smoke.host import registry
 from runtime.smoke.host.registry import Nodes

@@ -26,12 +26,9 @@ from runtime.train.optim.optimizer import (
     parameter_groups,
 )
 from runtime.train.optim.precision import compute_dtype, mixed_precision
-from runtime.train.parallel.activation_checkpoint import recompute_blocks
-from runtime.train.parallel.blocks import find_blocks
+from runtime.train.parallel.blocks import compile_blocks, find_blocks, recompute_blocks
 from runtime.train.parallel.collectives import broadcast_from_first
-from runtime.train.parallel.compile import compile_blocks
-from runtime.train.parallel.dims import Axis, ParallelDims
-from runtime.train.parallel.mesh import build_mesh
+from runtime.train.parallel.dims import Axis, ParallelDims, build_mesh
 from runtime.train.parallel.shard import ShardPlan, plan_shards, shard
 from runtime.train.state import LearningRates
 from runtime.train.weights.deferred import fill, names_on_meta

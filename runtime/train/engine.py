@@ -29,9 +29,9 @@ from runtime.train.optim.gradients import (
     widen_gradients,
 )
 from runtime.train.optim.precision import LossScale, waiting_dtype
-from runtime.train.parallel.compile import compile_blocks, wanted_compilation
+from runtime.train.parallel.blocks import compile_blocks, wanted_compilation
 from runtime.train.parallel.cut_off import CutOffs
-from runtime.train.parallel.dims import ParallelDims
+from runtime.train.parallel.dims import ParallelDims, shard_axis, shard_group
 from runtime.train.parallel.fsdp import (
     follow_forwards,
     in_backward,
@@ -41,7 +41,6 @@ from runtime.train.parallel.fsdp import (
 )
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.guarded import give_whole, guard
-from runtime.train.parallel.mesh import shard_axis, shard_group
 from runtime.train.parallel.reductions import Reductions, agree, has_gradients
 from runtime.train.parallel.shard import ShardPlan, drop_gathered, units
 from runtime.train.saving import Saving

@@ -10,8 +10,7 @@ from itertools import product
 from typing import Any
 
 from runtime.errors import BadInput
-from runtime.train.estimate.model import Model
-from runtime.train.estimate.states import Estimate, Parts, Settings, estimate
+from runtime.train.estimate.states import Estimate, Model, Parts, Settings, estimate
 
 _UNITS = {
     "": 1,

@@ -17,10 +17,9 @@ from runtime.errors import BadInput, OffloadFailed
 from runtime.train.config.schema import Config
 from runtime.train.config.training import Adam
 from runtime.train.offload.adam import DiskAdam
-from runtime.train.offload.files import StateFile
+from runtime.train.offload.files import StateFile, Transfers
 from runtime.train.offload.layout import PAGE_BYTES, whole_pages
 from runtime.train.offload.shards import like, local
-from runtime.train.offload.transfers import Transfers
 from runtime.train.parallel.dims import ParallelDims
 
 logger = logging.getLogger("runtime")
