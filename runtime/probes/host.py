@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,11 +84,6 @@ class Survey:
     fence: Fence = field(default_factory=Fence)
     probed: Mapping[str, Json] = field(default_factory=dict)
     unprobed: Mapping[str, str] = field(default_factory=dict)
-
-
-def to_json(survey: Survey) -> dict[str, Any]:
-    """The dataclass as plain values."""
-    return asdict(survey)
 
 
 def survey(

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from hmac import compare_digest
 from typing import Any
@@ -108,11 +108,6 @@ def _connect(source: str, own_address: str, peer: Peer, timeout_seconds: float, 
 def peer_from_json(values: Mapping[str, Any]) -> Peer:
     """A peer back from plain values."""
     return Peer(host=values["host"], address=values["address"], port=values["port"])
-
-
-def to_json(value: Peer | Reach) -> dict[str, Any]:
-    """The dataclass as plain values."""
-    return asdict(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

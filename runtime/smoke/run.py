@@ -12,7 +12,6 @@ from runtime.edges.addresses import is_loopback
 from runtime.gate.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems, unanswered
-from runtime.probes import stream
 from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.preflight_checks import judge, ranks_of
@@ -340,7 +339,7 @@ def _pair_values(reached: Sequence[Reach], measured: Mapping[Pair, PairResult]) 
         if (one.source, one.target) not in measured
     ]
     found = sorted((*measured.values(), *unmeasured), key=lambda pair: (pair.source, pair.target))
-    return [stream.to_json(pair) for pair in found]
+    return [asdict(pair) for pair in found]
 
 
 def _node_values(name: str, ranks: Sequence[int], session: Session) -> dict[str, Any]:

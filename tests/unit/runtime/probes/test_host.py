@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
         ("localhost", "no-such-name.invalid"), own_address="127.0.0.1", config_path="/nowhere", probes=PROBES
     )
 
-    plain = json.dumps(host.to_json(seen))
-    assert json.dumps(host.to_json(conform(host.Survey, json.loads(plain)))) == plain
+    plain = json.dumps(asdict(seen))
+    assert json.dumps(asdict(conform(host.Survey, json.loads(plain)))) == plain
     assert (seen.interface, seen.environment, seen.speed_bits) == ("lo", "", 0)
     assert (seen.job_interface, seen.job_address) == ("lo", "127.0.0.1/8")
     assert seen.addresses_by_name == {"localhost": "127.0.0.1", "no-such-name.invalid": ""}
