@@ -17,9 +17,9 @@ from runtime.errors import BadInput, CheckpointFailed
 from runtime.train.checkpoint import folder as disk
 from runtime.train.checkpoint.listing import METADATA
 from runtime.train.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
-from runtime.train.checkpoint.progress import PROGRESS
 from runtime.train.checkpoint.shards import write_shards
 from runtime.train.checkpoint.snapshot import Snapshot, Staging, take
+from runtime.train.checkpoint.state import PROGRESS
 from runtime.train.checkpoint.table import from_values, merge, to_json, to_values
 from runtime.train.checkpoint.together import (
     Disks,

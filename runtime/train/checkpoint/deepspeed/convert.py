@@ -22,10 +22,9 @@ from runtime.train.checkpoint.deepspeed.pickles import Inert, loadable
 from runtime.train.checkpoint.deepspeed.source import Source, open_source
 from runtime.train.checkpoint.listing import METADATA
 from runtime.train.checkpoint.manifest import MANIFEST, Manifest, record_of
-from runtime.train.checkpoint.progress import PROGRESS
 from runtime.train.checkpoint.shards import write_shards
 from runtime.train.checkpoint.snapshot import loadable_bytes
-from runtime.train.checkpoint.state import MODEL, OPTIMIZER
+from runtime.train.checkpoint.state import MODEL, OPTIMIZER, PROGRESS
 from runtime.train.checkpoint.table import Shape, to_json
 from runtime.untrusted.documents import sides
 

@@ -15,7 +15,7 @@ import pytest
 from runtime.probes import stream
 from runtime.probes.mtu import interface_mtu, largest_passing, path_mtu
 from runtime.probes.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
-from runtime.remote import answers, frames
+from runtime.remote import frames
 from runtime.untrusted.conform import conform
 from tests.conftest import RecordRefusal
 
@@ -178,7 +178,7 @@ def test_a_target_that_answers_anything_costs_its_own_pair_alone(
 
     record_refusal(found.error)
     assert words in found.error
-    read = answers.read(frames.encode("measured", result=asdict(found)), host="te1", ranks=())
+    read = frames.read(frames.encode("measured", result=asdict(found)), host="te1", ranks=())
     assert read == {"kind": "measured", "result": found}
 
 
