@@ -20,7 +20,7 @@ from runtime.probes.stream import PairResult
 from runtime.remote.session import Interrupted, Session
 from runtime.smoke.ask import ask
 from runtime.smoke.certify import Signing, carried, certify, draft, proven_until, revoke, seconds_left
-from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
+from runtime.smoke.checks import CATALOGUE, FAIL, PASS, checks
 from runtime.smoke.collectives import transport
 from runtime.smoke.collectives.plan import SWEPT, operations
 from runtime.smoke.collectives.progress import Progress
@@ -285,7 +285,8 @@ class _SmokeRun:
         self.watch.lap("end")
         report = self._concluded(started)
         made = asdict(self.made) if self.made else None
-        return replace(report, checks=self._checks(report), certificate=made)
+        judged = checks(report.findings, done=self.done, skipped=self.skipped)
+        return replace(report, checks=judged, certificate=made)
 
     def _concluded(self, started: str) -> Report:
         return conclude(
@@ -299,9 +300,6 @@ class _SmokeRun:
             left_out=self.left_out,
             pairs=_pair_values(self.reached, self.pairs),
         )
-
-    def _checks(self, report: Report) -> tuple[Check, ...]:
-        return checks(report.findings, done=self.done, skipped=self.skipped)
 
 
 def run_smoke(session: Session, plan: Plan, show: Show) -> Report:

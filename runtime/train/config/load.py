@@ -91,7 +91,7 @@ def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str
             world_size=situation.world_size,
         )
     except DoesNotFit as e:
-        return [Problem(where="batch sizes", found=e.found, fix=e.fix)]
+        return [Problem(where=e.where, found=e.found, fix=e.fix)]
     for name, value in ((GLOBAL, batch.total), (MICRO, batch.micro), (STEPS, batch.steps)):
         if numbers[name] is None:
             values[name] = value
@@ -129,12 +129,11 @@ class Batch:
 
 
 class DoesNotFit(ValueError):
-    """The sizes contradict each other; `fix` names sizes that fit."""
+    """What was written contradicts itself; `fix` names what fits."""
 
-    def __init__(self, found: str, fix: str) -> None:
+    def __init__(self, found: str, fix: str, *, where: str = "batch sizes") -> None:
         super().__init__(found)
-        self.found = found
-        self.fix = fix
+        self.where, self.found, self.fix = where, found, fix
 
 
 def solve(*, total: int | None, micro: int | None, steps: int | None, world_size: int) -> Batch:
@@ -209,7 +208,7 @@ def parse(text: str, origin: str) -> dict[str, Any]:
         values = json.loads(plain, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as e:
         raise _fault(origin, f"line {e.lineno}, column {e.colno}", e.msg, "Correct the JSON there.") from e
-    except _NotAllowed as e:
+    except DoesNotFit as e:
         raise _fault(origin, e.where, e.found, e.fix) from e
     except RecursionError as e:
         raise _fault(origin, "the document", "it is nested too deeply", "Write it flat.") from e
@@ -220,12 +219,6 @@ def parse(text: str, origin: str) -> dict[str, Any]:
             origin, "the document", f"it is a {type(values).__name__}", "Write one JSON object, { ... }."
         )
     return values
-
-
-class _NotAllowed(ValueError):
-    def __init__(self, where: str, found: str, fix: str) -> None:
-        super().__init__(where)
-        self.where, self.found, self.fix = where, found, fix
 
 
 def _fault(origin: str, where: str, found: str, fix: str) -> ConfigError:
@@ -265,9 +258,9 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = Counter(names).most_common(1)[0][0]
-        raise _NotAllowed(twice, "it is written twice in one object", "Keep one of the two.")
+        raise DoesNotFit("it is written twice in one object", "Keep one of the two.", where=twice)
     return values
 
 
 def _no_constant(name: str) -> None:
-    raise _NotAllowed(name, "it is not a number of JSON", "Write a finite number.")
+    raise DoesNotFit("it is not a number of JSON", "Write a finite number.", where=name)

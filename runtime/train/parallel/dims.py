@@ -1,5 +1,6 @@
 """How a job's ranks are laid out: the axes of their mesh, of which only data-parallel is longer than 1.
 
+A device mesh says on which ranks a parameter is replicated, and over which it is sharded.
 The names are torchtitan's. Whoever trains asks an axis for its rank, its size and its group: "rank 0 of all"
 and "all ranks" would silently mean "data-parallel" once there is another axis.
 """
