@@ -1,4 +1,4 @@
-"""A folder of checkpoints on one disk: what is committed, in which order; changes survive a crash."""
+"""A folder of checkpoints on one disk, kept and looked after without torch; changes survive a crash."""
 
 from __future__ import annotations
 
