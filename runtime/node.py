@@ -23,7 +23,7 @@ from runtime.errors import RuntimeFault
 from runtime.gate.signature import put_certificate
 from runtime.job import spec
 from runtime.launch.node_process import NodeProcess
-from runtime.probes import disk, host, job, job_firewall, reachability, stream
+from runtime.probes import host, job, job_firewall, reachability, stream
 from runtime.remote import frames
 from runtime.remote.frames import Frame
 from runtime.smoke.host.registry import probes
@@ -148,7 +148,7 @@ class Node:
         request = job.Request(**frame["request"])
         facts = job.observe(request, master_port=self._meet(request, frame["master_port"]))
         self._address, self._interface = facts.address, facts.interface
-        self._line.send(frames.encode("facts", facts=job.to_json(facts)))
+        self._line.send(frames.encode("facts", facts=asdict(facts)))
 
     def _meet(self, request: job.Request, port: int) -> int:
         """The port on which the ranks will meet, held from now on so that nobody else gets it; 0 for none."""
@@ -167,7 +167,7 @@ class Node:
         reached = reachability.connect_all(
             self._host, self._address, peers, frame["timeout"], token=frame["token"]
         )
-        self._line.send(frames.encode("reached", reached=[reachability.to_json(reach) for reach in reached]))
+        self._line.send(frames.encode("reached", reached=[asdict(reach) for reach in reached]))
 
     def _intrude(self, _frame: Frame) -> None:
         own = [(self._address, self._listener.port)] if self._listener else []
@@ -177,14 +177,14 @@ class Node:
 
     def _knock(self, frame: Frame) -> None:
         knocked = reachability.knock_all(self._host, frame["targets"], frame["timeout"])
-        self._line.send(frames.encode("knocked", knocked=[reachability.to_json(reach) for reach in knocked]))
+        self._line.send(frames.encode("knocked", knocked=[asdict(reach) for reach in knocked]))
 
     def _survey(self, frame: Frame) -> None:
         asked = {check: probe for check, probe in probes().items() if check in frame.get("probes", ())}
         seen = host.survey(
             frame["names"], own_address=self._address, config_path=frame["config"], probes=asked
         )
-        self._line.send(frames.encode("surveyed", survey=host.to_json(seen)))
+        self._line.send(frames.encode("surveyed", survey=asdict(seen)))
 
     def _files(self, frame: Frame) -> None:
         found = host.files(sys.prefix, timeout_seconds=frame["timeout"])
@@ -197,9 +197,9 @@ class Node:
         self._line.send(frames.encode("computed", rate=host.compute_rate(frame["seconds"])))
 
     def _write(self, frame: Frame) -> None:
-        folder = disk.job_disk()
+        folder = host.job_disk()
         try:
-            rate, problem = disk.write_rate(folder, frame["seconds"]), ""
+            rate, problem = host.write_rate(folder, frame["seconds"]), ""
         except OSError as e:
             rate, problem = 0.0, f"{folder}: {e.strerror}"
         self._line.send(frames.encode("written", rate=rate, problem=problem))
@@ -213,7 +213,7 @@ class Node:
         where, bounds = (frame["address"], frame["port"]), stream.Bounds(**frame["bounds"])
         own = (self._host, self._address)
         result = stream.measure(*own, frame["target"], where, bounds, token=frame["token"])
-        self._line.send(frames.encode("measured", result=stream.to_json(result)))
+        self._line.send(frames.encode("measured", result=asdict(result)))
 
     def _certify(self, frame: Frame) -> None:
         problem = put_certificate(Path(frame["path"]), frame["text"])

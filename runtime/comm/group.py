@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import atexit
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.comm.recorder import keep_flight
-from runtime.comm.settle import settle_at_exit
 from runtime.errors import BadInput, GroupFailed
 from runtime.topology import Topology
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
+THREAD = "pt_gloo_runloop"
+_LIMIT_SECONDS, _PAUSE_SECONDS = 5.0, 0.002
+_THREADS = Path("/proc/self/task")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,3 +142,48 @@ def _check_same(topology: Topology, rank: int, world_size: int) -> None:
             found=f"a group of {world_size} exists already, and this process is its rank {rank}",
             fix="Form the group once, or let runtime.comm.group do it.",
         )
+
+
+def settle_at_exit() -> None:
+    """Has this process settle before its interpreter goes away; asking again changes nothing."""
+    atexit.unregister(settle)
+    atexit.register(settle)
+
+
+def settle(*, limit_seconds: float = _LIMIT_SECONDS) -> bool:
+    """Waits, with the interpreter's lock free, until no gloo thread is at work; says whether it came true.
+
+    Else a process may abort at its end. A collective is over for its caller before the thread that ran it
+    drops its tensors. A tensor that Python has seen is dropped under the interpreter's lock, and a thread
+    that asks for this lock once the interpreter is going away is ended by pthread_exit. That unwinds through
+    a C++ destructor: "terminate called without an active exception". `destroy_process_group` does not wait
+    for the threads as long as anything, a device mesh for one, holds the group
+    (https://github.com/pytorch/pytorch/pull/179291).
+
+    A thread that waits for other ranks counts as not at work: it drops nothing.
+    """
+    deadline = time.monotonic() + limit_seconds
+    quiet = 0
+    while quiet < 2 and time.monotonic() < deadline:
+        time.sleep(_PAUSE_SECONDS)
+        quiet = 0 if is_at_work(_stats()) else quiet + 1
+    return quiet == 2
+
+
+def is_at_work(stats: Iterable[str]) -> bool:
+    """Whether a gloo thread is anything but asleep, from lines of /proc/<pid>/task/<tid>/stat (proc(5))."""
+    for stat in stats:
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        if name == THREAD and rest.split()[0] != "S":
+            return True
+    return False
+
+
+def _stats() -> list[str]:
+    found = []
+    for thread in _THREADS.iterdir():
+        try:
+            found.append((thread / "stat").read_text())
+        except OSError:  # it ended meanwhile
+            continue
+    return found

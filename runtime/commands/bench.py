@@ -24,10 +24,10 @@ from runtime.bench.contest import (
     Workload,
     contestants,
     order_of,
+    plot,
     rows_of,
     to_json,
 )
-from runtime.bench.plot import plot
 from runtime.commands.outputs import refuse_unwritable
 from runtime.edges.process import Channel, adopt_orphans, kill_descendants
 from runtime.errors import BadInput, RuntimeFault

@@ -20,10 +20,9 @@ from rich.progress import (
 
 from runtime.errors import BadInput
 from runtime.terminal import Console
-from runtime.train.checkpoint.folder import Entry, read_latest
-from runtime.train.checkpoint.offline import Verdict, find, plan_prune
-from runtime.train.checkpoint.offline import prune as prune_entries
-from runtime.train.checkpoint.offline import verify as verify_entries
+from runtime.train.checkpoint.folder import Entry, Verdict, find, plan_prune, read_latest
+from runtime.train.checkpoint.folder import prune as prune_entries
+from runtime.train.checkpoint.folder import verify as verify_entries
 
 app = typer.Typer(help="Look after checkpoints, without a job.", no_args_is_help=True)
 _FOLDER = typer.Argument(help="The folder that was passed to save_checkpoint, or one checkpoint in it.")

@@ -10,9 +10,8 @@ import typer
 from runtime.terminal import Console
 from runtime.train.config import Situation, read_config
 from runtime.train.estimate.hugging_face import read_fields, read_model
-from runtime.train.estimate.model import Model
 from runtime.train.estimate.report import as_json, lines, parse_bytes, report
-from runtime.train.estimate.states import Settings
+from runtime.train.estimate.states import Model, Settings
 
 
 def estimate(

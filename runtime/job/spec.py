@@ -164,11 +164,6 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int) -> Order:
     )
 
 
-def to_json(order: Order) -> dict[str, Any]:
-    """The order as plain values."""
-    return asdict(order)
-
-
 def from_json(values: Mapping[str, Any]) -> Order:
     """The order back from plain values; tuples were lists on the way."""
     restored: dict[str, Any] = {
@@ -182,7 +177,7 @@ def to_variables(order: Order) -> dict[str, str]:
 
     Without the variables of the job, which may be secrets, and which the ranks have anyway.
     """
-    text = json.dumps(to_json(replace(order, forwarded={}, environment={})))
+    text = json.dumps(asdict(replace(order, forwarded={}, environment={})))
     pieces = [text[start : start + _PIECE_BYTES] for start in range(0, len(text), _PIECE_BYTES)]
     return {f"{_VARIABLE}{number}": piece for number, piece in enumerate(pieces)}
 
@@ -198,7 +193,7 @@ def take_variables(environ: MutableMapping[str, str]) -> Order:
 def redacted(order: Order, *, hidden: Collection[str] = ()) -> str:
     """The order as indented JSON for a person; masked are variables that look like secrets, and `hidden`."""
     shown = replace(order, forwarded=_mask(order.forwarded, ()), environment=_mask(order.environment, hidden))
-    return json.dumps(to_json(shown), indent=2)
+    return json.dumps(asdict(shown), indent=2)
 
 
 def _mask(variables: Mapping[str, str], hidden: Collection[str]) -> dict[str, str]:

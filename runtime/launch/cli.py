@@ -33,9 +33,8 @@ from runtime.job.spec import (
 )
 from runtime.job.user import go_on_as_cluster_user, jobs_folder
 from runtime.launch.follow import run
-from runtime.launch.outcome import Outcome, exit_status, first_cause
+from runtime.launch.outcome import Outcome, exit_status, failure_lines, first_cause, job_account
 from runtime.launch.preflight import check_nodes
-from runtime.launch.report import failure_lines, job_account
 from runtime.probes.preflight_checks import master_name
 from runtime.remote.session import Interrupted, open_session
 from runtime.terminal import Console, output

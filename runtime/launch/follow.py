@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Protocol
 
 from runtime.job import spec
@@ -46,7 +46,7 @@ def run(session: Session, watcher: Watcher) -> Outcome:
     first = session.facts[session.job.nodes[0].host.name]
     where, port = first.master_address, first.master_port
     for order in spec.orders(session.job, master_addr=where, master_port=port):
-        session.send(order.host, "start", order=spec.to_json(order))
+        session.send(order.host, "start", order=asdict(order))
     job = _Run(session=session, started_at=time.monotonic())
     while not job.finished():
         for host, frame in session.take():

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from runtime.errors import NodesNotReady
 from runtime.gate.certificate import Certificate, Trust, offer, proven_by, read, refusals
-from runtime.probes import job, reachability
+from runtime.probes import reachability
 from runtime.probes.job import Request
 from runtime.probes.preflight_checks import Problem, explain_silence, judge, master_name, ranks_of
-from runtime.probes.reachability_matrix import Blame, Reach, blame
+from runtime.probes.reachability import Blame, Reach, blame
 from runtime.remote.session import Line, Session
 
 TIMEOUT_SECONDS = 20.0
@@ -28,7 +29,7 @@ def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> 
 def greet(session: Session) -> None:
     """Asks every node what it is."""
     for node_rank, host in enumerate(session.lines):
-        request = job.to_json(_request(session, node_rank))
+        request = asdict(_request(session, node_rank))
         session.send(host, "hello", name=host, request=request, master_port=session.job.master_port)
 
 
@@ -91,7 +92,7 @@ def reach(
         for host, frame in ports.items()
     ]
     for own in peers:
-        others = [reachability.to_json(peer) for peer in peers if peer.host != own.host]
+        others = [asdict(peer) for peer in peers if peer.host != own.host]
         session.send(own.host, "connect", peers=others, timeout=timeout_seconds, token=session.token)
     answers = session.gather(
         "reached",

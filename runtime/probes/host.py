@@ -1,9 +1,12 @@
-"""What a node says about itself beyond what a job needs: names, limits, disks, files. Changes nothing."""
+"""What a node says about itself beyond what a job needs: names, limits, disks, files, how fast it is."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
+import mmap
 import os
 import platform
 import resource
@@ -11,10 +14,11 @@ import shutil
 import socket
 import sys
 import sysconfig
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +27,7 @@ from runtime.edges.addresses import AddressOrNone, InterfaceOrNone
 from runtime.edges.process import complete
 from runtime.errors import BadInput
 from runtime.job.env_file import read_job_environment
+from runtime.job.user import jobs_folder
 from runtime.probes import gpu, job_firewall
 from runtime.probes.gpu import Gpus
 from runtime.probes.job import environment_digest
@@ -37,6 +42,8 @@ _RDMA = Path("/sys/class/infiniband")
 # Where the role conda_env puts what tells whether an environment is as it was installed.
 _DIGEST_SCRIPT = Path("/usr/local/lib/clusterwright/environment_digest.py")
 _SHOWN_FILES = 3
+_BLOCK_BYTES = 1 << 20
+_MOST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +84,6 @@ class Survey:
     fence: Fence = field(default_factory=Fence)
     probed: Mapping[str, Json] = field(default_factory=dict)
     unprobed: Mapping[str, str] = field(default_factory=dict)
-
-
-def to_json(survey: Survey) -> dict[str, Any]:
-    """The dataclass as plain values."""
-    return asdict(survey)
 
 
 def survey(
@@ -225,3 +227,42 @@ def files(prefix: str, *, script: Path = _DIGEST_SCRIPT, timeout_seconds: float)
     if not said["recorded"]:
         return Files(known=False)
     return Files(known=True, different=said["different"], first=said["differences"][:_SHOWN_FILES])
+
+
+def job_disk() -> Path:
+    """Where jobs write: their user's folder on the data disk, /data, or /var/tmp on a node without one."""
+    return jobs_folder() or (Path("/data") if Path("/data").is_dir() else Path("/var/tmp"))
+
+
+def write_rate(folder: Path, seconds: float) -> float:
+    """Bytes in a second that reach the disk of a folder, over about that time; leaves nothing there.
+
+    Raises:
+        OSError: the folder takes no file, or the disk is full or broken.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=".clusterwright-", dir=folder)
+    try:
+        os.unlink(name)
+        _bypass_cache(descriptor)
+        # Aligned as O_DIRECT wants it, and not zeros, which some disks do not write.
+        with mmap.mmap(-1, _BLOCK_BYTES) as block:
+            block.write(os.urandom(_BLOCK_BYTES))
+            free = os.fstatvfs(descriptor)
+            most = min(_MOST_BYTES, free.f_bavail * free.f_frsize // 4)
+            written, started = 0, time.perf_counter()
+            while time.perf_counter() - started < seconds and written <= most:
+                written += os.write(descriptor, block)
+            os.fdatasync(descriptor)
+            return written / (time.perf_counter() - started)
+    finally:
+        os.close(descriptor)
+
+
+def _bypass_cache(descriptor: int) -> None:
+    """O_DIRECT (open(2)); tmpfs and some others do not know it."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+    except OSError as e:
+        if e.errno != errno.EINVAL:
+            raise

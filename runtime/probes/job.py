@@ -11,9 +11,8 @@ import platform
 import re
 import shutil
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runtime.edges import addresses, private_files
 from runtime.edges.addresses import AddressOrNone, PortOrNone
@@ -60,11 +59,6 @@ class Facts:
     interface: str
     certificate: Lines = ""
     environment: str = ""
-
-
-def to_json(value: Request | Facts) -> dict[str, Any]:
-    """The dataclass as plain values."""
-    return asdict(value)
 
 
 def observe(request: Request, *, master_port: int = 0) -> Facts:

@@ -104,11 +104,6 @@ class _Delivered:
     busy_share: _Measure = 0.0
 
 
-def to_json(result: PairResult | Bounds) -> dict[str, Any]:
-    """The dataclass as plain values."""
-    return asdict(result)
-
-
 class _Contents:
     """The endless stream of one ordered pair: windows into one periodic block, never copied."""
 

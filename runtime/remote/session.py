@@ -19,7 +19,7 @@ from runtime.job.hostfile import Host
 from runtime.job.spec import Job
 from runtime.probes.job import Facts
 from runtime.probes.preflight_checks import ranks_of
-from runtime.remote import answers, frames
+from runtime.remote import frames
 from runtime.remote.frames import Frame
 from runtime.untrusted.conform import Malformed
 
@@ -86,7 +86,7 @@ class Session:
             on_line=self._put(host.name, "line"),
             on_error_line=self._put(host.name, "error"),
             on_end=self._put(host.name, "end"),
-            most_bytes=answers.MOST_BYTES,
+            most_bytes=frames.MOST_BYTES,
         )
         return Line(host=host.name, channel=channel, heard_at=time.monotonic())
 
@@ -231,7 +231,7 @@ class Session:
 
     def _read(self, host: str, said: bytes) -> Frame | None:
         ranks, shown = self._ranks[host], self.job.shown_ranks
-        return answers.read(said, host=host, ranks=ranks, shown=shown, nodes=self.lines)
+        return frames.read(said, host=host, ranks=ranks, shown=shown, nodes=self.lines)
 
     def _frame(self, line: Line, event: _Event) -> Frame | None:
         """What a node said, noted; None where it is no frame. One that is malformed ends its channel."""

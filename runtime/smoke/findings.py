@@ -10,11 +10,10 @@ from runtime.launch.outcome import Outcome, first_cause
 from runtime.launch.preflight import reach, reach_problems, silence, silence_problems
 from runtime.probes.finding import Finding, of_node
 from runtime.probes.preflight_checks import Problem, ranks_of
-from runtime.probes.reachability_matrix import Reach, between
+from runtime.probes.reachability import Reach, between
 from runtime.remote.session import Session
 from runtime.smoke.collectives import events
-from runtime.smoke.collectives.stragglers import SILENT_SECONDS, localize
-from runtime.smoke.collectives.watchdog import Watch
+from runtime.smoke.collectives.stragglers import SILENT_SECONDS, Watch, localize
 
 # How long the sockets of a cluster in which a step hung may take to answer.
 _AFTERMATH_SECONDS = 0.7

@@ -12,21 +12,20 @@ from runtime.edges.addresses import is_loopback
 from runtime.gate.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
 from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems, unanswered
-from runtime.probes import stream
 from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.preflight_checks import judge, ranks_of
-from runtime.probes.reachability_matrix import Reach
+from runtime.probes.reachability import Reach
 from runtime.probes.stream import PairResult
 from runtime.remote.session import Interrupted, Session
 from runtime.smoke.ask import ask
 from runtime.smoke.certify import Signing, carried, certify, draft, proven_until, revoke, seconds_left
-from runtime.smoke.checks import CATALOGUE, FAIL, PASS, Check, checks
+from runtime.smoke.checks import CATALOGUE, FAIL, PASS, checks
 from runtime.smoke.collectives import transport
 from runtime.smoke.collectives.plan import SWEPT, operations
 from runtime.smoke.collectives.progress import Progress
+from runtime.smoke.collectives.stragglers import Watch
 from runtime.smoke.collectives.transport import judge_transports
-from runtime.smoke.collectives.watchdog import Watch
 from runtime.smoke.findings import everyone, interrupted, of_problem, of_ranks, of_silence, unheard
 from runtime.smoke.host import registry
 from runtime.smoke.host.registry import Nodes
@@ -286,7 +285,8 @@ class _SmokeRun:
         self.watch.lap("end")
         report = self._concluded(started)
         made = asdict(self.made) if self.made else None
-        return replace(report, checks=self._checks(report), certificate=made)
+        judged = checks(report.findings, done=self.done, skipped=self.skipped)
+        return replace(report, checks=judged, certificate=made)
 
     def _concluded(self, started: str) -> Report:
         return conclude(
@@ -300,9 +300,6 @@ class _SmokeRun:
             left_out=self.left_out,
             pairs=_pair_values(self.reached, self.pairs),
         )
-
-    def _checks(self, report: Report) -> tuple[Check, ...]:
-        return checks(report.findings, done=self.done, skipped=self.skipped)
 
 
 def run_smoke(session: Session, plan: Plan, show: Show) -> Report:
@@ -340,7 +337,7 @@ def _pair_values(reached: Sequence[Reach], measured: Mapping[Pair, PairResult]) 
         if (one.source, one.target) not in measured
     ]
     found = sorted((*measured.values(), *unmeasured), key=lambda pair: (pair.source, pair.target))
-    return [stream.to_json(pair) for pair in found]
+    return [asdict(pair) for pair in found]
 
 
 def _node_values(name: str, ranks: Sequence[int], session: Session) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from torch.utils.data import Dataset
 from runtime.comm.group import Group
 from runtime.errors import BadInput
 from runtime.train.config import Config
-from runtime.train.data.sharded_loader import Collate, ShardedLoader
-from runtime.train.data.token_batches import TokenLoader
+from runtime.train.data.sharded_loader import Collate, ShardedLoader, TokenLoader
 from runtime.train.engine import Engine
-from runtime.train.offload.allocator import return_freed_memory
-from runtime.train.offload.start import optimizer_on_disk
+from runtime.train.offload.start import optimizer_on_disk, return_freed_memory
 from runtime.train.optim.lr_schedule import build_schedule
 from runtime.train.optim.optimizer import (
     MakeOptimizer,
@@ -28,12 +26,9 @@ from runtime.train.optim.optimizer import (
     parameter_groups,
 )
 from runtime.train.optim.precision import compute_dtype, mixed_precision
-from runtime.train.parallel.activation_checkpoint import recompute_blocks
-from runtime.train.parallel.blocks import find_blocks
+from runtime.train.parallel.blocks import compile_blocks, find_blocks, recompute_blocks
 from runtime.train.parallel.collectives import broadcast_from_first
-from runtime.train.parallel.compile import compile_blocks
-from runtime.train.parallel.dims import Axis, ParallelDims
-from runtime.train.parallel.mesh import build_mesh
+from runtime.train.parallel.dims import Axis, ParallelDims, build_mesh
 from runtime.train.parallel.shard import ShardPlan, plan_shards, shard
 from runtime.train.state import LearningRates
 from runtime.train.weights.deferred import fill, names_on_meta

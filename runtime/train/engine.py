@@ -13,24 +13,25 @@ from torch import nn
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput
-from runtime.train.checkpoint.background import Saves
+from runtime.train.checkpoint.save import Saves
 from runtime.train.checkpoint.together import from_first
 from runtime.train.config.schema import Config
 from runtime.train.data.sharded_loader import ShardedLoader, call_with, endless, loss_of
-from runtime.train.facts import Facts
-from runtime.train.optim.discard import follow_modules, follow_optimizer
-from runtime.train.optim.gradient_accumulation import narrow_gradients, widen_gradients
 from runtime.train.optim.gradients import (
+    Overflows,
     clip_factor,
+    follow_modules,
+    follow_optimizer,
     local_gradients,
     local_square,
     multiply,
+    narrow_gradients,
+    widen_gradients,
 )
-from runtime.train.optim.overflow import Overflows
 from runtime.train.optim.precision import LossScale, waiting_dtype
-from runtime.train.parallel.compile import compile_blocks, wanted_compilation
+from runtime.train.parallel.blocks import compile_blocks, wanted_compilation
 from runtime.train.parallel.cut_off import CutOffs
-from runtime.train.parallel.dims import ParallelDims
+from runtime.train.parallel.dims import ParallelDims, shard_axis, shard_group
 from runtime.train.parallel.fsdp import (
     follow_forwards,
     in_backward,
@@ -39,13 +40,11 @@ from runtime.train.parallel.fsdp import (
     settle_root,
 )
 from runtime.train.parallel.gathered import Gathered
-from runtime.train.parallel.guarded import guard
-from runtime.train.parallel.mesh import shard_axis, shard_group
+from runtime.train.parallel.guarded import give_whole, guard
 from runtime.train.parallel.reductions import Reductions, agree, has_gradients
 from runtime.train.parallel.shard import ShardPlan, drop_gathered, units
 from runtime.train.saving import Saving
-from runtime.train.state import LearningRates
-from runtime.train.weights.whole import give_whole
+from runtime.train.state import Facts, LearningRates
 
 logger = logging.getLogger("runtime")
 

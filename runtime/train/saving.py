@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from runtime.train.checkpoint.background import Saves
 from runtime.train.checkpoint.load import load
+from runtime.train.checkpoint.save import Saves
 from runtime.train.parallel.shard import drop_gathered
 from runtime.train.state import TrainingState
 

@@ -21,8 +21,7 @@ import torch
 
 from runtime.train.config.training import Adam
 from runtime.train.offload.adam import DiskAdam
-from runtime.train.offload.files import StateFile, page_aligned
-from runtime.train.offload.transfers import Transfer, Transfers
+from runtime.train.offload.files import StateFile, Transfer, Transfers, page_aligned
 
 MIB = 1024 * 1024
 GROUP_BYTES = 64 * MIB  # what a sub-group of the largest size has of each moment

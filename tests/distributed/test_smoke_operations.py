@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from runtime.comm.group import process_group
-from runtime.smoke.collectives.operations import Trial
 from runtime.smoke.collectives.pattern import Pattern
 from runtime.smoke.collectives.plan import Operation
+from runtime.smoke.collectives.worker import Trial
 from runtime.topology import Topology
 from tests.distributed.conftest import Ranks
 

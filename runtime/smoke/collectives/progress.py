@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime.comm.transport import SOCKETS
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import Operation
+from runtime.smoke.collectives.transport import SOCKETS
 
 # Stages before the first operation; from _FIRST on, each operation has two: begun and done.
 _UNHEARD, _STARTED, _IMPORTED, _JOINED, _FIRST = range(5)

@@ -1,16 +1,20 @@
-"""From where the ranks are to who keeps the test from going on: pure."""
+"""Follows the ranks of a smoke test, ends it when a step takes too long, and says who holds it up."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 from runtime.probes.finding import Finding
+from runtime.smoke.collectives import events
 from runtime.smoke.collectives.progress import Place, Progress
 
 # A rank beats twice a second, also while it waits in a collective: after this time its process does not run.
 SILENT_SECONDS = 2.5
 # Ranks that gave up waiting fall silent too while they end; whom they waited for has been silent much longer.
 _SAME_SILENCE_SHARE = 0.5
+# Importing torch from a cold disk, on all nodes at once.
+START_SECONDS = 90.0
 
 
 def localize(progress: Progress, *, now: float, waited_seconds: float) -> Finding:
@@ -70,3 +74,50 @@ def _silent_words(progress: Progress, silent: Sequence[Place], now: float) -> st
 def _words(progress: Progress, behind: Sequence[Place], waited_seconds: float) -> str:
     who = "; ".join(f"rank {place.rank} on {place.host} {progress.words(place)}" for place in behind)
     return f"{who} (for {waited_seconds:.0f} s)"
+
+
+class Watch:
+    """Hears the ranks; `hang` is set when the slowest has not moved within the time-out."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        timeout_seconds: float,
+        on_progress: Callable[[Progress], None],
+        on_hang: Callable[[Finding], None],
+    ) -> None:
+        self.progress = progress
+        self.hang: Finding | None = None
+        self.failed_at = 0.0
+        self._timeout_seconds = timeout_seconds
+        self._on_progress = on_progress
+        self._on_hang = on_hang
+        self._front = -1
+        self.moved_at = time.monotonic()
+
+    def on_text(self, rank: int, piece: str) -> None:
+        """A line of a rank's output; what is not marked is the rank's own text and stays in its log."""
+        event = events.decode(piece)
+        if event is not None:
+            self.progress.hear(rank, event, time.monotonic())
+
+    def on_tick(self) -> str:
+        """Ends the job, with the name of whoever holds it up, once a step has taken too long."""
+        now = time.monotonic()
+        if self.progress.front != self._front:
+            self._front, self.moved_at = self.progress.front, now
+            self._on_progress(self.progress)
+        waited, limit = now - self.moved_at, self._limit()
+        if self.progress.finished or waited <= limit:
+            return ""
+        self.hang = localize(self.progress, now=now, waited_seconds=waited)
+        self._on_hang(self.hang)
+        return f"a step was not done within {limit:g} s"
+
+    def on_failure(self, outcome: object) -> None:
+        """Said by the report, which comes at once. The time is kept: soon after, every rank is silent."""
+        self.failed_at = time.monotonic()
+
+    def _limit(self) -> float:
+        return max(START_SECONDS, self._timeout_seconds) if self.progress.starting else self._timeout_seconds

@@ -1,17 +1,39 @@
-"""What NCCL talks over, against what the nodes have: sockets beside an active RDMA port are a fault. Pure."""
+"""What NCCL talks over, by its own log, and what speaks against nodes: sockets beside an active RDMA port."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.comm.transport import SOCKETS
 from runtime.probes.finding import Finding, of_node
-from runtime.probes.host import Survey
 
+if TYPE_CHECKING:
+    from runtime.probes.host import Survey  # a rank needs none of it
 _FIX = (
     "See `ulimit -l` (unlimited?), `ls /dev/infiniband` (a container needs it), `echo $NCCL_IB_DISABLE` "
     "(unset?) and NCCL's own reason: NCCL_DEBUG=INFO."
 )
+SOCKETS = "Socket"
+# "Using network IB" until NCCL 2.26, "Assigned NET plugin IB to comm" since (src/plugin/net.cc).
+_CHOSEN = re.compile(r"NCCL INFO (?:Using network|Assigned NET plugin) (.+?)(?: to comm.*)?$", re.MULTILINE)
+
+
+def keep_log(environ: MutableMapping[str, str]) -> Path:
+    """Has NCCL log its initialisation to a file of this process; to be called before the group is formed."""
+    descriptor, name = tempfile.mkstemp(prefix="clusterwright-nccl-")
+    os.close(descriptor)
+    environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,NET", NCCL_DEBUG_FILE=name)
+    return Path(name)
+
+
+def chosen(log: str) -> str:
+    """`IB`, `Socket` or a plugin's name, from the text of NCCL's log; empty where it does not say."""
+    found = _CHOSEN.findall(log)
+    return found[-1].strip() if found else ""
 
 
 def judge_transports(

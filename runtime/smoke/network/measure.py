@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from runtime.probes.job_firewall import Intrusion
-from runtime.probes.stream import Bounds, PairResult, to_json
+from runtime.probes.stream import Bounds, PairResult
 from runtime.remote.session import Session
 from runtime.smoke.network.pair_checks import suspicious
 from runtime.smoke.network.pair_schedule import Pair, halves, packed
@@ -100,7 +100,7 @@ def _measure(
     session.ping()
     asked = {source: target for source, target in pairs if target in places}
     for source, target in asked.items():
-        place, values = asdict(places[target]), {"bounds": to_json(bounds), "token": session.token}
+        place, values = asdict(places[target]), {"bounds": asdict(bounds), "token": session.token}
         session.send(source, "measure", target=target, **place, **values)
     answers = session.gather(
         "measured",

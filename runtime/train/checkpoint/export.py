@@ -15,9 +15,8 @@ from runtime.errors import BadInput, CheckpointFailed
 from runtime.train.checkpoint.folder import Entry, commit, write_atomically
 from runtime.train.checkpoint.listing import read_table
 from runtime.train.checkpoint.manifest import inspect
-from runtime.train.checkpoint.progress import read_whole
 from runtime.train.checkpoint.shards import read_shards
-from runtime.train.checkpoint.state import MODEL
+from runtime.train.checkpoint.state import MODEL, read_whole
 from runtime.train.checkpoint.table import Table
 
 # https://github.com/huggingface/safetensors#format

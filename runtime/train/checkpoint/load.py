@@ -18,13 +18,14 @@ from runtime.train.checkpoint.archive import read_archive
 from runtime.train.checkpoint.deepspeed.source import is_deepspeed
 from runtime.train.checkpoint.listing import METADATA, read_table
 from runtime.train.checkpoint.manifest import MANIFEST, Manifest, inspect
-from runtime.train.checkpoint.progress import PROGRESS, read_progress
 from runtime.train.checkpoint.shards import read_shards
 from runtime.train.checkpoint.state import (
     MODEL,
     OPTIMIZER,
+    PROGRESS,
     fill_optimizer,
     model_tensors,
+    read_progress,
     restore_progress,
     restore_random_states,
     room_for_optimizer,

@@ -1,22 +1,25 @@
-"""Saving: write apart, list with digests, agree, rename, and point `latest` at it last."""
+"""Saving, at the step or beside the training: write apart, prove, agree, rename, move `latest`."""
 
 from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
+
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.train.checkpoint import folder as disk
 from runtime.train.checkpoint.listing import METADATA
 from runtime.train.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
-from runtime.train.checkpoint.progress import PROGRESS
 from runtime.train.checkpoint.shards import write_shards
-from runtime.train.checkpoint.snapshot import Snapshot, take
+from runtime.train.checkpoint.snapshot import Snapshot, Staging, take
+from runtime.train.checkpoint.state import PROGRESS
 from runtime.train.checkpoint.table import from_values, merge, to_json, to_values
 from runtime.train.checkpoint.together import (
     Disks,
@@ -241,3 +244,62 @@ def _same_on_all(tag: str, peers: Peers) -> None:
             found=f"ranks ask for different tags: {sorted(set(tags))}",
             fix="Pass one tag.",
         )
+
+
+class Saves:
+    """The saves of one training, one after the other.
+
+    A save beside the training talks over a process group of its own, so that its messages and the training's
+    cannot be taken for each other. Its error is logged at once, and raised where all ranks come together
+    next: by the next save or load, or by `wait`. The interpreter does not end before the thread has.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._group: dist.ProcessGroup | None = None
+        self._staging = Staging()
+
+    def save(
+        self,
+        training: TrainingState,
+        root: Path,
+        tag: str,
+        client_state: Mapping[str, Any],
+        *,
+        frozen: bool,
+        write_latest: bool,
+    ) -> Path:
+        """Saves as the configuration says: returns when it is done, or when the state has been copied."""
+        self.wait()
+        if not training.config.checkpoint.async_save:
+            return save(training, root, tag, client_state, frozen=frozen, write_latest=write_latest)
+        if self._group is None:
+            self._group = training.dims.dp.beside("gloo")
+        snapshot = take(training, disk.check_tag(tag), client_state, frozen=frozen, staging=self._staging)
+        self._start(lambda: write(training, root, snapshot, write_latest=write_latest, peers=self._group))
+        return root / tag
+
+    def wait(self) -> None:
+        """Waits for the save under way, and raises its error once.
+
+        Raises:
+            CheckpointFailed: the save failed; the last checkpoint is untouched.
+        """
+        if self._thread is not None:
+            self._thread.join()
+        self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _start(self, act: Callable[[], object]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(act,), name="checkpoint")
+        self._thread.start()
+
+    def _run(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BaseException as e:  # it is raised in the thread that trains
+            logger.error("%s", e)
+            self._error = e

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
 from runtime.train.checkpoint.archive import read_bytes
 from runtime.train.checkpoint.state import model_tensors, optimizer_tensors, progress_of, random_states, split
+from runtime.train.offload.shards import like, local
 
 if TYPE_CHECKING:
     from runtime.train.state import TrainingState
@@ -40,19 +40,19 @@ class Staging:
         self._room = {key: self._room_for(key, value) for key, value in shards.items()}
         on_device = False
         for key, value in shards.items():
-            local = _local(value)
-            on_device |= local.is_cuda
-            _local(self._room[key]).copy_(local, non_blocking=True)
+            shard = local(value)
+            on_device |= shard.is_cuda
+            local(self._room[key]).copy_(shard, non_blocking=True)
         if on_device:
             torch.cuda.current_stream().synchronize()
         return dict(self._room)
 
     def _room_for(self, key: str, value: torch.Tensor) -> torch.Tensor:
-        local, old = _local(value), self._room.get(key)
-        if old is not None and _local(old).shape == local.shape and old.dtype == value.dtype:
+        shard, old = local(value), self._room.get(key)
+        if old is not None and local(old).shape == shard.shape and old.dtype == value.dtype:
             return old
-        host = torch.empty_like(local, device="cpu", pin_memory=local.is_cuda)
-        return _like(host, value) if isinstance(value, DTensor) else host
+        host = torch.empty_like(shard, device="cpu", pin_memory=shard.is_cuda)
+        return like(value, host)
 
 
 def take(
@@ -76,16 +76,6 @@ def take(
         progress=loadable_bytes(progress_of(training, client_state, whole)),
         random=_bytes_of(random_states()),
     )
-
-
-def _like(local: torch.Tensor, of: DTensor) -> DTensor:
-    """As `of` is sharded; from_local would move it to the mesh's device."""
-    made: DTensor = DTensor(local, of._spec, requires_grad=False)  # type: ignore[no-untyped-call]
-    return made
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _bytes_of(content: Mapping[str, Any]) -> bytes:

@@ -1,9 +1,10 @@
-"""What a checkpoint holds of an engine: tensors by name, sharded as they are, and its progress."""
+"""What a checkpoint holds of an engine: tensors by name, sharded as they are, and progress.pt."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,12 +12,22 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
-from runtime.untrusted.documents import whole
+from runtime.train.checkpoint.archive import read_archive
+from runtime.train.checkpoint.manifest import Manifest
+from runtime.train.offload.shards import local
+from runtime.untrusted.documents import mapping, whole
 
 if TYPE_CHECKING:
     from runtime.train.state import TrainingState
 
 MODEL, OPTIMIZER = "model.", "optimizer."
+PROGRESS = "progress.pt"
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "loss_scale": (dict,),
+    "lr_scheduler": (dict, type(None)),
+    "param_groups": (list,),
+    "client_state": (dict,),
+}
 
 
 def model_tensors(module: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]:
@@ -78,7 +89,9 @@ def fill_optimizer(training: TrainingState, tensors: Mapping[str, torch.Tensor])
         if state and parameter in options:
             on_device = options[parameter].get("fused") or options[parameter].get("capturable")
             training.optimizer.state[parameter] = {
-                kind: value if isinstance(value, DTensor) or not on_device else value.to(_home(parameter))
+                kind: value
+                if isinstance(value, DTensor) or not on_device
+                else value.to(local(parameter).device)
                 for kind, value in state.items()
             }
 
@@ -160,10 +173,6 @@ def _check_groups(ours: int, saved: int) -> None:
         )
 
 
-def _home(parameter: nn.Parameter) -> torch.device:
-    return parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
-
-
 def _of_python(state: Any) -> tuple[int, tuple[int, ...], float | None]:
     """What random.getstate gave: a version, 625 numbers, and half a pair of normal ones or nothing."""
     match state:
@@ -171,3 +180,44 @@ def _of_python(state: Any) -> tuple[int, tuple[int, ...], float | None]:
             what = "a part of Python's random state"
             return whole(version, what), tuple(whole(word, what) for word in words), spare
     raise ValueError("it holds no random state of Python's")
+
+
+def read_progress(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """All that `progress_of` made.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or holds something else.
+    """
+    progress = _read(folder, manifest)
+    for name, kinds in _KINDS.items():
+        if not isinstance(progress.get(name, ...), kinds):
+            raise ValueError(f"{PROGRESS}: its {name} is damaged")
+    whole(progress.get("global_steps"), f"{PROGRESS}: global_steps")
+    whole(progress.get("skipped_steps"), f"{PROGRESS}: skipped_steps")
+    if not all(isinstance(group, dict) for group in progress["param_groups"]):
+        raise ValueError(f"{PROGRESS}: its param_groups are damaged")
+    return progress
+
+
+def read_whole(folder: Path, manifest: Manifest) -> dict[str, torch.Tensor]:
+    """The tensors that every rank has whole, by name.
+
+    Raises:
+        OSError, ValueError: see `read_progress`.
+    """
+    tensors: dict[str, torch.Tensor] = _read(folder, manifest)["tensors"]
+    return tensors
+
+
+def _read(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    if PROGRESS not in manifest.files:
+        raise ValueError(f"the manifest lists no {PROGRESS}")
+    try:
+        progress = mapping(read_archive(folder / PROGRESS), "it")
+        tensors = mapping(progress.get("tensors"), "its tensors")
+        if not all(isinstance(one, torch.Tensor) and isinstance(key, str) for key, one in tensors.items()):
+            raise ValueError("it holds no tensors by name")
+    except ValueError as e:
+        raise ValueError(f"{PROGRESS}: {e}") from e
+    return progress

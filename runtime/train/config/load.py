@@ -1,8 +1,12 @@
-"""From what was written to what is in force: modernise, resolve `auto`, solve the batch, validate, check."""
+"""From what was written to what is in force: read, modernised, `auto` resolved, the batch solved, checked."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +15,22 @@ from typing import Any
 from pydantic import ValidationError
 
 from runtime.train.config.auto import Situation, resolve_auto
-from runtime.train.config.batch import GLOBAL, MICRO, STEPS, DoesNotFit, solve
-from runtime.train.config.document import read_document
-from runtime.train.config.explain_errors import translate
+from runtime.train.config.explain import Resolved, translate
 from runtime.train.config.fields import reason, walk
 from runtime.train.config.legacy import dotted, modernise
 from runtime.train.config.problems import ConfigError, Problem
 from runtime.train.config.rules import contradictions
 from runtime.train.config.schema import Config
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved:
-    """A configuration in force.
-
-    `sources` says for each dotted key that was not left at its default where its value came from;
-    `idle` says for each key that was written and changes nothing here why that is so.
-    """
-
-    origin: str
-    config: Config
-    sources: Mapping[str, str]
-    idle: Mapping[str, str]
+GLOBAL, MICRO, STEPS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+)
+# A string, or one of the three kinds of comment; strings come first, so that a comment sign in one is text.
+# One that has no end is text to the end of its line: else each quote in it would be tried as a beginning.
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*+"?|//[^\n]*|#[^\n]*|/\*.*?\*/', re.DOTALL)
+_STRING_OR_TRAILING_COMMA = re.compile(r'"(?:\\.|[^"\\\n])*+"?|,(?=\s*[}\]])')
 
 
 def read_config(source: str | Path | Mapping[str, Any], situation: Situation) -> Resolved:
@@ -93,7 +91,7 @@ def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str
             world_size=situation.world_size,
         )
     except DoesNotFit as e:
-        return [Problem(where="batch sizes", found=e.found, fix=e.fix)]
+        return [Problem(where=e.where, found=e.found, fix=e.fix)]
     for name, value in ((GLOBAL, batch.total), (MICRO, batch.micro), (STEPS, batch.steps)):
         if numbers[name] is None:
             values[name] = value
@@ -118,3 +116,151 @@ def _refused(config: Config) -> list[Problem]:
         for path, field, value in walk(config)
         if (text := reason(field, "only")) and value != field.get_default(call_default_factory=True)
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Samples in an optimizer step (`total`) and in a rank's micro-step (`micro`); micro-steps in a step."""
+
+    total: int
+    micro: int
+    steps: int
+    world_size: int
+
+
+class DoesNotFit(ValueError):
+    """What was written contradicts itself; `fix` names what fits."""
+
+    def __init__(self, found: str, fix: str, *, where: str = "batch sizes") -> None:
+        super().__init__(found)
+        self.where, self.found, self.fix = where, found, fix
+
+
+def solve(*, total: int | None, micro: int | None, steps: int | None, world_size: int) -> Batch:
+    """Fills in what is missing so that total = micro * steps * world_size.
+
+    Raises:
+        DoesNotFit: too little is given, or no whole numbers satisfy the equation.
+    """
+    if total is None:
+        if micro is None:
+            raise DoesNotFit(f"neither {GLOBAL} nor {MICRO} is given", f"Write {MICRO}, for example 1.")
+        steps = steps or 1
+        return Batch(total=micro * steps * world_size, micro=micro, steps=steps, world_size=world_size)
+    if micro is None:
+        steps = steps or 1
+        micro = _divide(total, steps, world_size, names=f"{STEPS} {steps}")
+    elif steps is None:
+        steps = _divide(total, micro, world_size, names=f"{MICRO} {micro}")
+    elif total != micro * steps * world_size:
+        raise DoesNotFit(
+            f"{GLOBAL} {total} is not {MICRO} {micro} x {STEPS} {steps} x {world_size} ranks "
+            f"(= {micro * steps * world_size})",
+            f"Leave one of the three out, or write {GLOBAL} {micro * steps * world_size}.",
+        )
+    return Batch(total=total, micro=micro, steps=steps, world_size=world_size)
+
+
+def _divide(total: int, by: int, world_size: int, *, names: str) -> int:
+    unit = by * world_size
+    if total % unit:
+        below, above = total // unit * unit, (total // unit + 1) * unit
+        nearest = f"{below} or {above}" if below else f"{above}"
+        raise DoesNotFit(
+            f"{GLOBAL} {total} cannot be divided by {names} x {world_size} ranks (= {unit})",
+            f"Write {GLOBAL} {nearest}.",
+        )
+    return total // unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A configuration as it was written; `origin` is how to call it in a message."""
+
+    origin: str
+    values: dict[str, Any]
+
+
+def read_document(source: str | Path | Mapping[str, Any]) -> Document:
+    """Reads a path, a mapping, or JSON in URL-safe base64 (as the Hugging Face integrations pass it).
+
+    Raises:
+        ConfigError: there is no such file, it is not a JSON object, a key is written twice.
+    """
+    if isinstance(source, Mapping):
+        return Document(origin="the configuration", values=_plain(source))
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as e:
+        decoded = _from_base64(str(source))
+        if decoded is None:
+            raise _fault(str(source), "the file", _why(e), "Give the path of a ds_config.json.") from e
+        return Document(origin="the configuration in base64", values=parse(decoded, "base64"))
+    return Document(origin=str(path), values=parse(text, str(path)))
+
+
+def parse(text: str, origin: str) -> dict[str, Any]:
+    """Reads one JSON object; `//`, `#` and `/* */` comments and trailing commas are allowed."""
+    plain = _STRING_OR_COMMENT.sub(_blank_comment, text)
+    plain = _STRING_OR_TRAILING_COMMA.sub(lambda m: " " if m[0] == "," else m[0], plain)
+    try:
+        values = json.loads(plain, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except json.JSONDecodeError as e:
+        raise _fault(origin, f"line {e.lineno}, column {e.colno}", e.msg, "Correct the JSON there.") from e
+    except DoesNotFit as e:
+        raise _fault(origin, e.where, e.found, e.fix) from e
+    except RecursionError as e:
+        raise _fault(origin, "the document", "it is nested too deeply", "Write it flat.") from e
+    except ValueError as e:
+        raise _fault(origin, "the document", "it has a number of thousands of digits", "Correct it.") from e
+    if not isinstance(values, dict):
+        raise _fault(
+            origin, "the document", f"it is a {type(values).__name__}", "Write one JSON object, { ... }."
+        )
+    return values
+
+
+def _fault(origin: str, where: str, found: str, fix: str) -> ConfigError:
+    return ConfigError(origin, [Problem(where=where, found=found, fix=fix)])
+
+
+def _why(error: OSError | ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def _from_base64(text: str) -> str | None:
+    try:
+        return base64.b64decode(text, altchars=b"-_", validate=True).decode() if len(text) > 8 else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _plain(source: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(source))
+    except (TypeError, ValueError, RecursionError) as e:
+        fix = "Use numbers, strings, booleans, lists and dicts only."
+        raise _fault("the configuration", "the dict", f"it cannot be written as JSON ({e})", fix) from e
+    return plain
+
+
+def _blank_comment(match: re.Match[str]) -> str:
+    """Spaces in place of a comment, so that lines and columns in messages stay right."""
+    found = match[0]
+    return found if found.startswith('"') else re.sub(r"[^\n]", " ", found)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = Counter(names).most_common(1)[0][0]
+        raise DoesNotFit("it is written twice in one object", "Keep one of the two.", where=twice)
+    return values
+
+
+def _no_constant(name: str) -> None:
+    raise DoesNotFit("it is not a number of JSON", "Write a finite number.", where=name)

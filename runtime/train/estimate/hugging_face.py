@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import BadInput
-from runtime.train.estimate.model import Activations, Model
+from runtime.train.estimate.states import Activations, Model
 from runtime.untrusted.documents import LIMIT_BYTES, mapping, parse, whole
 from runtime.untrusted.files import read_plain
 

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from runtime.errors import BadInput
-from runtime.train.estimate.model import Activations, Model
+from runtime.train.estimate.states import Activations, Model
 from runtime.train.parallel.blocks import find_blocks
 
 _TYPES = {2: torch.bfloat16, 4: torch.float32}

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 
 from runtime.train.config.training import Adam
-from runtime.train.offload.files import StateFile, page_aligned
+from runtime.train.offload.files import StateFile, Transfer, Transfers, page_aligned
 from runtime.train.offload.layout import ELEMENT_BYTES, Layout, SubGroup, lay_out
 from runtime.train.offload.shards import like, local
-from runtime.train.offload.transfers import Transfer, Transfers
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,14 @@ from runtime.errors import BadInput, OffloadFailed
 from runtime.train.config.schema import Config
 from runtime.train.config.training import Adam
 from runtime.train.offload.adam import DiskAdam
-from runtime.train.offload.masters import Kept, keep_in_file
-from runtime.train.offload.transfers import Transfers
+from runtime.train.offload.files import StateFile, Transfers
+from runtime.train.offload.layout import PAGE_BYTES, whole_pages
+from runtime.train.offload.shards import like, local
 from runtime.train.parallel.dims import ParallelDims
 
 logger = logging.getLogger("runtime")
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_LARGE_BYTES = 4 * 1024 * 1024
 
 
 def optimizer_on_disk(
@@ -98,3 +103,57 @@ def _say(optimizer: DiskAdam, kept: Kept, config: Config) -> None:
         "direct I/O" if optimizer.direct else "through the page cache (the file system refuses O_DIRECT)",
         kept.in_memory,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """Bytes of this rank's shards in the file, and of those that had to stay in memory."""
+
+    in_file: int
+    in_memory: int
+
+
+def keep_in_file(model: nn.Module, folder: Path, *, frozen: bool) -> Kept:
+    """Moves the shards of a sharded model's parameters into a file, block by block.
+
+    FSDP2 reads them there, and the optimizer updates them there. A shard that FSDP2 pads (its first dimension
+    cannot be divided by the ranks) stays in memory, since FSDP2 copies it.
+
+    Args:
+        frozen: those of parameters without a gradient as well.
+
+    Raises:
+        OffloadFailed: the folder cannot be used, or has too little space.
+    """
+    chosen = [p for p in model.parameters() if (frozen or p.requires_grad) and local(p).numel()]
+    places, total = {}, 0
+    for parameter in chosen:
+        places[id(parameter)] = total
+        total += whole_pages(local(parameter).nbytes, PAGE_BYTES)
+    file = StateFile(folder, total)
+    whole = file.mapped()
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        place = places.get(id(tensor))
+        if place is None:
+            return tensor
+        shard = local(tensor)
+        target = whole[place : place + shard.nbytes].view(shard.dtype).view(shard.shape)
+        return like(tensor, target.copy_(shard))
+
+    # The door of Module.to: FSDP2 follows what changes there.
+    model._apply(move)  # type: ignore[no-untyped-call]
+    low, high = whole.data_ptr(), whole.data_ptr() + len(whole)
+    moved = sum(local(p).nbytes for p in chosen if low <= local(p).data_ptr() < high)
+    return Kept(in_file=moved, in_memory=sum(local(p).nbytes for p in chosen) - moved)
+
+
+def return_freed_memory() -> None:
+    """Keeps large tensors out of glibc's heap, for the whole process; elsewhere it does nothing.
+
+    Left alone, glibc raises its threshold with the first large tensor that is freed, and the heap then
+    fragments: 200 to 400 MB were held of a model of 400 MB.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

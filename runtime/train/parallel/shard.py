@@ -19,7 +19,7 @@ from torch.distributed.fsdp import (
 
 from runtime.errors import BadInput
 from runtime.train.parallel.collectives import SMALLEST_GROUP, AllToAllReduceScatter
-from runtime.train.parallel.mesh import averages_correctly, shard_group
+from runtime.train.parallel.dims import averages_correctly, shard_group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

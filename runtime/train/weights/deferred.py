@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,10 +14,8 @@ from torch.overrides import TorchFunctionMode
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
 from runtime.train.parallel.dims import Axis
-from runtime.train.weights.draw import draw
-from runtime.train.weights.files import Weights
-from runtime.train.weights.read import read
-from runtime.train.weights.slots import slots_of
+from runtime.train.weights.files import DTYPES, NAMES, Source, Weights, in_memory, open_weights
+from runtime.train.weights.slots import Slot, agreed, slots_of, stream
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -120,3 +118,148 @@ def _check_buffers(model: nn.Module, missing: frozenset[str], weights: Weights |
             found=f"buffer {buffers[0]} has no value, and nothing says which",
             fix="Build the model in `with runtime.without_weights():`, which keeps buffers, or pass weights.",
         )
+
+
+def read(slots: Sequence[Slot], weights: Weights, ranks: Axis) -> None:
+    """Fills every slot that the weights have. Collective.
+
+    Raises:
+        BadInput: one that is needed is missing, or has another shape; every rank raises it.
+    """
+    stored: Mapping[str, Source] = {}
+
+    def look() -> list[str | None]:
+        nonlocal stored
+        if callable(weights):
+            return [None for _ in slots]
+        stored = open_weights(weights)
+        found = [_stored(slot, stored) for slot in slots]
+        _check_complete(slots, found, weights)
+        return [NAMES[source.dtype] if source else None for source in found]
+
+    for slot, name in zip(slots, agreed(look, ranks), strict=True):
+        if callable(weights):
+            _stream_called(slot, weights, ranks)
+        elif name is not None:
+            stream(slot, _stored(slot, stored), DTYPES[name], ranks)
+
+
+def _stored(slot: Slot, stored: Mapping[str, Source]) -> Source | None:
+    return next((stored[name] for name in slot.names if name in stored), None)
+
+
+def _stream_called(slot: Slot, weights: Callable[[str], torch.Tensor], ranks: Axis) -> None:
+    source: Source | None = None
+
+    def look() -> bool:
+        nonlocal source
+        for name in slot.names:
+            try:
+                source = in_memory(weights(name))
+                break
+            except KeyError:
+                continue
+        _check_complete([slot], [source], weights)
+        return source is not None
+
+    if agreed(look, ranks):
+        stream(slot, source, slot.shard.dtype, ranks)
+
+
+def _check_complete(slots: Sequence[Slot], found: Sequence[Source | None], weights: Weights) -> None:
+    faults = []
+    for slot, source in zip(slots, found, strict=True):
+        if source is None and slot.needed:
+            faults.append(f"{slot.names[0]} is missing")
+        elif source is not None and source.shape != tuple(slot.shape):
+            faults.append(f"{slot.names[0]} has shape {source.shape}, not {tuple(slot.shape)}")
+    if faults:
+        more = f"; and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise BadInput(
+            f"fill the model from {'a callable' if callable(weights) else weights}",
+            found="; ".join(faults[:5]) + more,
+            fix="Give the weights of this model, or a callable that returns a tensor for a parameter's name.",
+        )
+
+
+def draw(model: nn.Module, slots: Sequence[Slot], ranks: Axis) -> None:
+    """Draws what is needed: by each module's `reset_parameters`, then by the model's `_init_weights` if any.
+
+    Collective. Children come before their parents, as in a plain build, so that the same seed gives the same
+    weights. Rank 0 holds one module at a time, with those below it if it resets them.
+
+    Raises:
+        BadInput: a module cannot draw its weights; every rank raises it.
+    """
+    by_name = {name: slot for slot in slots for name in slot.names if slot.needed}
+    to_fill = {id(p): by_name[name] for name, p in model.named_parameters() if name in by_name}
+    # A convention of Hugging Face's models and of nanoGPT's.
+    initialise: Callable[[nn.Module], None] | None = getattr(model, "_init_weights", None)
+    for unit in list(_units(model, "", to_fill, initialise is not None)):
+        with _whole(unit, ranks) as whole:
+            if ranks.is_first:
+                _reset(unit, initialise)
+            for key, parameter in whole.items():
+                if (slot := to_fill.pop(key, None)) is not None:  # a tied one is drawn again and not taken
+                    source = in_memory(parameter) if ranks.is_first else None
+                    stream(slot, source, parameter.dtype, ranks)
+
+
+def _units(
+    module: nn.Module, path: str, to_fill: Mapping[int, Slot], has_initialiser: bool
+) -> Iterator[list[nn.Module]]:
+    """Modules that draw their weights together: a module that resets its own and all below it, or one."""
+    if _own_reset(module) is not None and any(id(p) in to_fill for p in module.parameters()):
+        yield list(_children_first(module))
+        return
+    if any(id(p) in to_fill for p in module._parameters.values()):
+        if not has_initialiser:
+            kind = type(module).__name__.removeprefix("FSDP")
+            raise BadInput(
+                "draw the weights of a model that was built without",
+                found=f"{path or 'the model'} ({kind}) has no reset_parameters",
+                fix="Add reset_parameters to it, or pass weights=... to runtime.initialize.",
+            )
+        yield [module]
+    for name, child in module.named_children():
+        yield from _units(child, f"{path}.{name}" if path else name, to_fill, has_initialiser)
+
+
+def _children_first(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        yield from _children_first(child)
+    yield module
+
+
+def _own_reset(module: nn.Module) -> Callable[[], None] | None:
+    found: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+    return found or getattr(module, "_reset_parameters", None)
+
+
+@torch.no_grad()
+def _reset(unit: Sequence[nn.Module], initialise: Callable[[nn.Module], None] | None) -> None:
+    for module in unit:
+        if (reset := _own_reset(module)) is not None:
+            reset()
+        if initialise is not None:
+            initialise(module)
+
+
+@contextmanager
+def _whole(unit: Sequence[nn.Module], ranks: Axis) -> Iterator[dict[int, nn.Parameter]]:
+    """Whole parameters in the place of the unit's shards, by the identity of these; real on rank 0 only."""
+    device = "cpu" if ranks.is_first else "meta"
+    shards = [(module, dict(module._parameters)) for module in unit]
+    whole: dict[int, nn.Parameter] = {}
+    for module, parameters in shards:
+        for name, p in parameters.items():
+            if p is not None:
+                if id(p) not in whole:
+                    empty = torch.empty(p.shape, dtype=p.dtype, device=device)
+                    whole[id(p)] = nn.Parameter(empty, p.requires_grad)
+                module._parameters[name] = whole[id(p)]
+    try:
+        yield whole
+    finally:
+        for module, parameters in shards:
+            module._parameters.update(parameters)

@@ -17,8 +17,7 @@ from torch.distributed.tensor import DTensor
 from runtime.errors import BadInput
 from runtime.train.checkpoint.together import from_first
 from runtime.train.offload.shards import local
-from runtime.train.parallel.dims import Axis
-from runtime.train.parallel.mesh import shard_axis
+from runtime.train.parallel.dims import Axis, shard_axis
 from runtime.train.weights.files import Source
 
 SPAN_BYTES = 16 * 1024 * 1024

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from runtime.edges.log_tail import Tail, last_lines
 from runtime.edges.process import Channel, Program, descendants, kill_descendants
 from runtime.job.argv import node_argv
 from runtime.job.hostfile import Host
-from runtime.job.spec import orders, to_json
+from runtime.job.spec import orders
 from runtime.node import LauncherGone, Line
 from runtime.probes.job import Request, observe, torch_version
 from runtime.probes.reachability import Listener, Peer, connect_all, knock_all
@@ -288,7 +289,7 @@ def test_a_node_that_does_not_get_to_where_the_ranks_meet_says_so_and_starts_non
         node_argv(sys.executable), on_line=said.put, on_error_line=said.put, on_end=lambda _status: None
     )
 
-    channel.send(frames.encode("start", order=to_json(order)))
+    channel.send(frames.encode("start", order=asdict(order)))
     ended = frames.decode(said.get().decode())
     channel.hang_up()
     channel.end(60.0)
@@ -315,7 +316,7 @@ def test_a_pipe_in_a_record_s_place_holds_no_node_up(tmp_path: Path, record_refu
     try:
         with socket.create_server(("127.0.0.1", 0)) as meeting:
             order = orders(asked, master_addr="127.0.0.1", master_port=meeting.getsockname()[1])[0]
-            channel.send(frames.encode("start", order=to_json(order)))
+            channel.send(frames.encode("start", order=asdict(order)))
             deadline = time.monotonic() + 60
             while not (folder / "planted").exists() and time.monotonic() < deadline:
                 time.sleep(0.02)

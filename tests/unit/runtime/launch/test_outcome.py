@@ -7,8 +7,15 @@ from dataclasses import replace
 import pytest
 
 from runtime.edges.log_tail import cause_line
-from runtime.launch.outcome import NodeEnd, Outcome, RankEnd, exit_status, first_cause, status_text
-from runtime.launch.report import failure_lines
+from runtime.launch.outcome import (
+    NodeEnd,
+    Outcome,
+    RankEnd,
+    exit_status,
+    failure_lines,
+    first_cause,
+    status_text,
+)
 from tests.unit.runtime.launch.jobs import job
 
 GLOO = "RuntimeError: [pair.cc:537] Read error [127.0.0.1]:18338: Connection reset by peer"

@@ -22,12 +22,12 @@ from runtime.launch.preflight import check_nodes
 from runtime.probes.job_firewall import intrude
 from runtime.probes.reachability import Listener, Peer, connect_all
 from runtime.probes.stream import Target
-from runtime.remote import answers, frames
+from runtime.remote import frames
 from runtime.remote.session import Session, open_session
 from runtime.untrusted.conform import Malformed
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts, job
-from tests.unit.runtime.remote.test_answers import EXIT
+from tests.unit.runtime.remote.test_frames import EXIT
 
 TOKEN = "0123456789abcdef"
 LOOPBACK = Host(name="127.0.0.1", slots=2)
@@ -157,13 +157,13 @@ def mutated(generator: random.Random) -> bytes:
 def test_ten_thousand_wrong_frames_neither_break_nor_fill_the_launcher(record_refusal: RecordRefusal) -> None:
     generator = random.Random(0)
     lines = [mutated(generator) for _ in range(10_000)]
-    answers.read(lines[0][:1], host="te1", ranks=(0,))
+    frames.read(lines[0][:1], host="te1", ranks=(0,))
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     refused: list[str] = []
 
     for line in lines:
         try:
-            answers.read(line, host="te1", ranks=(0,))
+            frames.read(line, host="te1", ranks=(0,))
         except Malformed as e:
             refused.append(str(e))
 

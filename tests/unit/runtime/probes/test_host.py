@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from runtime.edges import process
 from runtime.probes import host
-from runtime.probes.host import Files
+from runtime.probes.host import Files, write_rate
 from runtime.untrusted.conform import conform
 
 
@@ -26,8 +28,8 @@ def test_this_machine_answers_a_survey_and_it_crosses_a_channel() -> None:
         ("localhost", "no-such-name.invalid"), own_address="127.0.0.1", config_path="/nowhere", probes=PROBES
     )
 
-    plain = json.dumps(host.to_json(seen))
-    assert json.dumps(host.to_json(conform(host.Survey, json.loads(plain)))) == plain
+    plain = json.dumps(asdict(seen))
+    assert json.dumps(asdict(conform(host.Survey, json.loads(plain)))) == plain
     assert (seen.interface, seen.environment, seen.speed_bits) == ("lo", "", 0)
     assert (seen.job_interface, seen.job_address) == ("lo", "127.0.0.1/8")
     assert seen.addresses_by_name == {"localhost": "127.0.0.1", "no-such-name.invalid": ""}
@@ -77,3 +79,20 @@ def test_an_environment_tells_which_of_its_files_were_changed(tmp_path: Path) ->
     (tmp_path / ".clusterwright" / "record.json").write_text("[]")
     assert "AttributeError" in look(tmp_path).problem
     assert host.files(str(tmp_path), script=tmp_path / "none", timeout_seconds=20) == Files(known=False)
+
+
+@pytest.mark.parametrize("folder", ["", "/dev/shm"])
+def test_writing_takes_about_the_time_asked_and_leaves_nothing(tmp_path: Path, folder: str) -> None:
+    place = Path(folder) if folder else tmp_path
+    before, started = sorted(place.iterdir()), time.monotonic()
+
+    rate = write_rate(place, 0.05)
+
+    assert rate > 0
+    assert time.monotonic() - started < 60
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_folder_that_takes_no_file_says_so() -> None:
+    with pytest.raises(OSError, match="/proc/self"):
+        write_rate(Path("/proc/self"), 0.05)

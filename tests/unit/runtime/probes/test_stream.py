@@ -8,14 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from runtime.probes import stream
 from runtime.probes.mtu import interface_mtu, largest_passing, path_mtu
 from runtime.probes.stream import MESSAGE_BYTES, Bounds, PairResult, Target, measure
-from runtime.remote import answers, frames
+from runtime.remote import frames
 from runtime.untrusted.conform import conform
 from tests.conftest import RecordRefusal
 
@@ -85,7 +85,7 @@ def test_a_healthy_pair_is_measured_whole(target: Target) -> None:
     assert found.bytes_per_s is not None
     assert found.bytes_per_s > 10 * RELAYED_BYTES_PER_SECOND
     assert found.path_mtu == min(interface_mtu("lo"), 65535)
-    assert conform(PairResult, json.loads(json.dumps(stream.to_json(found)))) == found
+    assert conform(PairResult, json.loads(json.dumps(asdict(found)))) == found
 
 
 @pytest.mark.measures
@@ -178,7 +178,7 @@ def test_a_target_that_answers_anything_costs_its_own_pair_alone(
 
     record_refusal(found.error)
     assert words in found.error
-    read = answers.read(frames.encode("measured", result=stream.to_json(found)), host="te1", ranks=())
+    read = frames.read(frames.encode("measured", result=asdict(found)), host="te1", ranks=())
     assert read == {"kind": "measured", "result": found}
 
 

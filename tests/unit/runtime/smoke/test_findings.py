@@ -11,7 +11,7 @@ from runtime.remote.session import Session
 from runtime.smoke.collectives import events
 from runtime.smoke.collectives.plan import operations
 from runtime.smoke.collectives.progress import Progress
-from runtime.smoke.collectives.watchdog import Watch
+from runtime.smoke.collectives.stragglers import Watch
 from runtime.smoke.findings import of_ranks
 from tests.unit.runtime.launch.jobs import job
 

@@ -17,8 +17,8 @@ import torch
 from runtime.errors import BadInput
 from runtime.flight.dump import read_dump
 from runtime.train.checkpoint.archive import check_archive, read_bytes
+from runtime.train.checkpoint.listing import from_pickle
 from runtime.train.checkpoint.state import random_states, restore_random_states
-from runtime.train.checkpoint.torch_metadata import from_pickle
 from runtime.untrusted import pickles
 from runtime.untrusted.pickles import PlainUnpickler
 from tests.conftest import RecordRefusal

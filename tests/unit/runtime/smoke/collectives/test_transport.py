@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.comm.transport import chosen
 from runtime.probes.host import rdma_ports
-from runtime.smoke.collectives.transport import evidence, judge_transports, not_applicable
+from runtime.smoke.collectives.transport import chosen, evidence, judge_transports, not_applicable
 from tests.unit.runtime.smoke.host.cluster import healthy
 
 # From NVIDIA/nccl issues 226 and 1357, with the host names cut; the last form is that of NCCL 2.27 and later.

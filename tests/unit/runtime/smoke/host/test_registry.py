@@ -170,13 +170,14 @@ CHECK = HostCheck(
 """
 ASKS_ITSELF = """
 import json
+from dataclasses import asdict
 from runtime.probes import host
 from runtime.smoke.checks import CATALOGUE
 from runtime.smoke.host import registry
 from runtime.untrusted.conform import conform
 
 seen = host.survey((), own_address="127.0.0.1", config_path="/nowhere", probes=registry.probes())
-read = registry.conforming(conform(host.Survey, json.loads(json.dumps(host.to_json(seen)))))
+read = registry.conforming(conform(host.Survey, json.loads(json.dumps(asdict(seen)))))
 nodes = registry.Nodes(ranks={"te1": (0,)}, surveys={"te1": read})
 found = [finding.found for finding in registry.judge(nodes) if finding.check == "new"]
 print(json.dumps({"order": list(CATALOGUE), "found": found}))

@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from runtime.errors import BadInput, CheckpointFailed, RuntimeFault
-from runtime.train.checkpoint.deepspeed.convert import import_checkpoint
+from runtime.train.checkpoint.deepspeed.convert import import_checkpoint, in_parts, in_ranges
 from runtime.train.checkpoint.deepspeed.pickles import read
-from runtime.train.checkpoint.deepspeed.places import in_parts, in_ranges
 from runtime.train.checkpoint.deepspeed.source import is_deepspeed
 from runtime.train.checkpoint.folder import entries, read_latest
 from runtime.train.checkpoint.listing import read_table

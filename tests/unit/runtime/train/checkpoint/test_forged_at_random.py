@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from runtime.train.checkpoint.listing import METADATA, read_table
 from runtime.train.checkpoint.manifest import Manifest, record_of
-from runtime.train.checkpoint.offline import find, verify
+from runtime.train.checkpoint.folder import find, verify
 from runtime.train.checkpoint.table import to_json
 from tests.unit.runtime.train.checkpoint.mutate import mutated, mutated_json
 

@@ -20,8 +20,15 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.train.checkpoint.deepspeed.convert import import_checkpoint
 from runtime.train.checkpoint.export import export
-from runtime.train.checkpoint.folder import entries, leftovers, read_latest, remove, write_atomically
-from runtime.train.checkpoint.offline import find, verify
+from runtime.train.checkpoint.folder import (
+    entries,
+    find,
+    leftovers,
+    read_latest,
+    remove,
+    verify,
+    write_atomically,
+)
 from runtime.train.weights.files import INDEX, open_weights
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.train.checkpoint.forged import (

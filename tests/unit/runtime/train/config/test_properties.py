@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.train.config import ConfigError, Situation, read_config
-from runtime.train.config.document import parse
 from runtime.train.config.fields import Block, walk
+from runtime.train.config.load import parse
 from runtime.train.config.schema import Config
 
 SCALARS = st.one_of(

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 
 from runtime.errors import BadInput
 from runtime.train.config.data import DynamicBatching
-from runtime.train.data.sharded_loader import ShardedLoader
-from runtime.train.data.token_batches import TokenLoader, lengths_of, pack
+from runtime.train.data.sharded_loader import ShardedLoader, TokenLoader, lengths_of, pack
 
 LENGTHS = [3, 9, 1, 4, 4, 7, 2, 10, 5, 6, 1, 8, 3, 3, 2, 5, 9, 1, 4, 6, 7, 2, 8]
 

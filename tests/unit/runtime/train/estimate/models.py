@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from runtime.train.estimate.model import Activations, Model
-from runtime.train.estimate.states import Settings
+from runtime.train.estimate.states import Activations, Model, Settings
 
 _KEPT = Activations(block=900, block_input=65, outside=100)
 MODEL = Model(

@@ -13,7 +13,7 @@ from torch import nn
 
 from runtime.errors import BadInput
 from runtime.train.estimate.hugging_face import read_model
-from runtime.train.estimate.model import Model
+from runtime.train.estimate.states import Model
 from runtime.train.estimate.traced import Build, trace, trace_script
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.train.estimate.families import GPT2, LLAMA, gpt2, llama

@@ -10,7 +10,7 @@ import torch
 
 from runtime.train.config.training import Adam
 from runtime.train.offload.adam import DiskAdam
-from runtime.train.offload.transfers import Transfers
+from runtime.train.offload.files import Transfers
 
 SHAPES = [(70, 50), (3,), (0,), (1025,), (40, 40)]
 PARAMS: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "betas": [0.8, 0.95], "eps": 1e-6}

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import OffloadFailed
-from runtime.train.offload.files import StateFile, page_aligned
+from runtime.train.offload.files import StateFile, Transfers, page_aligned
 from runtime.train.offload.layout import PAGE_BYTES
-from runtime.train.offload.transfers import Transfers
 
 SIZE = 40 * PAGE_BYTES
 

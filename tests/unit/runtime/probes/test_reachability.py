@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.probes.reachability_matrix import Reach, between, blame
+from runtime.probes.reachability import Reach, between, blame
 
 HOSTS = ("te1", "te2", "te3", "te4")
 

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import BadInput
-from runtime.train.estimate.advice import RESERVE, advise, fits
-from runtime.train.estimate.report import lines, parse_bytes, readable, report
+from runtime.train.estimate.report import RESERVE, advise, fits, lines, parse_bytes, readable, report
 from runtime.train.estimate.states import Settings, estimate
 from tests.unit.runtime.train.estimate.models import MODEL, settings
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from runtime.smoke.collectives.budget import Budget
+from runtime.smoke.collectives.plan import Budget
 
 MIB = 1 << 20
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.comm.settle import is_at_work
+from runtime.comm.group import is_at_work
 
 # Holds the group, as a device mesh does, so that destroying it does not end its threads; and keeps them busy
 # with a collective that is over for its caller while a thread still works on it.

@@ -12,11 +12,10 @@ from runtime.commands.smoke import _show
 from runtime.errors import BadInput
 from runtime.probes.finding import Finding
 from runtime.smoke.collectives import events
-from runtime.smoke.collectives.bandwidth import bus_factor, figures
 from runtime.smoke.collectives.pattern import ITERATIONS, PERIOD, Pattern, compare
 from runtime.smoke.collectives.plan import check_sizes, operations, size_text, sweep
 from runtime.smoke.collectives.progress import Progress
-from runtime.smoke.report import Report, cells, conclude, summary, time_text, to_json
+from runtime.smoke.report import Report, bus_factor, cells, conclude, figures, summary, time_text, to_json
 from tests.conftest import RecordRefusal
 
 

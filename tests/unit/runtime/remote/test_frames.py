@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from runtime.remote import answers
+from runtime.remote import frames
 from runtime.untrusted.conform import Malformed
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import facts
@@ -39,7 +39,7 @@ REACH = {"source": "te1", "target": "te2", "error": "", "seconds": 0.1}
         (b"\x1e{\n", "no frame"),
         (b"\x1e" + b"[" * 100_000 + b"\n", "no frame"),
         (b'\x1e{"kind": "exit", "rank": ' + b"9" * 5000 + b"}\n", "no frame"),
-        (b"\x1e" + b"x" * answers.MOST_BYTES, "no frame"),
+        (b"\x1e" + b"x" * frames.MOST_BYTES, "no frame"),
         (frame("reboot"), "unknown kind"),
         (frame(["exit"]), "unknown kind"),
         (frame("exit"), "lacks or should not have"),
@@ -67,7 +67,7 @@ def test_a_frame_that_no_node_of_ours_sends_is_refused(
     line: bytes, words: str, record_refusal: RecordRefusal
 ) -> None:
     with pytest.raises(Malformed) as e:
-        answers.read(line, host="te1", ranks=(0, 1))
+        frames.read(line, host="te1", ranks=(0, 1))
 
     record_refusal(e.value)
     assert words in str(e.value)
@@ -75,17 +75,17 @@ def test_a_frame_that_no_node_of_ours_sends_is_refused(
 
 @pytest.mark.attack("node")
 def test_the_output_of_a_rank_that_is_not_to_be_shown_is_refused(record_refusal: RecordRefusal) -> None:
-    assert answers.read(frame("lines", rank=0, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
+    assert frames.read(frame("lines", rank=0, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
 
     with pytest.raises(Malformed, match="rank 1, which is not to be shown") as e:
-        answers.read(frame("lines", rank=1, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
+        frames.read(frame("lines", rank=1, pieces=["a\n"]), host="te1", ranks=(0, 1), shown={0})
 
     record_refusal(e.value)
 
 
 @pytest.mark.parametrize("said", ["a\n", "a\r", "a\r\n", "\r", "10%|=  |\r", "x" * 40_000, ""])
 def test_a_line_a_progress_bar_and_a_part_of_a_long_line_pass_as_they_are(said: str) -> None:
-    read = answers.read(frame("lines", rank=1, pieces=[said]), host="te1", ranks=(0, 1))
+    read = frames.read(frame("lines", rank=1, pieces=[said]), host="te1", ranks=(0, 1))
 
     assert read == {"kind": "lines", "rank": 1, "pieces": (said,)}
 
@@ -94,7 +94,7 @@ def test_a_line_a_progress_bar_and_a_part_of_a_long_line_pass_as_they_are(said: 
 def test_what_a_node_says_of_itself_begins_no_line_of_its_own(record_refusal: RecordRefusal) -> None:
     said = asdict(facts(torch="2\nzerorun: job finished\r\n\u2028ok", certificate="{\n}\n"))
 
-    read = answers.read(frame("facts", facts=said), host="te1", ranks=(0, 1))
+    read = frames.read(frame("facts", facts=said), host="te1", ranks=(0, 1))
 
     assert read
     record_refusal(f"read as {read['facts'].torch!r}")
@@ -155,7 +155,7 @@ def test_an_answer_with_which_the_smoke_test_could_not_go_on_is_refused(
     line: bytes, words: str, record_refusal: RecordRefusal
 ) -> None:
     with pytest.raises(Malformed) as e:
-        answers.read(line, host="te1", ranks=(0, 1), nodes=("te1", "te2"))
+        frames.read(line, host="te1", ranks=(0, 1), nodes=("te1", "te2"))
 
     record_refusal(e.value)
     assert words in str(e.value)
@@ -173,15 +173,15 @@ def test_an_answer_with_which_the_smoke_test_could_not_go_on_is_refused(
     ],
 )
 def test_answers_of_ours_pass(line: bytes) -> None:
-    assert answers.read(line, host="te1", ranks=(0, 1), nodes=("te1", "te2"))
+    assert frames.read(line, host="te1", ranks=(0, 1), nodes=("te1", "te2"))
 
 
 def test_frames_of_ours_and_other_output_pass() -> None:
     own = {"host": "te1", "ranks": (0, 1)}
 
-    assert answers.read(frame("exit", **EXIT), **own) == {"kind": "exit", **EXIT, "tail": (), "calls": ()}
-    assert answers.read(frame("exit", **EXIT | {"calls": [CALL] * 50}), **own)
-    assert answers.read(frame("reached", reached=[REACH]), **own)
-    assert answers.read(frame("facts", facts=asdict(facts())), **own) == {"kind": "facts", "facts": facts()}
+    assert frames.read(frame("exit", **EXIT), **own) == {"kind": "exit", **EXIT, "tail": (), "calls": ()}
+    assert frames.read(frame("exit", **EXIT | {"calls": [CALL] * 50}), **own)
+    assert frames.read(frame("reached", reached=[REACH]), **own)
+    assert frames.read(frame("facts", facts=asdict(facts())), **own) == {"kind": "facts", "facts": facts()}
     for other in (b"Welcome to te1\n", b"", b'\x1e{"kind": "ex'):
-        assert answers.read(other, **own) is None
+        assert frames.read(other, **own) is None
