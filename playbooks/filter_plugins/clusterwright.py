@@ -10,16 +10,14 @@ from typing import Any
 
 from provision.errors import ProvisionError
 from provision.roles import data_disk, gpu_driver, job_firewall, job_user, wireguard_mesh
-from provision.roles.clock import clock_problem
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.hosts_file import hosts_block, hosts_file
-from provision.roles.live_values import live_problems
 from provision.roles.network_interface import interface_carrying
-from provision.roles.node_files import differing
+from provision.roles.observed import clock_problem, differing, live_problems
 from provision.roles.ssh_trust import host_keys, sshd_settings
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
 from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
-from provision.smoke import certificate, signers
+from provision.smoke import certificate
 
 Dicts = Sequence[Mapping[str, Any]]
 
@@ -76,7 +74,7 @@ def known_hosts_with(text: str, nodes: Dicts, ledger: Mapping[str, Sequence[str]
 
 
 def signers_text(nodes: Dicts, ledger: Mapping[str, Sequence[str]], controller_key: str) -> str:
-    return signers.signers_text([node["name"] for node in nodes], ledger, controller_key)
+    return certificate.signers_text([node["name"] for node in nodes], ledger, controller_key)
 
 
 def certificate_to_sign(text: str, nodes: Dicts, valid_days: float) -> dict[str, str]:

@@ -8,8 +8,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision.audit.authorised_keys import key_in
 from provision.printable import one_line
+
+_KEY = re.compile(r"^((?:ssh|ecdsa|sk)-[\w@.-]+)[ \t]+([A-Za-z0-9+/]+=*)(?:[ \t]|$)")
+# Options end at the first blank outside quotes; \" neither begins nor ends a quotation. Nothing is read again
+# in another way (`++`, `*+`): whoever may write such a line decides how long it is.
+_OPTIONS = re.compile(r'^(?:\\"|"(?:\\"|[^"])*+"|[^" \t])++[ \t]+')
+
+
+def key_in(line: str) -> str:
+    """The type and the key of a line; empty where sshd finds none.
+
+    A key in the options or in the comment is none: `command="ssh-rsa A" ssh-rsa B C` holds B.
+    """
+    text = line.strip(" \t")
+    found = _KEY.match(text)
+    if found is None and (options := _OPTIONS.match(text)):
+        found = _KEY.match(text[options.end() :])
+    return f"{found[1]} {found[2]}" if found else ""
+
 
 # Programs of Debian's that listen on a machine without anybody's doing; of two, only where ssh does.
 _USUAL = frozenset({"chronyd", "systemd-resolve", "systemd-network", "systemd-timesyn", "dhclient"})

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.audit import audit_program
-from provision.audit.authorised_keys import key_in
-from provision.audit.findings import Answer, Expected, Finding, judge, unheard
+from provision.audit.findings import Answer, Expected, Finding, judge, key_in, unheard
 from provision.edges import process, ssh
 from provision.errors import CommandFailed, ProvisionError
 from provision.inventory.site import read_site, secrets_of, variables_of
@@ -100,7 +98,7 @@ def look(site: Site, *, keys_only: bool) -> Seen:
     seen = Seen()
     secrets = [*_SECRETS, f"~{site.expected.user}/.ssh/clusterwright_ed25519"]
     asked = json.dumps({"secrets": secrets, "keys_only": keys_only})
-    words = ("python3", "-c", Path(audit_program.__file__).read_text(), asked)
+    words = ("python3", "-c", Path(__file__).with_name("audit_program.py").read_text(), asked)
     seconds = _KEYS_SECONDS if keys_only else _SECONDS
 
     def ask(machine: Machine) -> None:

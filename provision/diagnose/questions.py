@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.diagnose import node_program
 from provision.diagnose.facts import NodeFacts, facts_in
 from provision.edges import ssh
 from provision.errors import CommandFailed
@@ -29,7 +28,7 @@ class Asked:
 
 def ask(machines: Sequence[Machine], on_answer: Callable[[str], None]) -> Asked:
     """Asks every machine; one that does not answer in time is in `unreachable`."""
-    program = Path(node_program.__file__).read_text()
+    program = Path(__file__).with_name("node_program.py").read_text()
     names = [machine.name for machine in machines]
     nodes: dict[str, NodeFacts] = {}
     unreachable: dict[str, str] = {}

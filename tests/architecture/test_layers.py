@@ -18,7 +18,6 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.model": ("provision.errors",),
     "provision.printable": (),
     "provision.privilege": ("provision.errors", "provision.model"),
-    "provision.entry": ("provision.errors", "provision.printable"),
     "provision.edges": ("provision.errors", "provision.model", "provision.printable", "provision.privilege"),
     "provision.roles": ("provision.errors",),
     "provision.environments": ("provision.errors", "provision.edges"),

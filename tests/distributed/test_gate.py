@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.edges import ssh_signature
-from provision.smoke.certificate import NAMESPACE, sealed, to_sign
-from provision.smoke.signers import signers_text
+from provision.smoke.certificate import NAMESPACE, sealed, signers_text, to_sign
 from tests.conftest import RecordRefusal
 from tests.distributed.launching import Ended, Launcher, nodes
 

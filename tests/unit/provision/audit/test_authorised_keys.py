@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.audit.authorised_keys import key_in
+from provision.audit.findings import key_in
 from tests.conftest import RecordRefusal
 
 KNOWN = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPdyNJvlVWJO6cBWTTr4xY26MKRsuX/nHBPw1bFPM7L3"

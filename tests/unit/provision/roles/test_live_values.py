@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from provision.roles.clock import clock_problem
-from provision.roles.live_values import live_problems
-from provision.roles.node_files import differing
+from provision.roles.observed import clock_problem, differing, live_problems
 from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
 
 FILE = {"text": "a\n", "mode": "0644", "owner": "root", "group": "root"}

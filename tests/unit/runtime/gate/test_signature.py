@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision.edges import ssh_signature
-from provision.smoke.certificate import NAMESPACE, sealed, to_sign
-from provision.smoke.signers import signers_text
+from provision.smoke.certificate import NAMESPACE, sealed, signers_text, to_sign
 from runtime.errors import BadInput
 from runtime.gate.certificate import CONTROLLER, Certificate, parse, payload, proven_by, read
 from runtime.gate.signature import sign, signer_of, trust_in

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provision.lab.mirror.conda_archive import CondaIndex, describe, pack
-from provision.lab.mirror.standin.installer import write_installer
+from provision.lab.mirror.standin.build import write_installer
 from provision.lab.mirror.standin.tree import PYTHON, Tree
 
 # Stands for the interpreter: makes the conda that the installer looks for at the end.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.lab.mirror.standin import build, conda, python
+from provision.lab.mirror.standin import build, python
 
 LDD = """\
 /usr/bin/python3.11:
@@ -46,11 +46,11 @@ def test_the_libraries_of_the_c_library_stay_the_nodes_own() -> None:
     ],
 )
 def test_conda_gets_its_own_name_back(vendored: str, own: str) -> None:
-    assert conda.rename(vendored) == own
+    assert build.rename(vendored) == own
 
 
 def test_conda_is_laid_out_under_its_own_name_with_sha256_in_explicit_files(tmp_path: Path) -> None:
-    tree = conda.build_conda(tmp_path)
+    tree = build.build_conda(tmp_path)
 
     package = tree.folder / "lib" / "python3.11" / "site-packages" / "conda"
     texts = {path: path.read_text() for path in package.rglob("*.py")}
