@@ -28,7 +28,7 @@ from runtime.bench.contest import (
     rows_of,
     to_json,
 )
-from runtime.commands.outputs import refuse_unwritable
+from runtime.commands.outputs import refuse_unwritable, write
 from runtime.edges.process import Channel, adopt_orphans, kill_descendants
 from runtime.errors import BadInput, RuntimeFault
 from runtime.terminal import Console
@@ -91,9 +91,9 @@ def zero(
     ]
     Console(width=None if sys.stdout.isatty() else _WIDTH).print(_table(rows))
     if json_file is not None:
-        json_file.write_text(json.dumps(to_json(rows, workload), indent=2) + "\n")
+        write(json_file, json.dumps(to_json(rows, workload), indent=2) + "\n")
     if plot_file is not None:
-        plot_file.write_text(plot(rows))
+        write(plot_file, plot(rows))
 
 
 def _end_with_all_ranks() -> None:

@@ -7,6 +7,7 @@ from errno import EISDIR
 from pathlib import Path
 from tempfile import TemporaryFile
 
+from runtime.edges import private_files
 from runtime.errors import BadInput
 
 
@@ -26,3 +27,9 @@ def refuse_unwritable(paths: Iterable[Path]) -> None:
         except OSError as e:
             fix = "Name a file in a folder that you can write to."
             raise BadInput(f"write {path}", found=e.strerror or str(e), fix=fix) from e
+
+
+def write(path: Path, text: str) -> None:
+    """Writes one of them whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    private_files.write(path, text, 0o666)

@@ -16,7 +16,7 @@ import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from runtime.commands.outputs import refuse_unwritable
+from runtime.commands.outputs import refuse_unwritable, write
 from runtime.errors import BadInput
 from runtime.gate.signature import HOST_KEY, SIGNERS
 from runtime.job.environment import FORWARDED, matching
@@ -114,13 +114,13 @@ def smoke(
         document = to_json(report)
         result = json.loads(document)
         if json_file is not None:
-            _write(json_file, document)
+            write(json_file, document)
         if junit_file is not None:
-            _write(junit_file, junit(result))
+            write(junit_file, junit(result))
         if prometheus_file is not None:
-            _write(prometheus_file, prometheus(result))
+            write(prometheus_file, prometheus(result))
         if html_file is not None:
-            _write(html_file, page(result))
+            write(html_file, page(result))
         _show(report, timeout)
     raise typer.Exit(report.exit_code)
 
@@ -214,10 +214,3 @@ def _show(report: Report, timeout: float) -> None:
     colour = {"pass": "green", "fail": "red"}.get(report.verdict, "yellow")
     last = summary(report, timeout_seconds=timeout)
     console.print(last, markup=False, style=f"bold {colour}", soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

@@ -104,16 +104,19 @@ def _way(path: Path) -> Iterator[Path]:
             at, links = at.parent, links + 1
 
 
-def create(path: Path) -> int:
-    """A new, empty file in place of what has that name, 0600; its descriptor appends."""
+def create(path: Path, mode: int = 0o600) -> int:
+    """A new, empty file in place of what has that name; its descriptor appends."""
     path.unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags, mode)
 
 
-def write(path: Path, text: str) -> None:
-    """Puts a text there whole or not at all, 0600."""
-    partial = path.with_name(f"{path.name}.partial")
-    with os.fdopen(create(partial), "w", encoding="utf-8") as file:
-        file.write(text)
-    partial.replace(path)
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Puts a text there whole or not at all, with that mode less the umask; a link in its place goes."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(create(partial, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

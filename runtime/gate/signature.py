@@ -6,11 +6,11 @@ node has. Each has a namespace of its own: what one signed never counts as the o
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from runtime.edges import private_files
 from runtime.edges.process import complete
 from runtime.errors import BadInput
 from runtime.gate.certificate import CONTROLLER, Trust
@@ -99,9 +99,7 @@ def put_certificate(path: Path, text: str) -> str:
             path.unlink(missing_ok=True)
             return ""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(text)
-        partial.replace(path)
+        private_files.write(path, text, 0o666)
     except OSError as e:
         return f"{path}: {e.strerror}"
     return ""

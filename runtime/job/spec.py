@@ -19,7 +19,6 @@ JOB_ENVIRONMENT = "/etc/clusterwright/job.env"
 _VARIABLE, _PIECE_BYTES = "CLUSTERWRIGHT_ORDER_", 1 << 16
 
 # How the words of a program are run: a script of Python's, a module (-m), or any program (--no-python).
-KINDS = ("script", "module", "program")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.edges.fetch import fetch, sha256_of, unreachable
+from provision.edges.files import write_file
 from provision.environments.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
 from provision.environments.conda_lock import solve
 from provision.lab.lock import hold
@@ -97,10 +98,7 @@ def publish(root: Path, shelves: Mapping[str, Part]) -> tuple[Path, Mapping[str,
     for name, part in shelves.items():
         _link(folder / name, part.folder / _SHELVES[name])
     contents = {"digest": digest, **describe(folder, shelves)}
-    text = json.dumps(contents, indent=2) + "\n"
-    partial = folder / f"{MIRROR_JSON}.partial"
-    partial.write_text(text)
-    partial.rename(folder / MIRROR_JSON)
+    write_file(folder / MIRROR_JSON, json.dumps(contents, indent=2) + "\n")
     _link(root / "current", Path(digest))
     return folder, contents
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 PERIOD = 8191
 ITERATIONS = 64
-LARGEST_WORLD = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,7 +176,7 @@ def test_what_has_the_name_is_replaced_not_written_through(
     kept.write_text("as before")
     if planted == "link":
         path.symlink_to(kept)
-        (tmp_path / "job.json.partial").symlink_to(kept)
+        (tmp_path / f".job.json.{os.getpid()}").symlink_to(kept)
     else:
         path.hardlink_to(kept)
 
@@ -184,3 +184,13 @@ def test_what_has_the_name_is_replaced_not_written_through(
 
     record_refusal(f"what was planted holds {kept.read_text()!r}, and job.json has mode {mode(path)}")
     assert (path.read_text(), mode(path), kept.read_text()) == ("new", "0600", "as before")
+
+
+def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "smoke.json"
+    path.write_text("before")
+
+    with pytest.raises(UnicodeEncodeError):
+        private_files.write(path, "\udcff", 0o644)
+
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("smoke.json", "before")]
