@@ -126,7 +126,7 @@ class Node:
             "hello": self._hello,
             "listen": self._listen,
             "connect": self._connect,
-            "knock": self._knock,
+            "reach_ssh": self._reach_ssh,
             "intrude": self._intrude,
             "survey": self._survey,
             "files": self._files,
@@ -175,9 +175,9 @@ class Node:
         intrusion = job_firewall.intrude(self._address, [*own, *peers])
         self._line.send(frames.encode("intruded", intrusion=asdict(intrusion)))
 
-    def _knock(self, frame: Frame) -> None:
-        knocked = reachability.knock_all(self._host, frame["targets"], frame["timeout"])
-        self._line.send(frames.encode("knocked", knocked=[asdict(reach) for reach in knocked]))
+    def _reach_ssh(self, frame: Frame) -> None:
+        ssh_reached = reachability.reach_ssh_of(self._host, frame["targets"], frame["timeout"])
+        self._line.send(frames.encode("ssh_reached", ssh_reached=[asdict(reach) for reach in ssh_reached]))
 
     def _survey(self, frame: Frame) -> None:
         asked = {check: probe for check, probe in probes().items() if check in frame.get("probes", ())}

@@ -61,17 +61,17 @@ def _silence(session: Session, line: Line) -> Problem:
     return Problem(check=check, host=line.host, ranks=ranks, found=found, fix=fix)
 
 
-def knock(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
+def reach_ssh(session: Session, targets: Sequence[str]) -> tuple[Reach, ...]:
     """What every node that answers gets of the ssh ports of those that do not."""
     hosts = list(session.facts)
-    session.broadcast("knock", hosts=hosts, targets=list(targets), timeout=reachability.CONNECT_SECONDS)
+    session.broadcast("reach_ssh", hosts=hosts, targets=list(targets), timeout=reachability.CONNECT_SECONDS)
     answers = session.gather(
-        "knocked",
+        "ssh_reached",
         2 * reachability.CONNECT_SECONDS,
         hosts=hosts,
-        fits=lambda _, frame: _targets(frame["knocked"]) == sorted(targets),
+        fits=lambda _, frame: _targets(frame["ssh_reached"]) == sorted(targets),
     )
-    return tuple(one for frame in answers.values() for one in frame["knocked"])
+    return tuple(one for frame in answers.values() for one in frame["ssh_reached"])
 
 
 def reach(

@@ -76,13 +76,13 @@ def connect_all(
         )
 
 
-def knock_all(source: str, targets: Sequence[str], timeout_seconds: float) -> list[Reach]:
+def reach_ssh_of(source: str, targets: Sequence[str], timeout_seconds: float) -> list[Reach]:
     """Whether this node gets a connection to the ssh port of others, all at once, each in that time."""
     with ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
-        return list(pool.map(lambda target: _knock(source, target, timeout_seconds), targets))
+        return list(pool.map(lambda target: _reach_ssh(source, target, timeout_seconds), targets))
 
 
-def _knock(source: str, target: str, timeout_seconds: float) -> Reach:
+def _reach_ssh(source: str, target: str, timeout_seconds: float) -> Reach:
     started = time.monotonic()
     error = unreached(target, SSH_PORT, timeout_seconds)
     return Reach(source=source, target=target, error=error, seconds=time.monotonic() - started)
@@ -158,12 +158,12 @@ def blame(hosts: Sequence[str], reached: Sequence[Reach]) -> tuple[Blame, ...]:
     return tuple(blamed)
 
 
-def between(launcher: str, silent: str, knocked: Sequence[Reach]) -> tuple[str, ...]:
+def between(launcher: str, silent: str, ssh_reached: Sequence[Reach]) -> tuple[str, ...]:
     """The nodes that reach a node which the launching one does not: then it is the way between these two."""
-    own = [one for one in knocked if (one.source, one.target) == (launcher, silent)]
+    own = [one for one in ssh_reached if (one.source, one.target) == (launcher, silent)]
     if not own or own[0].ok:
         return ()
-    return tuple(one.source for one in knocked if one.target == silent and one.ok)
+    return tuple(one.source for one in ssh_reached if one.target == silent and one.ok)
 
 
 def _partners(host: str, failed: Sequence[Reach]) -> set[str]:

@@ -69,7 +69,7 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
     "facts": {"facts": Facts},
     "listening": {"address": Address, "port": Port},
     "reached": {"reached": tuple[Reach, ...]},
-    "knocked": {"knocked": tuple[Reach, ...]},
+    "ssh_reached": {"ssh_reached": tuple[Reach, ...]},
     "surveyed": {"survey": Survey},
     "files": {"files": Files},
     "intruded": {"intrusion": Intrusion},
@@ -139,7 +139,7 @@ def _spoken_for(kind: str, values: Mapping[str, Any]) -> Iterator[str | int]:
         yield values["rank"]
     elif kind == "looked":
         yield from (one.rank for one in values["standing"])
-    elif kind in ("reached", "knocked"):
+    elif kind in ("reached", "ssh_reached"):
         yield from (one.source for one in values[kind])
     elif kind == "measured":
         yield values["result"].source
@@ -149,6 +149,6 @@ def _odd(kind: str, values: Mapping[str, Any], nodes: set[str]) -> set[str]:
     """The nodes that a frame tells of without being asked; of a survey also those that it leaves out."""
     if kind == "surveyed":
         return nodes ^ set(values["survey"].addresses_by_name)
-    if kind in ("reached", "knocked"):
+    if kind in ("reached", "ssh_reached"):
         return {one.target for one in values[kind]} - nodes
     return {values["result"].target} - nodes if kind == "measured" else set()

@@ -46,12 +46,12 @@ def of_ranks(session: Session, watch: Watch, outcome: Outcome) -> list[Finding]:
     return [Finding(check="job", hosts=(cause.host,), ranks=ranks, found=words, fix=fix)]
 
 
-def of_silence(session: Session, knocked: Sequence[Reach]) -> list[Finding]:
+def of_silence(session: Session, ssh_reached: Sequence[Reach]) -> list[Finding]:
     """Nodes that do not answer the launching one, or the way between the two where others reach them."""
     launcher = session.job.nodes[0].host.name
     found = []
     for problem in silence(session):
-        reaching = between(launcher, problem.host, knocked)
+        reaching = between(launcher, problem.host, ssh_reached)
         finding = of_problem(problem)
         found.append(_of_way(finding, launcher, reaching) if reaching else finding)
     return found

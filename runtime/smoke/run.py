@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from runtime.edges.addresses import is_loopback
 from runtime.gate.certificate import CONTROLLER, Certificate
 from runtime.launch.follow import run
-from runtime.launch.preflight import TIMEOUT_SECONDS, greet, knock, reach, reach_problems, unanswered
+from runtime.launch.preflight import TIMEOUT_SECONDS, greet, reach, reach_problems, reach_ssh, unanswered
 from runtime.probes.finding import Finding
 from runtime.probes.host import Survey
 from runtime.probes.preflight_checks import judge, ranks_of
@@ -111,10 +111,10 @@ class _SmokeRun:
         self.session.hear(_PROMPT_SECONDS)
         prompt = set(self.session.facts)
         self.sockets(self.hosts())
-        knocked: Sequence[Reach] = ()
+        ssh_reached: Sequence[Reach] = ()
         if missing := [name for name in self.session.lines if name not in prompt]:
             self.show(f"waiting for {', '.join(missing)}", 0)
-            knocked = knock(self.session, missing)
+            ssh_reached = reach_ssh(self.session, missing)
         self.session.hear(TIMEOUT_SECONDS - (time.monotonic() - started))
         self.watch.lap("nodes")
         if set(self.session.facts) != prompt:
@@ -122,7 +122,7 @@ class _SmokeRun:
             self.findings.clear()
             self.skipped.clear()
             self.sockets(self.hosts())
-        self.findings[:0] = of_silence(self.session, knocked)
+        self.findings[:0] = of_silence(self.session, ssh_reached)
 
     def hosts(self) -> Nodes:
         """First stage: what each node is, by itself and against the others."""

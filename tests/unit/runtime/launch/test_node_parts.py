@@ -21,7 +21,7 @@ from runtime.job.hostfile import Host
 from runtime.job.spec import orders
 from runtime.node import LauncherGone, Line
 from runtime.probes.job import Request, observe, torch_version
-from runtime.probes.reachability import Listener, Peer, connect_all, knock_all
+from runtime.probes.reachability import Listener, Peer, connect_all, reach_ssh_of
 from runtime.remote import frames
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import job
@@ -124,13 +124,13 @@ def test_a_peer_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
     assert time.monotonic() - started < 30
 
 
-def test_a_knock_says_why_a_door_stays_shut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_tries_ssh_says_why_a_door_stays_shut(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         monkeypatch.setattr("runtime.probes.reachability.SSH_PORT", door.getsockname()[1])
-        (shut,) = knock_all("me", ["127.0.0.1"], 1.0)
+        (shut,) = reach_ssh_of("me", ["127.0.0.1"], 1.0)
         door.listen()
-        (opened,) = knock_all("me", ["127.0.0.1"], 1.0)
+        (opened,) = reach_ssh_of("me", ["127.0.0.1"], 1.0)
 
     assert (shut.ok, shut.error) == (False, "Connection refused")
     assert opened.ok

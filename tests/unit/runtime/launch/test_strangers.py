@@ -235,7 +235,7 @@ def test_a_node_that_sends_what_no_node_sends_is_named(
 LATE = """
 for pair in ("127.0.0.2", "127.0.0.3", "127.0.0.1"):
     reach = {"source": "127.0.0.1", "target": pair, "error": "", "seconds": 0.1}
-    out.write(b"\\x1e" + json.dumps({"kind": "knocked", "knocked": [reach]}).encode() + b"\\n")
+    out.write(b"\\x1e" + json.dumps({"kind": "ssh_reached", "ssh_reached": [reach]}).encode() + b"\\n")
 out.flush()
 time.sleep(60)
 """
@@ -245,13 +245,13 @@ def test_an_answer_to_another_question_is_not_taken_for_the_one_that_is_awaited(
     hosts = tuple(Host(name=f"127.0.0.{number}", slots=1) for number in (1, 2, 3))
     with open_session(job(hosts=hosts, python=node_that_says(tmp_path, LATE))) as session:
         found = session.gather(
-            "knocked",
+            "ssh_reached",
             60,
             hosts=["127.0.0.1"],
-            fits=lambda _, frame: bool(frame["knocked"][0].target == "127.0.0.3"),
+            fits=lambda _, frame: bool(frame["ssh_reached"][0].target == "127.0.0.3"),
         )
 
-    assert found["127.0.0.1"]["knocked"][0].target == "127.0.0.3"
+    assert found["127.0.0.1"]["ssh_reached"][0].target == "127.0.0.3"
 
 
 ADDRESSES = ["a" * 70, "::1%" + "a" * 70, "a..b", "\ud800", "no address", ""]

@@ -148,7 +148,7 @@ GPUS = {"present": True, "problem": "", "driver": "", "cards": [CARD], "xids": N
         (frame("measured", result=RESULT | {"bytes_per_s": -1}), "bytes_per_s should be at least 0"),
         (frame("measured", result=RESULT | {"target": "nowhere"}), "than it was asked for: nowhere"),
         (frame("reached", reached=[REACH | {"target": "nowhere"}]), "than it was asked for: nowhere"),
-        (frame("knocked", knocked=[REACH | {"target": "nowhere"}]), "than it was asked for: nowhere"),
+        (frame("ssh_reached", ssh_reached=[REACH | {"target": "nowhere"}]), "than it was asked for: nowhere"),
     ],
 )
 def test_an_answer_with_which_the_smoke_test_could_not_go_on_is_refused(
