@@ -13,8 +13,8 @@ from torch import nn
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput
+from runtime.train.checkpoint.agree import from_first
 from runtime.train.checkpoint.save import Saves
-from runtime.train.checkpoint.together import from_first
 from runtime.train.config.schema import Config
 from runtime.train.data.sharded_loader import ShardedLoader, call_with, endless, loss_of
 from runtime.train.optim.gradients import (

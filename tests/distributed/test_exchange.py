@@ -16,7 +16,7 @@ from runtime.comm.exchange import all_gather_json, broadcast_json, gather_json
 from runtime.comm.group import shutdown
 from runtime.errors import GroupFailed
 from runtime.topology import Topology
-from runtime.train.checkpoint.together import from_first, gather
+from runtime.train.checkpoint.agree import from_first, gather
 from tests.conftest import RecordRefusal
 from tests.distributed.conftest import Ranks
 

@@ -14,6 +14,7 @@ import torch
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.topology import Topology
 from runtime.train.checkpoint import folder as disk
+from runtime.train.checkpoint.agree import Disks, all_do, find_disks, gather, raise_first, send_file
 from runtime.train.checkpoint.archive import read_archive
 from runtime.train.checkpoint.deepspeed.source import is_deepspeed
 from runtime.train.checkpoint.listing import METADATA, read_table
@@ -30,7 +31,6 @@ from runtime.train.checkpoint.state import (
     restore_random_states,
     room_for_optimizer,
 )
-from runtime.train.checkpoint.together import Disks, all_do, find_disks, gather, raise_first, send_file
 
 if TYPE_CHECKING:
     from runtime.train.state import TrainingState

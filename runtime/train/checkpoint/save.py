@@ -15,13 +15,7 @@ import torch.distributed as dist
 
 from runtime.errors import BadInput, CheckpointFailed
 from runtime.train.checkpoint import folder as disk
-from runtime.train.checkpoint.listing import METADATA
-from runtime.train.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
-from runtime.train.checkpoint.shards import write_shards
-from runtime.train.checkpoint.snapshot import Snapshot, Staging, take
-from runtime.train.checkpoint.state import PROGRESS
-from runtime.train.checkpoint.table import from_values, merge, to_json, to_values
-from runtime.train.checkpoint.together import (
+from runtime.train.checkpoint.agree import (
     Disks,
     Peers,
     all_do,
@@ -32,6 +26,12 @@ from runtime.train.checkpoint.together import (
     raise_first,
     send_file,
 )
+from runtime.train.checkpoint.listing import METADATA
+from runtime.train.checkpoint.manifest import LIMIT_BYTES, MANIFEST, Manifest, Record, record_of, records_from
+from runtime.train.checkpoint.shards import write_shards
+from runtime.train.checkpoint.snapshot import Snapshot, Staging, take
+from runtime.train.checkpoint.state import PROGRESS
+from runtime.train.checkpoint.table import from_values, merge, to_json, to_values
 
 if TYPE_CHECKING:
     from runtime.train.state import TrainingState

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.overrides import TorchFunctionMode
 
 from runtime.errors import BadInput
-from runtime.train.checkpoint.together import from_first
+from runtime.train.checkpoint.agree import from_first
 from runtime.train.offload.shards import like, local
 from runtime.train.parallel.dims import Axis, shard_axis
 from runtime.train.weights.files import DTYPES, NAMES, Source, Weights, in_memory, open_weights
