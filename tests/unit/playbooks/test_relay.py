@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.programs import with_module
+from provision.images.programs import with_module
 from tests.conftest import RecordRefusal
 
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"

@@ -41,11 +41,11 @@ def rank(
     order = spec.orders(asked, master_addr="127.0.0.1", master_port=29500)[0]
     Path(order.rank_log(0)).write_text("")
     if not can_record:
-        Path(f"{order.rank_exit(0)}.partial").mkdir()
+        Path(order.rank_exit(0)).mkdir()
     environment = {**os.environ, "LOCAL_RANK": "0", "RANK": "0", **spec.to_variables(order)}
     finished = subprocess.run([sys.executable, *python, "0"], env=environment, check=False)
     record = Path(order.rank_exit(0))
-    recorded: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
+    recorded: dict[str, Any] = json.loads(record.read_text()) if record.is_file() else {}
     return finished.returncode, recorded.get("status"), Path(order.rank_log(0)).read_text()
 
 
