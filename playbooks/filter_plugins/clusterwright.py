@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provision.errors import ProvisionError
-from provision.roles import data_disk, gpu_driver, job_firewall, job_user, wireguard_mesh
+from provision.roles import (
+    data_disk,
+    gpu_driver,
+    job_firewall,
+    job_user,
+    supported_machines,
+    wireguard_mesh,
+)
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.hosts_file import hosts_block, hosts_file
 from provision.roles.network_interface import interface_carrying
@@ -100,6 +107,19 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
         name: str(result.get("msg", "")) for name, result in results.items() if result.get("unreachable")
     }
     return host_keys.refused_connections(messages)
+
+
+def unsupported_machines(
+    names: Sequence[str],
+    hostvars: Mapping[str, Any],
+    register: str,
+    releases: supported_machines.Releases,
+    architecture: str,
+) -> list[str]:
+    """Why nodes that were reached are not taken."""
+    results = {name: hostvars[name].get(register, {}) for name in names}
+    answers = {name: result["stdout_lines"] for name, result in results.items() if "stdout_lines" in result}
+    return supported_machines.refusals(answers, releases=releases, architecture=architecture)
 
 
 def ssh_trust_problems(
@@ -307,4 +327,5 @@ class FilterModule:
             "sshd_lines": sshd_lines,
             "sshd_printed": sshd_settings.printed,
             "sshd_refusals": sshd_refusals,
+            "unsupported_machines": unsupported_machines,
         }
