@@ -53,7 +53,7 @@ def refusals(answers: Mapping[str, Sequence[str]], *, releases: Releases, archit
         if machine.architecture != architecture:
             found.append(
                 f"{node}: its processor is {machine.architecture}, and the site's locks are for "
-                f"{architecture} (cluster_architecture; one cluster has one, since all nodes have the same environment)"
+                f"{architecture} (cluster_architecture; all nodes of a cluster have the same environment)"
             )
     return found
 
