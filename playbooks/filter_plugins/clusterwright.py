@@ -14,6 +14,7 @@ from provision.roles import (
     gpu_driver,
     job_firewall,
     job_user,
+    nvidia_driver,
     supported_machines,
     wireguard_mesh,
 )
@@ -283,6 +284,30 @@ def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping
     return asdict(verdict)
 
 
+def driver_tables(
+    sets: Mapping[str, Sequence[Sequence[str]]], generations: Dicts = ()
+) -> nvidia_driver.Tables:
+    known = [nvidia_driver.Generation(**generation) for generation in generations]
+    return nvidia_driver.Tables(generations=known, sets=sets)
+
+
+def driver_names(wanted: Mapping[str, Any], sets: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
+    """The packages that apt is asked about."""
+    return nvidia_driver.names_to_ask(nvidia_driver.Wanted(**wanted), driver_tables(sets))
+
+
+def driver_plan(
+    observed: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    generations: Dicts,
+    sets: Mapping[str, Sequence[Sequence[str]]],
+) -> dict[str, Any]:
+    files = {path: file["text"] for path, file in observed["files"].items() if file}
+    tables = driver_tables(sets, generations)
+    plan = nvidia_driver.plan(files, observed["commands"], nvidia_driver.Wanted(**wanted), tables)
+    return {**asdict(plan), "is_settled": plan.is_settled, "intent": plan.intent}
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -294,6 +319,8 @@ class FilterModule:
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
             "differing_from": differing,
+            "driver_names": driver_names,
+            "driver_plan": driver_plan,
             "firewall_differences": firewall_differences,
             "firewall_members": job_firewall.members_text,
             "firewall_refusals": firewall_refusals,
