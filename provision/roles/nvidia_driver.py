@@ -37,8 +37,18 @@ class Generation:
     name: str
     below: int
     modules: Sequence[str]
-    oldest: str = "0"
-    newest: str = "99999"
+    oldest: str = ""
+    newest: str = ""
+
+    @property
+    def branches(self) -> str:
+        """For people."""
+        from_oldest = f" from {self.oldest}" if self.oldest else ""
+        return f"branches{from_oldest}{f' up to {self.newest}' if self.newest else ''}"
+
+    def knows(self, branch: Sequence[int]) -> bool:
+        oldest, newest = version_of(self.oldest) or (0,), version_of(self.newest) or (10**9,)
+        return tuple(oldest) <= tuple(branch) <= tuple(newest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +134,8 @@ def modules_for(numbers: Iterable[int], wanted: Wanted, generations: Sequence[Ge
     for number in sorted(set(numbers)):
         generation = next(known for known in generations if number < known.below)
         names.append(f"{generation.name} (10de:{number:04x})")
-        if not (version_of(generation.oldest) or ()) <= branch <= (version_of(generation.newest) or ()):
-            found = f"{names[-1]} takes the branches {generation.oldest} to {generation.newest}"
+        if not generation.knows(branch):
+            found = f"{names[-1]} takes {generation.branches}"
             raise BadInput(asked, found=found, fix="Set nvidia_driver_version to one of these for this node.")
         possible &= set(generation.modules)
     if wanted.modules != "auto":
@@ -268,7 +278,7 @@ def _choice(
             if not chosen:
                 return (
                     version,
-                    packages,
+                    [],
                     f"{' or '.join(names[0] for names in fabric)} {version}, for its NVSwitches",
                 )
             packages.append(f"{chosen}={_exact(offered[chosen], version)}")

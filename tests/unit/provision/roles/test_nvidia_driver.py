@@ -1,4 +1,4 @@
-"""Modules go by the cards, packages by what apt offers, and nothing that somebody else installed is replaced unasked."""
+"""Modules go by the cards, packages by what apt offers; what somebody else installed is not replaced unasked."""
 
 from __future__ import annotations
 
