@@ -1,4 +1,4 @@
-"""Modules go by the cards, packages by what apt offers; what somebody else installed is not replaced unasked."""
+"""Modules go by the cards, packages by what apt offers, and nobody else's driver is replaced unasked."""
 
 from __future__ import annotations
 
