@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from provision.edges.files import write_file
 from provision.edges.process import run
-from provision.environments.conda_layer import PLATFORM, from_conda_lock, render
+from provision.environments.conda_layer import PLATFORM, channel_name, from_conda_lock, parse, render
 from provision.environments.conda_lock import solve
-from provision.errors import BadInput, MissingRequirement
+from provision.errors import BadInput, CommandFailed, MissingRequirement
 
 _SOLVE_SECONDS = 1800.0
 _WHEEL_PLATFORM = "x86_64-manylinux_2_28"
@@ -73,6 +75,13 @@ def _neighbours(folder: Path) -> list[str]:
     return [path.parent.name for path in folder.parent.glob("*/environment.yml")]
 
 
+def is_current(lock: Lock, *, channel: str | None) -> bool:
+    """Whether a lock is solved from its present inputs; `channel`: and for this one, of a conda layer."""
+    if lock.state is not State.CURRENT:
+        return False
+    return channel is None or parse(lock.path.read_text()).channel == channel_name(channel)
+
+
 def solver_on(path: str) -> Path | None:
     """The conda, mamba or micromamba that a search path has, in this order."""
     found = [program for name in _SOLVERS if (program := shutil.which(name, path=path))]
@@ -111,12 +120,54 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str]) -> N
         raise MissingRequirement(
             f"lock {lock.path.name}", found="there is no uv", fix=f"{sys.executable} -m pip install uv"
         )
-    solved = run(
-        uv_words(Path(uv), lock.inputs[0], python=python, find_links=environment.get("PIP_FIND_LINKS", "")),
-        timeout_seconds=_SOLVE_SECONDS,
-        env=environment,
+    words = uv_words(
+        Path(uv), lock.inputs[0], python=python, find_links=environment.get("PIP_FIND_LINKS", "")
     )
-    write_file(lock.path, f"# made from: {lock.made_from}\n{solved.stdout}")
+    files = _solved([*words, "--format", "pylock.toml"], lock, environment)
+    if archives := without_wheel(tomllib.loads(files)):
+        raise BadInput(
+            f"lock {lock.path.name}",
+            found=f"there is no wheel of {', '.join(archives)} for Linux, only an archive of sources, which "
+            "nodes do not build",
+            fix="Take it out of wheels.in (the runtime reads DeepSpeed's configuration and checkpoints "
+            "without it). Else build a wheel once, `pip wheel --no-deps NAME==VERSION`, put it into an index "
+            "of yours, solve with UV_DEFAULT_INDEX set to that, and set conda_env_wheel_source to it.",
+        )
+    solved = _solved(words, lock, environment)
+    write_file(lock.path, f"# made from: {lock.made_from}\n{solved}")
+
+
+def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) -> str:
+    finished = run(words, timeout_seconds=_SOLVE_SECONDS, env=environment, check=False)
+    if finished.returncode == 0:
+        return finished.stdout
+    local = [line for line in lock.inputs[0].read_text().splitlines() if "+" in line.partition("#")[0]]
+    fix = "Correct wheels.in, or see that the index of Python packages can be reached."
+    if local:
+        fix = (
+            f"{', '.join(local)} is a build that the index of Python packages lacks: name a folder that has "
+            "it in PIP_FIND_LINKS, or leave this lock out, which is for the lab alone: --kind cuda."
+        )
+    said = "\n".join(finished.stderr.strip().splitlines()[-12:])
+    raise CommandFailed(
+        f"solve {lock.inputs[0]}", found=said or f"uv ended with {finished.returncode}", fix=fix
+    )
+
+
+def without_wheel(pylock: Mapping[str, Any]) -> list[str]:
+    """The packages of a solution (pylock.toml, PEP 751) that have no wheel which Linux can use."""
+    return [
+        f"{package['name']} {package.get('version', '')}".strip()
+        for package in pylock.get("packages", ())
+        if not any(_is_for_linux(wheel) for wheel in package.get("wheels", ()))
+        and ("sdist" in package or "wheels" in package)
+    ]
+
+
+def _is_for_linux(wheel: Mapping[str, Any]) -> bool:
+    name = str(wheel.get("name") or wheel.get("url") or wheel.get("path") or "").rpartition("/")[2]
+    platform = name.removesuffix(".whl").rpartition("-")[2]
+    return platform == "any" or "linux" in platform
 
 
 def uv_words(uv: Path, source: Path, *, python: str, find_links: str) -> list[str]:
