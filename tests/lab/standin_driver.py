@@ -60,6 +60,9 @@ add() { mkdir -p /sys/bus/pci/devices/$1; echo 0x10de > /sys/bus/pci/devices/$1/
 mount -t tmpfs none /sys/bus/pci/devices
 add 0000:19:00.0 0x030200 0x2330
 add 0000:07:00.0 0x068000 0x22a3
+mount -o remount,rw /sys
+mkdir -p /sys/module
+mount -o remount,ro /sys
 mount -t tmpfs none /sys/module
 modprobe nvidia || true
 """
