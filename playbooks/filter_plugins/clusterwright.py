@@ -15,6 +15,7 @@ from provision.roles import (
     job_firewall,
     job_user,
     nvidia_driver,
+    running_kernel,
     supported_machines,
     wireguard_mesh,
 )
@@ -308,6 +309,14 @@ def driver_plan(
     return {**asdict(plan), "is_settled": plan.is_settled, "intent": plan.intent}
 
 
+def waiting_for_reboot(observed: Mapping[str, Any]) -> str:
+    commands, flag = observed["commands"], observed["files"]["/run/reboot-required"]
+    kernels = commands["kernels"]["stdout"].splitlines()
+    return running_kernel.waiting_for_reboot(
+        commands["running"]["stdout"], kernels, is_required=flag is not None
+    )
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -355,4 +364,5 @@ class FilterModule:
             "sshd_printed": sshd_settings.printed,
             "sshd_refusals": sshd_refusals,
             "unsupported_machines": unsupported_machines,
+            "waiting_for_reboot": waiting_for_reboot,
         }

@@ -58,7 +58,7 @@ def test_machines_that_no_role_is_written_for_are_named_at_once_before_anything_
     assert machines.out_of_all(STATE) == before
 
 
-# Debian's units for it: a daemon for each connection. On Ubuntu 24.04 one daemon is started by the first.
+# As Ubuntu 24.04 comes: the first connection starts the daemon, and nothing starts it at boot.
 BY_SOCKET = "systemctl disable --now ssh.service; systemctl enable --now ssh.socket"
 
 
@@ -72,9 +72,8 @@ def test_sshd_behind_a_socket_takes_the_settings_and_stays_behind_it(machines: L
     again = playbook(machines, *trust)
 
     assert not any(changed(again).values())
-    assert (
-        machines.out_of_all("systemctl is-active ssh.socket ssh.service || true") == ["active\ninactive"] * 2
-    )
+    state = "systemctl is-active ssh.socket; systemctl is-enabled ssh.socket ssh.service || true"
+    assert machines.out_of_all(state) == ["active\nenabled\ndisabled"] * 2
     assert "passwordauthentication no" in machines.out("te1", "sshd -T")
     offered = "ssh -o PubkeyAuthentication=no -o StrictHostKeyChecking=no te2 true 2>&1 || true"
     assert "Permission denied (publickey)" in machines.out("te1", offered)
@@ -179,3 +178,35 @@ def test_a_driver_that_somebody_else_installed_is_not_replaced_unasked(
         refused
     )
     assert lab.out("te1", "dpkg-query --show") == theirs
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mirror")
+def test_an_upgrade_reboots_where_it_may_and_waits_and_changes_nothing_again(machines: LabUnderTest) -> None:
+    upgrade = ("--tags", "node_access,base_packages")
+    wanted = {"base_packages_upgrade": True, "base_packages_names": ["tmux"]}
+    machines.run("te1", "touch /run/reboot-required")
+    boots = machines.out_of_all("cat /proc/sys/kernel/random/boot_id")
+
+    announced = playbook(machines, *upgrade, *given(**wanted))
+    stayed = machines.out_of_all("cat /proc/sys/kernel/random/boot_id")
+    playbook(machines, *upgrade, *given(**wanted, base_packages_reboot=True))
+    after = machines.out_of_all("cat /proc/sys/kernel/random/boot_id")
+    again = playbook(machines, *upgrade, *given(**wanted, base_packages_reboot=True))
+
+    assert "te1: its packages ask for a reboot (/run/reboot-required). Reboot it, or let" in said(announced)
+    assert stayed == boots
+    assert (after[0] != boots[0], after[1]) == (True, boots[1])
+    assert not any(changed(again).values())
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("mirror")
+def test_a_reboot_that_does_not_bring_the_newest_kernel_is_named(machines: LabUnderTest) -> None:
+    machines.run("te1", "mkdir -p /boot; touch /boot/vmlinuz-9$(uname -r)")
+    wanted = {"base_packages_upgrade": True, "base_packages_names": ["tmux"], "base_packages_reboot": True}
+
+    refused = playbook(machines, "--tags", "node_access,base_packages", *given(**wanted), check=False)
+
+    assert refused.returncode != 0
+    assert "te1: it was rebooted, and the kernel" in said(refused)
