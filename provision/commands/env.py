@@ -52,6 +52,9 @@ def lock(
     kind: Annotated[
         str, typer.Option(help="Wheels of this kind of machine alone: cuda, cpu.", show_default="all")
     ] = "",
+    architecture: Annotated[
+        str, typer.Option(help="The nodes' processors: x86_64 or aarch64 (cluster_architecture).")
+    ] = "x86_64",
     upgrade: Annotated[
         bool, typer.Option("--upgrade", help="Solve those anew as well that are of their inputs.")
     ] = False,
@@ -69,7 +72,7 @@ def lock(
 
     What is solved from its present inputs stays. One that cannot be solved does not keep the others from it.
     """
-    conda_lock, wheel_locks = locks_of(environments / name)
+    conda_lock, wheel_locks = locks_of(environments / name, architecture)
     wheel_locks = _of_kind(wheel_locks, kind, name)
     chosen = [
         *([conda_lock] if layer is not Layer.wheels else []),
@@ -99,9 +102,9 @@ def lock(
 
 
 def _of_kind(locks: list[Lock], kind: str, name: str) -> list[Lock]:
-    found = [lock for lock in locks if not kind or lock.path.stem == f"wheels-{kind}"]
+    found = [lock for lock in locks if not kind or lock.inputs[0].stem == f"wheels-{kind}"]
     if kind and not found:
-        known = ", ".join(lock.path.stem.removeprefix("wheels-") for lock in locks) or "none"
+        known = ", ".join(lock.inputs[0].stem.removeprefix("wheels-") for lock in locks) or "none"
         raise BadInput(f"lock wheels of {name} for {kind}", found=f"its kinds are {known}", fix="Name one.")
     return found
 

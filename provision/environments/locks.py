@@ -14,13 +14,15 @@ from typing import Any
 
 from provision.edges.files import write_file
 from provision.edges.process import run
-from provision.environments.conda_layer import PLATFORM, channel_name, from_conda_lock, parse, render
+from provision.environments.conda_layer import PLATFORMS, channel_name, from_conda_lock, parse, render
 from provision.environments.conda_lock import solve
 from provision.errors import BadInput, CommandFailed, MissingRequirement
 
 _SOLVE_SECONDS = 1800.0
-_WHEEL_PLATFORM = "x86_64-manylinux_2_28"
 _SOLVERS = ("conda", "mamba", "micromamba")
+
+
+_USUAL = "x86_64"  # whose locks have no suffix
 
 
 class State(StrEnum):
@@ -37,6 +39,7 @@ class Lock:
 
     path: Path
     inputs: tuple[Path, ...]
+    architecture: str = _USUAL
 
     @property
     def made_from(self) -> str:
@@ -50,12 +53,15 @@ class Lock:
         return State.CURRENT if self.made_from in self.path.read_text() else State.STALE
 
 
-def locks_of(folder: Path) -> tuple[Lock, list[Lock]]:
+def locks_of(folder: Path, architecture: str = _USUAL) -> tuple[Lock, list[Lock]]:
     """The lock of an environment's conda layer, and those of its wheels, one for each wheels-*.in.
 
     Raises:
-        BadInput: the folder holds no environment.
+        BadInput: the folder holds no environment, or there are no such processors.
     """
+    if architecture not in PLATFORMS:
+        fix = f"Name one of: {', '.join(PLATFORMS)}"
+        raise BadInput(f"lock for {architecture}", found="there are no locks for these processors", fix=fix)
     source = folder / "environment.yml"
     if not source.is_file():
         raise BadInput(
@@ -63,9 +69,15 @@ def locks_of(folder: Path) -> tuple[Lock, list[Lock]]:
             found=f"there is no {source}",
             fix=f"Write it, or name one of: {', '.join(sorted(_neighbours(folder))) or 'none yet'}",
         )
-    conda = Lock(path=folder / f"conda-{PLATFORM}.lock", inputs=(source,))
+    conda_path = folder / f"conda-{PLATFORMS[architecture]}.lock"
+    conda = Lock(path=conda_path, inputs=(source,), architecture=architecture)
+    suffix = "" if architecture == _USUAL else f"-{architecture}"
     wheels = [
-        Lock(path=variant.with_suffix(".lock"), inputs=(variant, folder / "wheels.in"))
+        Lock(
+            path=variant.with_name(f"{variant.stem}{suffix}.lock"),
+            inputs=(variant, folder / "wheels.in"),
+            architecture=architecture,
+        )
         for variant in sorted(folder.glob("wheels-*.in"))
     ]
     return conda, wheels
@@ -98,13 +110,18 @@ def lock_conda(lock: Lock, *, channel: str, conda: Path, environment: Mapping[st
     source = lock.inputs[0]
     solved = solve(
         source,
-        platform=PLATFORM,
+        platform=PLATFORMS[lock.architecture],
         channel=channel,
         conda=conda,
         variables=environment,
         timeout_seconds=_SOLVE_SECONDS,
     )
-    layer = from_conda_lock(solved, channel=channel, environment_yml=source.read_text())
+    layer = from_conda_lock(
+        solved,
+        channel=channel,
+        environment_yml=source.read_text(),
+        platform=PLATFORMS[lock.architecture],
+    )
     write_file(lock.path, render(layer))
 
 
@@ -121,10 +138,14 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str]) -> N
             f"lock {lock.path.name}", found="there is no uv", fix=f"{sys.executable} -m pip install uv"
         )
     words = uv_words(
-        Path(uv), lock.inputs[0], python=python, find_links=environment.get("PIP_FIND_LINKS", "")
+        Path(uv),
+        lock.inputs[0],
+        python=python,
+        find_links=environment.get("PIP_FIND_LINKS", ""),
+        architecture=lock.architecture,
     )
     files = _solved([*words, "--format", "pylock.toml"], lock, environment)
-    if archives := without_wheel(tomllib.loads(files)):
+    if archives := without_wheel(tomllib.loads(files), lock.architecture):
         raise BadInput(
             f"lock {lock.path.name}",
             found=f"there is no wheel of {', '.join(archives)} for Linux, only an archive of sources, which "
@@ -154,23 +175,25 @@ def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) ->
     )
 
 
-def without_wheel(pylock: Mapping[str, Any]) -> list[str]:
+def without_wheel(pylock: Mapping[str, Any], architecture: str = _USUAL) -> list[str]:
     """The packages of a solution (pylock.toml, PEP 751) that have no wheel which Linux can use."""
     return [
         f"{package['name']} {package.get('version', '')}".strip()
         for package in pylock.get("packages", ())
-        if not any(_is_for_linux(wheel) for wheel in package.get("wheels", ()))
+        if not any(_is_for_linux(wheel, architecture) for wheel in package.get("wheels", ()))
         and ("sdist" in package or "wheels" in package)
     ]
 
 
-def _is_for_linux(wheel: Mapping[str, Any]) -> bool:
+def _is_for_linux(wheel: Mapping[str, Any], architecture: str) -> bool:
     name = str(wheel.get("name") or wheel.get("url") or wheel.get("path") or "").rpartition("/")[2]
     platform = name.removesuffix(".whl").rpartition("-")[2]
-    return platform == "any" or "linux" in platform
+    return platform == "any" or ("linux" in platform and architecture in platform)
 
 
-def uv_words(uv: Path, source: Path, *, python: str, find_links: str) -> list[str]:
+def uv_words(
+    uv: Path, source: Path, *, python: str, find_links: str, architecture: str = _USUAL
+) -> list[str]:
     """uv's command line: hashes, and nothing that names a place.
 
     A folder of wheels is searched only for what pins a local version (torch==2.13.0+cpu): to torch==2.13.0 it
@@ -180,7 +203,13 @@ def uv_words(uv: Path, source: Path, *, python: str, find_links: str) -> list[st
     places = [word for place in searched for word in ("--find-links", place)]
     return [
         *(str(uv), "pip", "compile", str(source), "--python-version", python),
-        *("--python-platform", _WHEEL_PLATFORM, "--generate-hashes", "--no-header", "--no-annotate"),
+        *(
+            "--python-platform",
+            f"{architecture}-manylinux_2_28",
+            "--generate-hashes",
+            "--no-header",
+            "--no-annotate",
+        ),
         *("--no-emit-index-url", "--no-emit-find-links", "--quiet"),
         *places,
     ]

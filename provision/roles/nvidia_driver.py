@@ -98,7 +98,7 @@ class Plan:
             what = f"install the driver {self.version} with {self.modules} modules: {' '.join(self.packages)}"
             return f"{what}; then build, and load it or reboot"
         if self.unknown:
-            return f"install {self.modules} modules; apt offers no {self.unknown} yet"
+            return f"install {self.modules} modules; apt offers none of {self.unknown} yet"
         return f"{_STEPS.get(self.step, 'hold the driver')} ({self.why})" if self.why else "hold the driver"
 
 
@@ -302,7 +302,7 @@ def _exact(versions: Sequence[str], version: str) -> str:
 def _not_offered(sets: Sequence[Sequence[str]], offered: Mapping[str, Sequence[str]], wanted: Wanted) -> str:
     said = [f"{name} {', '.join(versions)}" for name, versions in offered.items() if _is_driver(name)]
     has = f"it has {'; '.join(said)}" if said else "it has none of them in any version"
-    return f"any of {' | '.join(' + '.join(names) for names in sets)} in version {wanted.version} ({has})"
+    return f"{' | '.join(' + '.join(names) for names in sets)} in version {wanted.version} ({has})"
 
 
 def _step(files: Texts, commands: Commands, version: str, switch: bool) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from provision.environments.locks import is_current, locks_of, without_wheel
+from provision.errors import BadInput
 
 ENVIRONMENTS = Path(__file__).parents[4] / "envs"
 
@@ -37,6 +38,15 @@ def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_s
 
     assert [lock.path.name for lock in wheels] == ["wheels-cpu.lock", "wheels-cuda.lock"]
     assert all(is_current(lock, channel=None) for lock in wheels)
+
+
+def test_locks_of_other_processors_have_names_of_their_own() -> None:
+    conda, wheels = locks_of(ENVIRONMENTS / "llm", "aarch64")
+
+    assert conda.path.name == "conda-linux-aarch64.lock"
+    assert [lock.path.name for lock in wheels] == ["wheels-cpu-aarch64.lock", "wheels-cuda-aarch64.lock"]
+    with pytest.raises(BadInput, match="Name one of: x86_64, aarch64"):
+        locks_of(ENVIRONMENTS / "llm", "riscv64")
 
 
 def test_a_conda_layer_of_another_channel_is_not_current(tmp_path: Path) -> None:
