@@ -17,6 +17,7 @@ from ansible.vars.hostvars import HostVars
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.errors import ProvisionError
+from provision.inventory.installers import installers_in
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.secrets_folder import PLAYBOOKS, secrets_folder
 from provision.inventory.variables import Option, sources_and_locks
@@ -34,8 +35,12 @@ author: Clusterwright
 """
 
 # Values that are checked even where only the role's default sets them.
-CHECKED = ("cluster_address", "cluster_slots", "cluster_interface")
-CHECKED_ROLES = ("wireguard_mesh",)
+CHECKED = (
+    *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture"),
+    *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
+)
+CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")
+INSTALLERS = PLAYBOOKS.parent / "envs" / "miniconda_installers.tsv"
 CHECKED_ENDINGS = ("_source", "_sha256", "_lock")
 TEXT_BYTES = 1 << 20
 ROLES = PLAYBOOKS / "roles"
@@ -120,7 +125,14 @@ class Inventory:
         hosts = [self._host(name, options, defaults) for name in groups.get("cluster", [])]
         texts = dict(_texts(self._variables.get("ansible_inventory_sources") or []))
         roles = frozenset(path.name for path in ROLES.iterdir() if path.is_dir())
-        return Site(hosts=hosts, groups=frozenset(groups), roles=roles, options=options, texts=texts)
+        return Site(
+            hosts=hosts,
+            groups=frozenset(groups),
+            roles=roles,
+            options=options,
+            texts=texts,
+            installers=installers_in(INSTALLERS.read_text()),
+        )
 
     def _host(self, name: str, options: Mapping[str, Option], defaults: Mapping[str, Any]) -> Host:
         own = self._hostvars.raw_get(name)
@@ -165,10 +177,10 @@ class Inventory:
 
 def _asked(name: str, address: str, site: Site) -> str:
     """A repository's folder need not answer, so that the file that apt reads first is asked for."""
-    if name != "base_packages_apt_source":
+    if not name.endswith("_apt_source"):
         return address
-    suite = str(site.hosts[0].values.get("base_packages_apt_suite", "./"))
-    folder = suite.removeprefix("./") if suite.endswith("/") else f"dists/{suite}/"
+    suite = str(site.hosts[0].values.get(name.replace("_source", "_suite"), "./"))
+    folder = suite.removeprefix("./").removeprefix("/") if suite.endswith("/") else f"dists/{suite}/"
     return f"{address.rstrip('/')}/{folder}Release"
 
 

@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from provision.errors import ProvisionError
-from provision.roles import data_disk, gpu_driver, job_firewall, job_user, wireguard_mesh
+from provision.roles import (
+    data_disk,
+    gpu_driver,
+    job_firewall,
+    job_user,
+    nvidia_driver,
+    running_kernel,
+    supported_machines,
+    wireguard_mesh,
+)
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.hosts_file import hosts_block, hosts_file
 from provision.roles.network_interface import interface_carrying
@@ -100,6 +109,19 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
         name: str(result.get("msg", "")) for name, result in results.items() if result.get("unreachable")
     }
     return host_keys.refused_connections(messages)
+
+
+def unsupported_machines(
+    names: Sequence[str],
+    hostvars: Mapping[str, Any],
+    register: str,
+    releases: supported_machines.Releases,
+    architecture: str,
+) -> list[str]:
+    """Why nodes that were reached are not taken."""
+    results = {name: hostvars[name].get(register, {}) for name in names}
+    answers = {name: result["stdout_lines"] for name, result in results.items() if "stdout_lines" in result}
+    return supported_machines.refusals(answers, releases=releases, architecture=architecture)
 
 
 def ssh_trust_problems(
@@ -263,6 +285,38 @@ def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping
     return asdict(verdict)
 
 
+def driver_tables(
+    sets: Mapping[str, Sequence[Sequence[str]]], generations: Dicts = ()
+) -> nvidia_driver.Tables:
+    known = [nvidia_driver.Generation(**generation) for generation in generations]
+    return nvidia_driver.Tables(generations=known, sets=sets)
+
+
+def driver_names(wanted: Mapping[str, Any], sets: Mapping[str, Sequence[Sequence[str]]]) -> list[str]:
+    """The packages that apt is asked about."""
+    return nvidia_driver.names_to_ask(nvidia_driver.Wanted(**wanted), driver_tables(sets))
+
+
+def driver_plan(
+    observed: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    generations: Dicts,
+    sets: Mapping[str, Sequence[Sequence[str]]],
+) -> dict[str, Any]:
+    files = {path: file["text"] for path, file in observed["files"].items() if file}
+    tables = driver_tables(sets, generations)
+    plan = nvidia_driver.plan(files, observed["commands"], nvidia_driver.Wanted(**wanted), tables)
+    return {**asdict(plan), "is_settled": plan.is_settled, "intent": plan.intent}
+
+
+def waiting_for_reboot(observed: Mapping[str, Any]) -> str:
+    commands, flag = observed["commands"], observed["files"]["/run/reboot-required"]
+    kernels = commands["kernels"]["stdout"].splitlines()
+    return running_kernel.waiting_for_reboot(
+        commands["running"]["stdout"], kernels, is_required=flag is not None
+    )
+
+
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -274,6 +328,8 @@ class FilterModule:
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
             "differing_from": differing,
+            "driver_names": driver_names,
+            "driver_plan": driver_plan,
             "firewall_differences": firewall_differences,
             "firewall_members": job_firewall.members_text,
             "firewall_refusals": firewall_refusals,
@@ -307,4 +363,6 @@ class FilterModule:
             "sshd_lines": sshd_lines,
             "sshd_printed": sshd_settings.printed,
             "sshd_refusals": sshd_refusals,
+            "unsupported_machines": unsupported_machines,
+            "waiting_for_reboot": waiting_for_reboot,
         }

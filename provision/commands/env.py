@@ -14,8 +14,16 @@ import typer
 
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
-from provision.environments.locks import Lock, State, lock_conda, lock_wheels, locks_of, solver_on
-from provision.errors import MissingRequirement
+from provision.environments.locks import (
+    Lock,
+    State,
+    is_current,
+    lock_conda,
+    lock_wheels,
+    locks_of,
+    solver_on,
+)
+from provision.errors import BadInput, MissingRequirement, ProvisionError
 from provision.lab.mirror.installers import conda_of, installer_in
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
@@ -41,6 +49,15 @@ def _noun() -> None:
 def lock(
     name: Annotated[str, typer.Argument(help="The environment: a folder of envs/.")],
     layer: Annotated[Layer, typer.Option(help="Which of its locks.")] = Layer.all,
+    kind: Annotated[
+        str, typer.Option(help="Wheels of this kind of machine alone: cuda, cpu.", show_default="all")
+    ] = "",
+    architecture: Annotated[
+        str, typer.Option(help="The nodes' processors: x86_64 or aarch64 (cluster_architecture).")
+    ] = "x86_64",
+    upgrade: Annotated[
+        bool, typer.Option("--upgrade", help="Solve those anew as well that are of their inputs.")
+    ] = False,
     channel: Annotated[str, typer.Option(help="Name or address of the conda channel.")] = "conda-forge",
     conda: Annotated[
         Path | None, typer.Option(help="The conda, mamba or micromamba that solves; else the one on PATH.")
@@ -51,24 +68,45 @@ def lock(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of each lock as JSON.")] = False,
 ) -> None:
-    """Solve an environment's locks: its conda layer for a channel, its wheels for each kind of machine."""
-    conda_lock, wheel_locks = locks_of(environments / name)
+    """Solve an environment's locks: its conda layer for a channel, its wheels for each kind of machine.
+
+    What is solved from its present inputs stays. One that cannot be solved does not keep the others from it.
+    """
+    conda_lock, wheel_locks = locks_of(environments / name, architecture)
+    wheel_locks = _of_kind(wheel_locks, kind, name)
     chosen = [
         *([conda_lock] if layer is not Layer.wheels else []),
         *(wheel_locks if layer is not Layer.conda else []),
     ]
-    if not check:
-        for wanted in chosen:
+    failures: list[ProvisionError] = []
+    for wanted in chosen if not check else ():
+        if not upgrade and is_current(wanted, channel=channel if wanted is conda_lock else None):
+            continue
+        try:
             with _progress.status(f"{wanted.path.name}"):
                 _solve(wanted, is_conda=wanted is conda_lock, channel=channel, conda=conda)
+        except ProvisionError as e:
+            failures.append(e)
     states = {str(wanted.path): wanted.state for wanted in chosen}
     if as_json:
         typer.echo(json.dumps(states, indent=2))
     else:
         for path, state in states.items():
             _out.print(f"{state.value:8} {path}", highlight=False, soft_wrap=True)
+    for failure in failures[:-1]:
+        _progress.print(str(failure), highlight=False, markup=False)
+    if failures:
+        raise failures[-1]
     if any(state is not State.CURRENT for state in states.values()):
         raise typer.Exit(1)
+
+
+def _of_kind(locks: list[Lock], kind: str, name: str) -> list[Lock]:
+    found = [lock for lock in locks if not kind or lock.inputs[0].stem == f"wheels-{kind}"]
+    if kind and not found:
+        known = ", ".join(lock.inputs[0].stem.removeprefix("wheels-") for lock in locks) or "none"
+        raise BadInput(f"lock wheels of {name} for {kind}", found=f"its kinds are {known}", fix="Name one.")
+    return found
 
 
 def _solve(wanted: Lock, *, is_conda: bool, channel: str, conda: Path | None) -> None:
@@ -91,7 +129,8 @@ def _solver(conda: Path | None) -> Iterator[Path]:
         raise MissingRequirement(
             "solve a conda layer",
             found="there is no conda, mamba or micromamba on PATH",
-            fix="Name one with --conda, or run `provision lab mirror`: its Miniconda then serves.",
+            fix="conda alone solves it: install Miniconda, mamba or micromamba (one file), and name "
+            "it with --conda. On a machine that can carry a lab `provision lab mirror` makes one, too.",
         )
     with conda_of(installer_in(installers), environment=os.environ) as program:
         yield program

@@ -20,6 +20,8 @@ from typing import Any
 from provision.errors import BadInput
 
 PLATFORM = "linux-64"
+# conda's names, by those of `uname -m`.
+PLATFORMS = {"x86_64": PLATFORM, "aarch64": "linux-aarch64"}
 _HEADER = re.compile(r"^# (platform|channel|environment): (\S+)$", re.MULTILINE)
 _LINE = re.compile(r"([a-z0-9-]+/[^/#\s]+\.(?:conda|tar\.bz2))#sha256:([0-9a-f]{64})")
 
@@ -47,7 +49,9 @@ def environment_digest(environment_yml: str) -> str:
     return hashlib.sha256(environment_yml.encode()).hexdigest()
 
 
-def from_conda_lock(lock: Mapping[str, Any], *, channel: str, environment_yml: str) -> CondaLayer:
+def from_conda_lock(
+    lock: Mapping[str, Any], *, channel: str, environment_yml: str, platform: str = PLATFORM
+) -> CondaLayer:
     """The layer in a lock file of conda-lock (its format 1, parsed).
 
     Raises:
@@ -68,7 +72,7 @@ def from_conda_lock(lock: Mapping[str, Any], *, channel: str, environment_yml: s
         for entry in _dependencies_first(entries)
     )
     return CondaLayer(
-        platform=PLATFORM,
+        platform=platform,
         channel=channel_name(channel),
         environment_sha256=environment_digest(environment_yml),
         packages=packages,

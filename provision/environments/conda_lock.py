@@ -15,7 +15,8 @@ from provision.errors import CommandFailed
 
 # All of them: conda-lock takes one that is not listed as absent. The reference is a node with Ubuntu 22.04;
 # without __cuda, since GPU libraries come as wheels.
-_VIRTUAL_PACKAGES = {"__unix": "0", "__linux": "5.10", "__glibc": "2.35", "__archspec": "1 x86_64"}
+_VIRTUAL_PACKAGES = {"__unix": "0", "__linux": "5.10", "__glibc": "2.35"}
+_ARCHSPECS = {"linux-64": "1 x86_64", "linux-aarch64": "1 aarch64"}
 
 
 def solve(
@@ -40,7 +41,15 @@ def solve(
     with tempfile.TemporaryDirectory(prefix="clusterwright-") as scratch:
         folder = Path(scratch)
         virtual = folder / "virtual-packages.yml"
-        virtual.write_text(yaml.safe_dump({"subdirs": {platform: {"packages": _VIRTUAL_PACKAGES}}}))
+        virtual.write_text(
+            yaml.safe_dump(
+                {
+                    "subdirs": {
+                        platform: {"packages": {**_VIRTUAL_PACKAGES, "__archspec": _ARCHSPECS[platform]}}
+                    }
+                }
+            )
+        )
         lock = folder / "solved.conda-lock.yml"
         finished = run(
             [

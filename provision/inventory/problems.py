@@ -12,8 +12,10 @@ from typing import Any
 
 import yaml
 
+from provision.inventory.installers import Installer, installer_fault
 from provision.inventory.mesh import MeshNode, mesh_faults
 from provision.inventory.variables import Option, variable_faults
+from provision.roles.gpu_driver import version_of
 from provision.roles.ssh_trust.cluster_key import bad_source
 
 # RFC 1123, 2.1: letters, digits, hyphens (none at an end), 63 characters a label; Linux takes 64 in all.
@@ -53,6 +55,7 @@ class Site:
     roles: frozenset[str]
     options: Mapping[str, Option]
     texts: Mapping[str, str] = field(default_factory=dict)
+    installers: Mapping[str, Installer] = field(default_factory=dict)
 
 
 def problems(site: Site) -> list[Problem]:
@@ -62,7 +65,7 @@ def problems(site: Site) -> list[Problem]:
         {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
-    return [*found, *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
+    return [*found, *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site), *_machines(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -215,6 +218,48 @@ def _mesh(site: Site) -> Iterable[Problem]:
     ]
     for fault in mesh_faults(nodes):
         yield Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix)
+
+
+_ARCHITECTURES = ("x86_64", "aarch64")
+
+
+def _machines(site: Site) -> Iterable[Problem]:
+    """Each fault once, with the machines that it concerns."""
+    hosts: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for host in site.hosts:
+        for fault in _faults_of(host, site.installers):
+            hosts[fault].append(host.name)
+    for (variable, what, fix), names in hosts.items():
+        yield Problem(what=what, where=_where(site, variable, names), fix=fix)
+
+
+def _faults_of(host: Host, installers: Mapping[str, Installer]) -> Iterator[tuple[str, str, str]]:
+    text = {name: str(value) for name, value in host.values.items() if isinstance(value, str)}
+    architecture = text.get("cluster_architecture", _ARCHITECTURES[0])
+    if architecture not in _ARCHITECTURES:
+        fix = f"Write {' or '.join(_ARCHITECTURES)}, as `uname -m` says on the nodes."
+        yield "cluster_architecture", f"cluster_architecture is {architecture!r}", fix
+        return
+    source, sha256 = text.get("miniconda_installer_source", ""), text.get("miniconda_installer_sha256", "")
+    if fault := installer_fault(source, sha256, architecture=architecture, known=installers):
+        yield "miniconda_installer_source", *fault
+    yield from _driver_faults(host, text)
+
+
+def _driver_faults(host: Host, text: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    wanted, key = text.get("nvidia_driver_version", ""), text.get("nvidia_driver_apt_key", "")
+    if wanted and version_of(wanted) is None:
+        fix = "Write a branch (580) or a whole version (580.95.05), in quotes."
+        yield "nvidia_driver_version", f"nvidia_driver_version is {wanted!r}, which is no version", fix
+        return
+    if text.get("nvidia_driver_apt_source") and not key.strip():
+        fix = "Set nvidia_driver_apt_key to the public key that signs the repository."
+        yield "nvidia_driver_apt_source", "nvidia_driver_apt_key is empty", fix
+    cuda, minimum = text.get("nvidia_gpu_cuda", ""), host.values.get("nvidia_gpu_minimum_drivers")
+    least = str(minimum.get(cuda, "")) if isinstance(minimum, Mapping) else ""
+    if wanted and (version_of(wanted) or ()) < (version_of(least) or ()):
+        what = f"nvidia_driver_version is {wanted}, and CUDA {cuda} (nvidia_gpu_cuda) needs {least} or newer"
+        yield "nvidia_driver_version", what, "Take a newer driver, or locks for an older CUDA."
 
 
 def _where(site: Site, word: str, hosts: Sequence[str]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _NVIDIA = "0x10de"
 _DISPLAY_CLASS = "0x03"
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}")
+_SAID = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,11 @@ def judge(
     found = f"{len(on_bus)} NVIDIA GPU on the PCI bus"
     if smi_rc != 0:
         return GpuVerdict(gpus=len(on_bus), found=found, problem=_why_no_driver(files, smi_rc, smi_output))
-    rows = [line.split(",", 1) for line in smi_output.splitlines() if line.strip()]
-    driver, names = rows[0][0].strip(), sorted({row[1].strip() for row in rows})
+    rows = [line.partition(",") for line in smi_output.splitlines() if line.strip()]
+    drivers = {version.strip() for version, _, _ in rows}
+    if not drivers or None in map(version_of, drivers):
+        return GpuVerdict(gpus=len(on_bus), found=found, problem=_names_no_driver(smi_output))
+    driver, names = min(drivers, key=_by_number), sorted({name.strip() for _, _, name in rows})
     found = f"{len(rows)} x {', '.join(names)}, driver {driver}"
     if len(rows) != len(on_bus):
         lost = f"the PCI bus has {len(on_bus)} GPUs, the driver shows {len(rows)}; see dmesg for NVRM lines"
@@ -69,6 +75,12 @@ def _why_no_driver(files: Mapping[str, str], smi_rc: int, smi_output: str) -> st
     return f"nvidia-smi ends with {smi_rc}: {smi_output.strip()}"
 
 
+def _names_no_driver(smi_output: str) -> str:
+    said = " ".join(smi_output.split())[:_SAID] or "nothing"
+    fix = "look at `dmesg | grep -i nvrm` and `modinfo nvidia` there, and reboot the node"
+    return f"nvidia-smi ends with 0 and names no driver (it says: {said}); {fix}"
+
+
 def _too_old(driver: str, cuda: str, minimum_drivers: Mapping[str, str]) -> str:
     if not cuda:
         return ""
@@ -76,10 +88,20 @@ def _too_old(driver: str, cuda: str, minimum_drivers: Mapping[str, str]) -> str:
         known = ", ".join(minimum_drivers)
         return f"nvidia_gpu_minimum_drivers has no CUDA {cuda} (it has {known})"
     least = minimum_drivers[cuda]
-    if _version(driver) < _version(least):
+    if version_of(least) is None:
+        return (
+            f"nvidia_gpu_minimum_drivers has {least!r} for CUDA {cuda}, which is no version; write it as 580"
+        )
+    if _by_number(driver) < _by_number(least):
         return f"driver {driver} is too old for CUDA {cuda}, which needs {least} or newer"
     return ""
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def version_of(text: str) -> tuple[int, ...] | None:
+    """A driver's version as numbers; None for `[N/A]`, nothing and everything else that is none."""
+    match = _VERSION.fullmatch(text.strip())
+    return tuple(int(part) for part in match[0].split(".")) if match else None
+
+
+def _by_number(version: str) -> tuple[int, ...]:
+    return version_of(version) or ()

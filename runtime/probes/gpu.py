@@ -26,7 +26,9 @@ _UNCORRECTED = (
     "sram_uncorrectable_parity",
     "sram_uncorrectable_secded",
 )
-_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d+)")
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?([0-9a-fA-F:.]+)\): (\d{1,9})\b")
+_VERSION = re.compile(r"\d")
+_SAID = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,9 @@ def look() -> Gpus:
         driver, cards = parse(asked.out)
     except ElementTree.ParseError as e:
         return Gpus(present=True, problem=f"its answer is no XML: {e}", driver="", cards=(), xids=xids)
+    if not _VERSION.match(driver):
+        problem = f"it names no driver's version, but {driver[:_SAID]!r}"
+        return Gpus(present=True, problem=problem, driver="", cards=cards, xids=xids)
     return Gpus(present=True, problem="", driver=driver, cards=cards, xids=xids)
 
 
@@ -88,7 +93,7 @@ def parse(xml: str) -> tuple[str, tuple[Gpu, ...]]:
         ElementTree.ParseError: it is no XML.
     """
     log = ElementTree.fromstring(xml)
-    return log.findtext("driver_version", ""), tuple(_gpu(element) for element in log.findall("gpu"))
+    return log.findtext("driver_version", "").strip(), tuple(_gpu(element) for element in log.findall("gpu"))
 
 
 def count_xids(log: str) -> dict[int, int]:
@@ -138,5 +143,5 @@ def _slowed_by(gpu: Element) -> tuple[str, ...]:
 
 def _number(gpu: Element, path: str) -> int | None:
     """The digits at the beginning: `16x`, `45 C`, `1980 MHz`; None for N/A and for what is not there."""
-    match = re.match(r"\s*(\d+)", gpu.findtext(path, ""))
+    match = re.match(r"\s*(\d{1,15})(?!\d)", gpu.findtext(path, ""))
     return int(match[1]) if match else None

@@ -15,7 +15,7 @@ PLAYS = plays_of(ROOT / "playbooks" / "site.yml")
 # A smoke test is an event: it makes nothing true of a node, and has tests of its own.
 ROLES = [play["hosts"] for play in PLAYS if "roles" in play and play["hosts"] != "smoke_test"]
 LOOKS_ONLY = {"node_access", "nvidia_gpu"}
-OFF = {"wireguard_mesh"}  # unless a site asks for it
+OFF = {"wireguard_mesh", "nvidia_driver"}  # unless a site asks for it
 _LINE = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(\w+) : |^changed: \[([\w.-]+)", re.MULTILINE)
 
 

@@ -207,7 +207,7 @@ def _make(workshop: Workshop, debs: Sequence[Deb], folder: Path) -> None:
     architecture = run(["dpkg", "--print-architecture"], timeout_seconds=10).stdout.strip()
     release = release_text(indices, architectures=[architecture], seconds=time.time())
     (folder / "Release").write_text(release)
-    _sign(workshop.root / "signing", folder)
+    sign(workshop.root / "signing", folder)
 
 
 def _download(state: Path, debs: Sequence[Deb], report: Report) -> None:
@@ -234,7 +234,7 @@ def _download(state: Path, debs: Sequence[Deb], report: Report) -> None:
         )
 
 
-def _sign(home: Path, folder: Path) -> None:
+def sign(home: Path, folder: Path) -> None:
     """Signs the Release file with a key that is made once and stays on this machine."""
     home.mkdir(mode=0o700, exist_ok=True)
     gpg = (

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from provision.inventory.installers import OLDEST, installer_fault, installers_in
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.variables import Option, sources_and_locks
 
 ROOT = Path(__file__).parents[4]
 ROLES = ROOT / "playbooks" / "roles"
+INSTALLERS = installers_in((ROOT / "envs" / "miniconda_installers.tsv").read_text())
 CASES = yaml.safe_load((ROOT / "tests" / "cases" / "inventory" / "cases.yml").read_text())
 
 
@@ -42,6 +44,7 @@ def site(case: dict[str, Any]) -> Site:
         roles=roles,
         options=options(),
         texts=case.get("texts", {}),
+        installers=INSTALLERS,
     )
 
 
@@ -89,3 +92,16 @@ def test_sources_are_addresses_and_locks_are_files_each_once() -> None:
 
     assert sources == [("a_source", "http://10.77.0.1/x")]
     assert locks == [("d_lock", "/x.lock")]
+
+
+def test_each_published_installer_that_our_locks_need_not_fear_is_taken_and_each_older_one_named() -> None:
+    refused = [
+        installer.conda
+        for sha256, installer in INSTALLERS.items()
+        if installer_fault("", sha256, architecture=installer.architecture, known=INSTALLERS)
+    ]
+
+    assert len(INSTALLERS) == 142
+    assert len(refused) == 30
+    assert max(refused, key=lambda conda: [int(part) for part in conda.split(".")]) == "24.7.1"
+    assert OLDEST == "24.9"

@@ -31,6 +31,22 @@ A10 = "535.104.05, NVIDIA A10\n"
         (GPU | NOUVEAU, 127, "", "", "the nouveau driver holds the GPU"),
         (GPU, 18, "Failed to initialize NVML: Driver/library version mismatch", "", "reboot the node"),
         (GPU, 9, "NVIDIA-SMI has failed", "", "nvidia-smi ends with 9: NVIDIA-SMI has failed"),
+        (GPU, 0, "", "", "nvidia-smi ends with 0 and names no driver (it says: nothing)"),
+        (GPU, 0, " \n\n", "13.0", "names no driver (it says: nothing)"),
+        (GPU, 0, "[N/A], NVIDIA A10\n", "13.0", "names no driver (it says: [N/A], NVIDIA A10)"),
+        (GPU, 0, "[N/A], [N/A]\n", "", "names no driver (it says: [N/A], [N/A])"),
+        (GPU, 0, ", \n", "", "names no driver (it says: ,)"),
+        (GPU, 0, "No devices were found\n", "", "names no driver (it says: No devices were found)"),
+        (
+            GPU,
+            0,
+            "Unable to determine the device handle for GPU0: 0000:01:00.0: Unknown Error\n",
+            "",
+            "names no driver",
+        ),
+        (GPU, 0, f"{'9' * 5000}, X\n", "13.0", "names no driver"),
+        (GPU, 0, "535.104.05\n", "12.6", ""),
+        (GPU, 0, "535.104.05, [N/A]\n", "12.6", ""),
         (GPU, 0, A10 + A10, "", "the PCI bus has 1 GPUs, the driver shows 2"),
     ],
 )
@@ -47,6 +63,12 @@ def test_a_node_without_a_gpu_has_nothing_to_check() -> None:
     verdict = judge(SOUND, smi_rc=127, smi_output="", cuda="13.0", minimum_drivers=MINIMUM)
 
     assert (verdict.gpus, verdict.problem) == (0, "")
+
+
+def test_a_least_driver_of_the_site_that_is_no_version_is_named() -> None:
+    verdict = judge(GPU, smi_rc=0, smi_output=A10, cuda="12.6", minimum_drivers={"12.6": "R525"})
+
+    assert verdict.problem.startswith("nvidia_gpu_minimum_drivers has 'R525' for CUDA 12.6")
 
 
 def test_versions_are_compared_as_numbers() -> None:

@@ -52,6 +52,10 @@ def test_a_healthy_card() -> None:
         ({"current_link_width": "N/A"}, "width", 0),
         ({"gpu_temp": "N/A"}, "temperature", None),
         ({"applications": "Requested functionality has been deprecated"}, "wanted_mhz", 0),
+        ({"gpu_temp": "[N/A]"}, "temperature", None),
+        ({"gpu_temp": ""}, "temperature", None),
+        ({"dram_uncorrectable": "N/A", "sram_uncorrectable_secded": "[N/A]"}, "uncorrected", 0),
+        ({"dram_uncorrectable": "9" * 5000}, "uncorrected", 0),
         ({"process": "C"}, "processes", ("4711 /env/bin/python",)),
         ({"process": "G"}, "processes", ()),
     ],
@@ -96,6 +100,37 @@ def test_a_driver_that_fails_is_told_with_its_words(tmp_path: Path, monkeypatch:
 
     assert (seen.present, seen.cards, seen.xids) == (True, (), None)
     assert seen.problem == "Failed to initialize NVML: Driver/library version mismatch"
+
+
+@pytest.mark.parametrize("version", ["", "[N/A]", "N/A", "Unknown Error"])
+def test_status_0_without_a_version_is_no_answer(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(tmp_path, "nvidia-smi", smi(card()).replace("580.95.05", version))
+    tool(tmp_path, "dmesg", f"{LOG}NVRM: Xid (0000:03:00): {'9' * 5000}, forged")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    seen = look()
+
+    assert seen.problem == f"it names no driver's version, but {version!r}"
+    assert seen.xids == {79: 1, 31: 2}
+
+
+@pytest.mark.parametrize(
+    "said", ["", "\n", "[N/A]", "No devices were found", "<nvidia_smi_log/>", "<a><gpu/></a>"]
+)
+def test_status_0_and_another_answer_is_a_problem_in_words(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool(tmp_path, "nvidia-smi", said)
+    tool(tmp_path, "dmesg", "")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    seen = look()
+
+    assert seen.present
+    assert seen.problem
+    assert conform(Gpus, json.loads(json.dumps(asdict(seen)))) == seen
 
 
 def test_a_driver_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
