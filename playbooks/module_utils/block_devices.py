@@ -18,7 +18,7 @@ from ansible.module_utils.basic import AnsibleModule
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd|dm-)")
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
 END_BYTES = 1 << 20
-# docs.kernel.org/filesystems/ext4/super.html: s_magic; s_state (clean, errors); s_feature_incompat (to replay)
+# docs.kernel.org/filesystems/ext4/super.html: s_magic; s_state (clean, errors); s_feature_incompat (replay)
 EXT4_AT, EXT4_MAGIC, EXT4_CLEAN, EXT4_ERRORS, EXT4_REPLAY = 1024, 0xEF53, 1, 2, 4
 MOST_NAMES = 20
 
