@@ -66,7 +66,7 @@ measured:
 	$(PYTEST) -m "not long and measures" --lane measured $$(grep --recursive --files-with-matches --include=*.py mark.measures tests/unit)
 
 # What a lab is, and tests that have a lab of their own; the small labs' others share one. So two lanes can have them at once.
-OWN_LABS := $(wildcard tests/lab/test_lab_*.py) $(patsubst %,tests/lab/test_%.py,mirror audit ways_in)
+OWN_LABS := $(wildcard tests/lab/test_lab_*.py) $(patsubst %,tests/lab/test_%.py,mirror audit ways_in sites_disk)
 
 own-labs:
 	$(LAB_TESTS) "not long" --lane own-labs $(OWN_LABS)

@@ -154,26 +154,40 @@ def live_problems_of(observed: Mapping[str, Any], wanted: Mapping[str, Sequence[
     return live_problems(observed["commands"], wanted)
 
 
-def data_disk_plan(
-    report: Mapping[str, Any], device: str, serial: str, label: str, mount_path: str
-) -> dict[str, str]:
-    """The plan, or only `problem`."""
+def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_path: str) -> dict[str, Any]:
+    """The plan, or only `problem`; `asked` is what the inventory says: device, serial, label, adopt."""
+    device, adopt = asked["device"], asked["adopt"]
     try:
-        if device and not report["asked"]:
+        if device not in ("", data_disk.NO_DISK) and not report["asked"]:
             raise ProvisionError(
                 f"use {device} as the data disk",
                 found="there is no such device on this node",
                 fix="Correct data_disk_device.",
             )
-        wanted = data_disk.Wanted(device=report["asked"], serial=serial, label=label, mount_path=mount_path)
-        mount = report["mount"]
-        plan = data_disk.plan_data_disk(
-            report["devices"], wanted, mounted=mount["numbers"], entries=mount["entries"]
+        wanted = data_disk.Wanted(
+            device=device if device in ("", data_disk.NO_DISK) else report["asked"],
+            serial=asked["serial"],
+            label=asked["label"],
+            mount_path=mount_path,
+            adopt=report["asked"] or adopt if adopt.startswith("/") else adopt,
         )
+        folder = data_disk.Folder(**report["mount"])
+        plan = data_disk.plan_data_disk(report["devices"], wanted, folder=folder, fstab=report["fstab"])
         replaced = data_disk.refuse_entry_of_others(report["fstab"], plan, wanted)
     except ProvisionError as e:
         return {"problem": str(e)}
     return {"problem": "", "replaced_entry": replaced, **asdict(plan)}
+
+
+def data_disk_sharing(names: Sequence[str], hostvars: Mapping[str, Any], node: str, mount_path: str) -> str:
+    """Why this node cannot have its data where others have theirs; "" where it can."""
+    mounts = {
+        name: found["disks"]["mount"]
+        for name in names
+        if "disks" in (found := hostvars[name].get("data_disk_observed") or {})
+    }
+    others = data_disk.shared_with(mounts, node)
+    return data_disk.refusal_of_sharing(node, others, mounts[node], mount_path)
 
 
 def collective_interface(ip_address_json: str, address: str, wanted: str) -> dict[str, str]:
@@ -327,6 +341,7 @@ class FilterModule:
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
+            "data_disk_sharing": data_disk_sharing,
             "differing_from": differing,
             "driver_names": driver_names,
             "driver_plan": driver_plan,
@@ -337,6 +352,7 @@ class FilterModule:
             "gpu_verdict": gpu_verdict,
             "host_keys_read": host_keys_read,
             "hosts_block": hosts_block_of,
+            "is_of_another_machine": data_disk.is_of_another_machine,
             "hosts_file_with": hosts_file_with,
             "job_user_plan": job_user_plan,
             "known_hosts_block": known_hosts_block,

@@ -18,6 +18,9 @@ from ansible.module_utils.basic import AnsibleModule
 NOT_DISKS = re.compile(r"^(loop|ram|zram|sr|fd|nbd|dm-)")
 BLKGETSIZE64 = 0x80081272  # linux/fs.h
 END_BYTES = 1 << 20
+# docs.kernel.org/filesystems/ext4/super.html: s_magic; s_state (clean, errors); s_feature_incompat (replay)
+EXT4_AT, EXT4_MAGIC, EXT4_CLEAN, EXT4_ERRORS, EXT4_REPLAY = 1024, 0xEF53, 1, 2, 4
+MOST_NAMES = 20
 
 
 def block_nodes() -> list[str]:
@@ -48,7 +51,7 @@ def names_in(folder: str) -> list[str]:
 
 
 def look_inside(path: str) -> dict[str, object]:
-    """Size in bytes and whether the first and the last MiB hold anything; `unreadable` says why not."""
+    """Size in bytes, whether the first and the last MiB hold anything, and what speaks against mounting."""
     try:
         with open(path, "rb") as device:
             size = struct.unpack("Q", fcntl.ioctl(device, BLKGETSIZE64, b"\0" * 8))[0]
@@ -56,8 +59,20 @@ def look_inside(path: str) -> dict[str, object]:
             device.seek(max(0, size - END_BYTES))
             last = device.read(END_BYTES)
     except OSError as e:
-        return {"size": 0, "ends_are_zero": False, "unreadable": str(e)}
-    return {"size": size, "ends_are_zero": not any(first) and not any(last), "unreadable": ""}
+        return {"size": 0, "ends_are_zero": False, "damage": "", "unreadable": str(e)}
+    ends_are_zero = not any(first) and not any(last)
+    return {"size": size, "ends_are_zero": ends_are_zero, "damage": ext4_damage(first), "unreadable": ""}
+
+
+def ext4_damage(start: bytes) -> str:
+    """What an ext4 says of itself that only e2fsck mends. A journal that a mount replays is no damage."""
+    block = start[EXT4_AT : EXT4_AT + 1024]
+    if len(block) < 1024 or struct.unpack_from("<H", block, 0x38)[0] != EXT4_MAGIC:
+        return ""
+    state, features = struct.unpack_from("<H", block, 0x3A)[0], struct.unpack_from("<I", block, 0x60)[0]
+    if state & EXT4_ERRORS:
+        return "it is marked as having errors"
+    return "" if state & EXT4_CLEAN or features & EXT4_REPLAY else "it was not unmounted and has no journal"
 
 
 def signatures(module: AnsibleModule, path: str) -> list[str]:
@@ -79,16 +94,32 @@ def probe(module: AnsibleModule, path: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
 
-def mounts() -> dict[str, list[str]]:
-    """Mount points by device numbers (proc_pid_mountinfo(5): fields 3 and 5)."""
-    found: dict[str, list[str]] = {}
+def mounts() -> list[dict[str, object]]:
+    """Each mount (proc_pid_mountinfo(5)); `root` is what of the file system is mounted, all of it is /."""
+    found: list[dict[str, object]] = []
     for line in text_of("/proc/self/mountinfo").splitlines():
-        fields = line.split()
-        found.setdefault(fields[2], []).append(fields[4].replace("\\040", " "))
+        fields, _, rest = line.partition(" - ")
+        _, _, number, root, place, options, *_ = fields.split(" ")
+        kind, source, of_all = [*rest.split(" "), "", ""][:3]
+        found.append(
+            {
+                "number": number,
+                "root": plain(root),
+                "place": plain(place),
+                "is_read_only": "ro" in options.split(",") or "ro" in of_all.split(","),
+                "file_system": kind,
+                "source": plain(source),
+            }
+        )
     return found
 
 
-def describe(module: AnsibleModule, name: str, mounted: dict[str, list[str]]) -> dict[str, object]:
+def plain(text: str) -> str:
+    """Blanks and the like stand as octal numbers there."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
+
+
+def describe(module: AnsibleModule, name: str, mounted: list[dict[str, object]]) -> dict[str, object]:
     path = f"/dev/{name}"
     number = numbers(path)
     sys_folder = f"/sys/dev/block/{number}"
@@ -105,7 +136,7 @@ def describe(module: AnsibleModule, name: str, mounted: dict[str, list[str]]) ->
         "holders": names_in(f"{sys_folder}/holders"),
         "is_swap": path in swaps,
         "is_read_only": text_of(f"{sys_folder}/ro") == "1",
-        "mounted_at": mounted.get(number, []),
+        "mounted_at": [mount["place"] for mount in mounted if mount["number"] == number],
         "signatures": signatures(module, path),
         "file_system": probed.get("TYPE", ""),
         "label": probed.get("LABEL", ""),
@@ -122,14 +153,28 @@ def fstab() -> list[list[str]]:
 def reported(module: AnsibleModule, mount_path: str, device: str = "") -> dict[str, object]:
     """What observe returns as `disks`: each disk and partition, and what uses the folder `mount_path`.
 
-    `asked` is the real path of `device`, empty where there is none; `mount` has the numbers of the devices
-    mounted on the folder, or the number of entries of an unmounted one; `fstab` the fields of each entry.
+    `asked` is the real path of `device`, empty where there is none; `mount` is the folder, see `folder`;
+    `fstab` has the fields of each entry.
     """
     mounted = mounts()
-    on_path = [number for number, paths in mounted.items() if mount_path in paths]
     return {
         "devices": [describe(module, name, mounted) for name in block_nodes()],
         "asked": os.path.realpath(device) if device and os.path.exists(device) else "",
-        "mount": {"numbers": on_path, "entries": 0 if on_path else len(names_in(mount_path))},
+        "mount": folder(mount_path, mounted),
         "fstab": fstab(),
+    }
+
+
+def folder(path: str, mounted: list[dict[str, object]]) -> dict[str, object]:
+    """Numbers of the devices that are mounted there, the uppermost mount, and what the folder holds."""
+    here = [mount for mount in mounted if mount["place"] in (path, os.path.realpath(path))]
+    top = here[-1] if here else {"root": "", "source": "", "file_system": "", "is_read_only": False}
+    names = names_in(path)
+    return {
+        "numbers": [mount["number"] for mount in here],
+        **{name: top[name] for name in ("root", "source", "file_system", "is_read_only")},
+        "is_folder": os.path.isdir(path),
+        "is_there": os.path.lexists(path),
+        "entries": 0 if here else len(names),
+        "names": ["".join(one if one.isprintable() else "?" for one in name) for name in names[:MOST_NAMES]],
     }

@@ -15,6 +15,7 @@ import yaml
 from provision.inventory.installers import Installer, installer_fault
 from provision.inventory.mesh import MeshNode, mesh_faults
 from provision.inventory.variables import Option, variable_faults
+from provision.roles.data_disk import NO_DISK
 from provision.roles.gpu_driver import version_of
 from provision.roles.ssh_trust.cluster_key import bad_source
 
@@ -65,7 +66,8 @@ def problems(site: Site) -> list[Problem]:
         {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
-    return [*found, *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site), *_machines(site)]
+    found += [*_data_disks(site), *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
+    return [*found, *_machines(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -167,6 +169,44 @@ def _slots(site: Site) -> Iterable[Problem]:
                 where=_where(site, "cluster_interface", [host.name]),
                 fix=f"A name has at most {_MOST_INTERFACE} characters; `ip -brief link` lists them.",
             )
+
+
+def _data_disks(site: Site) -> Iterable[Problem]:
+    by_answer: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for host in site.hosts:
+        stated = {name: str(host.values.get(name) or "") for name in _DISK_ANSWERS}
+        for answer in _wrong_answers(stated):
+            by_answer[answer].append(host.name)
+    for (name, what, fix), hosts in by_answer.items():
+        yield Problem(what=what, where=_where(site, name, hosts), fix=fix)
+
+
+_DISK_ANSWERS = ("data_disk_adopt", "data_disk_device", "data_disk_serial")
+
+
+def _wrong_answers(stated: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """The variable, what is wrong with it, and how to correct it."""
+    adopt, device = stated["data_disk_adopt"], stated["data_disk_device"]
+    given = [name for name, value in stated.items() if value]
+    if len(given) > 1:
+        said = " and ".join(f"{name} ({stated[name]})" for name in given)
+        yield (
+            given[0],
+            f"{said} say which disk is the data disk",
+            "Leave one of them: data_disk_adopt keeps all.",
+        )
+    elif device and device != NO_DISK and not device.startswith("/dev/"):
+        yield (
+            "data_disk_device",
+            f"data_disk_device is '{device}'",
+            f"Name a path in /dev, or {NO_DISK} for a site without a data disk.",
+        )
+    elif adopt.startswith("/") and not adopt.startswith("/dev/"):
+        fix = f"Name a path in /dev, UUID= or LABEL=; to use the folder as it is, data_disk_device: {NO_DISK}"
+        yield "data_disk_adopt", f"data_disk_adopt is the folder {adopt}", fix
+    elif adopt.lower() in (NO_DISK, "uuid=", "label="):
+        fix = "Name a path in /dev, UUID=... or LABEL=...; to adopt nothing, leave it out."
+        yield "data_disk_adopt", f"data_disk_adopt is '{adopt}'", fix
 
 
 def _logins(site: Site) -> Iterable[Problem]:

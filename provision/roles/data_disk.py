@@ -1,18 +1,33 @@
-"""Which disk of a node becomes the data disk, and whether it may be formatted."""
+"""Which disk of a node becomes the data disk, as it is or formatted; nothing that it holds is ever lost."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.errors import ProvisionError
 
-Action = Literal["keep", "mount", "format"]
+Action = Literal["keep", "mount", "format", "leave"]
+# What data_disk_device says of a site without a data disk of its own.
+NO_DISK = "none"
 _LABEL_BYTES = 16  # s_volume_name, docs.kernel.org/filesystems/ext4/super.html
-# What one disk holds alone: anything else may be part of something larger, or encrypted (without a signature,
-# or as an empty partition table), so nobody is told to blank it.
-_PLAIN = {"ext2", "ext3", "ext4", "xfs", "vfat", "exfat", "ntfs"}
+_ADOPTABLE = ("ext4", "xfs")
+_OF_SYSTEM = ("/boot", "/etc", "/home", "/root", "/usr", "/var")
+# What lies on other machines, which may give the same to several nodes.
+_SHARED_KINDS = re.compile(
+    r"nfs4?|cifs|smb3|9p|virtiofs|ceph|lustre|beegfs|gpfs|afs"
+    r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|juicefs|gcsfuse|rclone|goofys|mfs)"
+)
+_CONTAINERS = {
+    "LVM2_member": "a member of LVM",
+    "linux_raid_member": "a member of a RAID",
+    "isw_raid_member": "a member of a RAID",
+    "ddf_raid_member": "a member of a RAID",
+    "crypto_LUKS": "encrypted (LUKS)",
+    "zfs_member": "a member of ZFS",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,55 +49,89 @@ class Disk:
     label: str
     uuid: str
     ends_are_zero: bool
+    damage: str
     unreadable: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """The folder that the data disk is mounted at: the devices there, the uppermost mount, what it holds."""
+
+    numbers: Sequence[str]
+    root: str
+    source: str
+    file_system: str
+    is_read_only: bool
+    is_folder: bool
+    is_there: bool
+    entries: int
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the inventory asks for; `device` is a real path or "", `label` marks a file system as ours."""
+    """What the inventory asks for.
+
+    `device` is a real path, "" or NO_DISK; `adopt` a real path, UUID=, LABEL= or either without that, or "";
+    `label` marks a file system as ours.
+    """
 
     device: str
     serial: str
     label: str
     mount_path: str
+    adopt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskPlan:
-    """The disk, what to do with it and why; `uuid` is "" until it is formatted."""
+    """The disk, what to do with it and why; `uuid` is "" until it is formatted.
+
+    `is_adopted`: it was somebody's, and stays as it is. `their_entry`: the line of /etc/fstab, not ours, that
+    mounts it there and stays.
+    """
 
     action: Action
     path: str
     uuid: str
     reason: str
+    file_system: str = "ext4"
+    label: str = ""
+    is_adopted: bool = False
+    their_entry: str = ""
 
 
 def plan_data_disk(
-    reported: Sequence[Mapping[str, Any]], wanted: Wanted, *, mounted: Sequence[str], entries: int
+    reported: Sequence[Mapping[str, Any]], wanted: Wanted, *, folder: Folder, fstab: Sequence[Sequence[str]]
 ) -> DiskPlan:
-    """Chooses the disk by explicit path, else by serial, else ours by its label, else the only blank one.
+    """Chooses the disk to be adopted, else one by path, by serial, ours by its label, or the only blank one.
 
     Args:
         reported: the devices of the node.
-        mounted: device numbers that are mounted at `wanted.mount_path`.
-        entries: how many names an unmounted `wanted.mount_path` holds.
+        folder: `wanted.mount_path` as it is now.
+        fstab: the fields of each entry of /etc/fstab.
 
     Raises:
-        ProvisionError: no disk, several, or one that holds something; `found` says what each holds.
+        ProvisionError: no disk, several, or one that cannot be used as it is; `found` says what each holds.
     """
     _refuse_long_label(wanted.label)
+    _refuse_no_folder(wanted, folder)
     disks = [Disk(**device) for device in reported]
-    disk = _chosen(disks, wanted)
+    if wanted.device == NO_DISK:
+        return _plan_without_a_disk(wanted, folder, fstab)
+    if wanted.adopt:
+        return _plan_to_adopt(_adopted(disks, wanted), disks, wanted, folder, fstab)
+    disk = _chosen(disks, wanted, folder)
     if is_ours(disk, wanted):
         _refuse_copies(disk, disks)
-        return _plan_for_ours(disk, wanted, mounted, entries)
+        return _plan_for_ours(disk, disks, wanted, folder)
     if (contents := what_it_holds(disk)) != "":
         raise ProvisionError(
             f"use {disk.path} as the data disk",
             found=f"it holds {contents}; nothing was written",
             fix=_way_on(disk, disks, wanted),
         )
-    _refuse_used_folder(wanted, mounted, entries)
+    _refuse_used_folder(wanted, disks, folder)
     reason = f"{disk.path} ({_gib(disk)}) is blank: no signature, no partition, zeros at both ends"
     return DiskPlan(action="format", path=disk.path, uuid="", reason=reason)
 
@@ -97,14 +146,220 @@ def _refuse_long_label(label: str) -> None:
         )
 
 
+def _refuse_no_folder(wanted: Wanted, folder: Folder) -> None:
+    if folder.is_there and not folder.is_folder:
+        raise ProvisionError(
+            f"keep data in {wanted.mount_path}",
+            found="it is no folder, and leads to none; nothing was written",
+            fix="Move it away, or set cluster_data_path to a folder.",
+        )
+
+
+def _refuse_read_only(wanted: Wanted, folder: Folder) -> None:
+    if folder.numbers and folder.is_read_only:
+        raise ProvisionError(
+            f"keep data in {wanted.mount_path}",
+            found=f"{folder.source} is mounted there read only; nothing was written",
+            fix="See why (dmesg; the kernel does that after errors; the line of /etc/fstab), then "
+            f"mount -o remount,rw {wanted.mount_path}",
+        )
+
+
+def _plan_without_a_disk(wanted: Wanted, folder: Folder, fstab: Sequence[Sequence[str]]) -> DiskPlan:
+    """The folder as it is: mounted by somebody, or on the disk that it lies on."""
+    _refuse_read_only(wanted, folder)
+    if folder.numbers:
+        said = f"{folder.source} ({folder.file_system}) is mounted at {wanted.mount_path}"
+        return DiskPlan(action="leave", path="", uuid="", reason=said)
+    waiting = [fields for fields in fstab if fields[1] == wanted.mount_path]
+    for line in (" ".join(fields) for fields in waiting):
+        raise ProvisionError(
+            f"keep data in {wanted.mount_path}",
+            found=f"/etc/fstab mounts something there, which is not mounted now: {line}; nothing was written",
+            fix=f"Mount it: mount {wanted.mount_path}; where that line is out of date, put a # before it.",
+        )
+    return DiskPlan(action="leave", path="", uuid="", reason=f"{wanted.mount_path} lies on the system's disk")
+
+
+def shared_with(mounts: Mapping[str, Mapping[str, Any]], node: str) -> list[str]:
+    """The other nodes whose folder lies in the same place of another machine."""
+    own = mounts[node]
+    if not _SHARED_KINDS.fullmatch(own["file_system"]):
+        return []
+    same = ("source", "root", "file_system")
+    return [
+        name for name, one in mounts.items() if name != node and all(one[key] == own[key] for key in same)
+    ]
+
+
+def is_of_another_machine(file_system: str) -> bool:
+    return _SHARED_KINDS.fullmatch(file_system) is not None
+
+
+def refusal_of_sharing(node: str, others: Sequence[str], mount: Mapping[str, Any], mount_path: str) -> str:
+    """Why nodes cannot have one folder; "" where none has it, too."""
+    if not others:
+        return ""
+    return str(
+        ProvisionError(
+            f"keep the environment and the jobs of {node} in {mount_path}",
+            found=f"{', '.join(others)} keep theirs in the same place, {mount['source']} "
+            f"({mount['file_system']}), where one node would build over another; nothing was written",
+            fix="Leave that as it is, with your data in it, and set cluster_data_path to a folder of each "
+            "node's own disk, /var/lib/data for example.",
+        )
+    )
+
+
+def _adopted(disks: Sequence[Disk], wanted: Wanted) -> Disk:
+    """The one that the inventory names by its path, its UUID or its label."""
+    kind, is_said, value = wanted.adopt.partition("=")
+    if not is_said or kind not in ("UUID", "LABEL"):
+        kind, value = "", wanted.adopt
+    matching = [
+        disk
+        for disk in disks
+        if disk.path == wanted.adopt
+        or (kind in ("", "UUID") and disk.uuid == value != "")
+        or (kind in ("", "LABEL") and disk.label == value != "")
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    if matching and len({disk.uuid for disk in matching}) == 1:
+        _refuse_copies(matching[0], matching)
+    if wanted.adopt.startswith("/dev/dm-"):
+        raise ProvisionError(
+            f"adopt {wanted.adopt}",
+            found="it is a volume of LVM, LUKS or the like; nothing was written",
+            fix=_mount_yourself(wanted),
+        )
+    asked = f"find the disk to adopt, {wanted.adopt}"
+    if matching:
+        named = "; ".join(f"{disk.path} is {_described(disk)}" for disk in matching)
+        way = f"Name the one that is meant: data_disk_adopt: UUID={matching[0].uuid}"
+        raise ProvisionError(
+            asked, found=f"{len(matching)} have that name: {named}; nothing was written", fix=way
+        )
+    ways = _adoptions(disks, wanted)
+    raise ProvisionError(
+        asked,
+        found=f"there is none; {_all_of(disks)}; nothing was written",
+        fix=" ".join(["Attach it, or correct data_disk_adopt.", *ways]),
+    )
+
+
+def _plan_to_adopt(
+    disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Folder, fstab: Sequence[Sequence[str]]
+) -> DiskPlan:
+    """Mounted as it is, with the line of /etc/fstab that mounts it, or one of ours."""
+    is_mounted = disk.number in folder.numbers
+    if why := _unfit(disk, disks, wanted, is_mounted=is_mounted):
+        found, fix = why
+        raise ProvisionError(f"adopt {disk.path}", found=f"{found}; nothing was written", fix=fix)
+    _refuse_copies(disk, disks)
+    if is_mounted:
+        _refuse_read_only(wanted, folder)
+    else:
+        _refuse_used_folder(wanted, disks, folder)
+    if is_mounted and folder.root != "/":
+        raise ProvisionError(
+            f"adopt {disk.path}",
+            found=f"a folder of it, {folder.root}, is mounted at {wanted.mount_path}; nothing was written",
+            fix=f"To use that as it is: {_NO_DISK_LINE}",
+        )
+    return DiskPlan(
+        action="keep" if is_mounted else "mount",
+        path=disk.path,
+        uuid=disk.uuid,
+        reason=f"{disk.path} ({_described(disk)}) is adopted as it is",
+        file_system=disk.file_system,
+        label=disk.label,
+        is_adopted=True,
+        their_entry=_their_entry(disk, wanted, fstab),
+    )
+
+
+_NO_DISK_LINE = f"data_disk_device: {NO_DISK}"
+
+
+def _unfit(disk: Disk, disks: Sequence[Disk], wanted: Wanted, *, is_mounted: bool) -> tuple[str, str] | None:
+    """What speaks against mounting it as it is, and how to go on."""
+    inside = [other for other in disks if other.path.rpartition("/")[2] in disk.partitions]
+    other_disk = "Name another one in data_disk_adopt."
+    elsewhere = [path for path in disk.mounted_at if path != wanted.mount_path]
+    container = [_CONTAINERS[name] for name in disk.signatures if name in _CONTAINERS]
+    if disk.unreadable:
+        return f"it cannot be read ({disk.unreadable})", "See what the kernel says of it: dmesg"
+    if disk.partitions:
+        ways = _adoptions(inside, wanted) or [other_disk]
+        return f"it has the partitions {', '.join(disk.partitions)}", " ".join(ways)
+    if container or disk.holders:
+        held = " and ".join([*container, *([f"held by {', '.join(disk.holders)}"] if disk.holders else [])])
+        return f"it is {held}", _mount_yourself(wanted)
+    if disk.is_swap:
+        return "it is swap in use", other_disk
+    if disk.file_system not in _ADOPTABLE or not disk.uuid:
+        kind = disk.file_system or " and ".join(disk.signatures) or "no file system that is known"
+        return f"it holds {kind}, and what is adopted is {' or '.join(_ADOPTABLE)}", _mount_yourself(wanted)
+    if list(disk.signatures) != [disk.file_system]:
+        known = " and ".join(_spoken(name) for name in disk.signatures)
+        return f"it has several signatures, {known}: which of them counts, you know", _mount_yourself(wanted)
+    if disk.is_read_only:
+        return "the device is write protected", f"See why: blockdev --report {disk.path}"
+    if "/" in disk.mounted_at or (not is_mounted and any(path.startswith(_OF_SYSTEM) for path in elsewhere)):
+        return f"the system itself lives on it ({elsewhere[0]})", f"{other_disk} Without one: {_NO_DISK_LINE}"
+    if elsewhere and not is_mounted:
+        place = elsewhere[0]
+        return (
+            f"it is mounted at {place}",
+            f"To use it there: cluster_data_path: {place} and {_NO_DISK_LINE}. To have it at "
+            f"{wanted.mount_path}: umount {place}, and take its line out of /etc/fstab",
+        )
+    if disk.damage and not is_mounted:
+        return (
+            f"its file system is damaged: {disk.damage}",
+            f"See what is wrong, which writes nothing: e2fsck -n -f {disk.path}. Mend it, with a copy where "
+            f"it matters: e2fsck -f {disk.path}. Then run site.yml again",
+        )
+    return None
+
+
+def _mount_yourself(wanted: Wanted) -> str:
+    return (
+        f"To keep what is in it: mount that at {wanted.mount_path} yourself, now and in /etc/fstab, and set "
+        f"{_NO_DISK_LINE}"
+    )
+
+
+def _their_entry(disk: Disk, wanted: Wanted, fstab: Sequence[Sequence[str]]) -> str:
+    """The line, not ours, that mounts the disk there; it stays.
+
+    Raises:
+        ProvisionError: it mounts it read only, or not at boot.
+    """
+    theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not _is_our_entry(fields)]
+    names = (disk.path, f"UUID={disk.uuid}", f"LABEL={disk.label}", f"/dev/disk/by-uuid/{disk.uuid}")
+    for fields in theirs:
+        if fields[0] in names and (unfit := {"ro", "noauto"} & {*fields[3].split(",")}):
+            raise ProvisionError(
+                f"mount {disk.path} at {wanted.mount_path} at every boot",
+                found=f"its line of /etc/fstab says {' and '.join(sorted(unfit))}: {' '.join(fields)}; "
+                "nothing was written",
+                fix="Take that out of the line, or put a # before it: site.yml writes its own then.",
+            )
+    return "; ".join(" ".join(fields) for fields in theirs if fields[0] in names)
+
+
 def _refuse_copies(disk: Disk, disks: Sequence[Disk]) -> None:
     """/etc/fstab names the disk by its UUID: with two of them a boot mounts the one that it sees first."""
-    copies = [other.path for other in disks if other.uuid == disk.uuid and other.path != disk.path]
+    copies = [other for other in disks if other.uuid == disk.uuid and other.path != disk.path]
     if copies:
+        paths = ", ".join(copy.path for copy in copies)
+        renew = "xfs_admin -U generate" if copies[0].file_system == "xfs" else "tune2fs -U random"
         raise ProvisionError(
             f"mount {disk.path} by its UUID",
-            found=f"{', '.join(copies)} has the same one, {disk.uuid}: a copy of it; nothing was written",
-            fix=f"Detach the copy, or give it a UUID of its own: tune2fs -U random {copies[0]}",
+            found=f"{paths} has the same one, {disk.uuid}: a copy of it; nothing was written",
+            fix=f"Detach the copy, or give it a UUID of its own: {renew} {copies[0].path}",
         )
 
 
@@ -139,27 +394,37 @@ def _spoken(signature: str) -> str:
     return names.get(signature, signature)
 
 
-def _chosen(disks: Sequence[Disk], wanted: Wanted) -> Disk:
+def _chosen(disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> Disk:
     if wanted.device:
         named = [disk for disk in disks if disk.path == wanted.device]
-        return _only(named, disks, f"device {wanted.device}", wanted)
+        return _only(named, disks, f"device {wanted.device}", wanted, folder)
     if wanted.serial:
         named = [disk for disk in disks if disk.serial == wanted.serial]
-        return _only(named, disks, f"serial {wanted.serial}", wanted)
+        return _only(named, disks, f"serial {wanted.serial}", wanted, folder)
     ours = [disk for disk in disks if is_ours(disk, wanted)]
     whole = [disk for disk in disks if not disk.is_partition and what_it_holds(disk) == ""]
-    return _only(ours or whole, disks, f"label {wanted.label}" if ours else "the only blank disk", wanted)
+    return _only(
+        ours or whole, disks, f"label {wanted.label}" if ours else "the only blank disk", wanted, folder
+    )
 
 
-def _only(matching: Sequence[Disk], disks: Sequence[Disk], asked: str, wanted: Wanted) -> Disk:
+def _only(
+    matching: Sequence[Disk], disks: Sequence[Disk], asked: str, wanted: Wanted, folder: Folder
+) -> Disk:
     if len(matching) == 1:
         return matching[0]
-    seen = "; ".join(f"{disk.path} ({_gib(disk)}) holds {what_it_holds(disk) or 'nothing'}" for disk in disks)
     raise ProvisionError(
         f"find the data disk by {asked}",
-        found=f"{len(matching)} such disks; {seen or 'the node has no disks'}; nothing was written",
-        fix="Name one in data_disk_device or data_disk_serial." if matching else _way_to_any(disks, wanted),
+        found=f"{len(matching)} such disks; {_all_of(disks)}; nothing was written",
+        fix="Name one in data_disk_device or data_disk_serial."
+        if matching
+        else _way_to_any(disks, wanted, folder),
     )
+
+
+def _all_of(disks: Sequence[Disk]) -> str:
+    seen = [f"{disk.path} ({_gib(disk)}) holds {what_it_holds(disk) or 'nothing'}" for disk in disks]
+    return "; ".join(seen) or "the node has no disks"
 
 
 def refuse_entry_of_others(fstab: Sequence[Sequence[str]], plan: DiskPlan, wanted: Wanted) -> str:
@@ -168,65 +433,56 @@ def refuse_entry_of_others(fstab: Sequence[Sequence[str]], plan: DiskPlan, wante
     Raises:
         ProvisionError: a line of somebody else gives the folder to another device.
     """
+    if plan.action == "leave":
+        return ""
     theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not _is_our_entry(fields)]
-    of_this_disk = (plan.path, f"UUID={plan.uuid}", f"LABEL={wanted.label}")
-    for line in (" ".join(fields) for fields in theirs if fields[0] not in of_this_disk):
+    of_this_disk = (plan.path, f"UUID={plan.uuid}", f"LABEL={plan.label or wanted.label}")
+    lines = [" ".join(fields) for fields in theirs if fields[0] not in of_this_disk]
+    for line in (line for line in lines if line != plan.their_entry):
         raise ProvisionError(
             f"mount {plan.path} at {wanted.mount_path}",
             found=f"/etc/fstab gives that folder to another device: {line}; nothing was written",
-            fix="Where that line is out of date, put a # before it; else name its device in "
-            f"data_disk_device, or set cluster_data_path to another folder than {wanted.mount_path}.",
+            fix="To use that device as it is, name it in data_disk_adopt, or mount it and set "
+            f"{_NO_DISK_LINE}; where that line is out of date, put a # before it; or set cluster_data_path "
+            f"to another folder than {wanted.mount_path}.",
         )
-    return "; ".join(" ".join(fields) for fields in theirs)
+    return "" if plan.their_entry else "; ".join(" ".join(fields) for fields in theirs)
 
 
 def _is_our_entry(fields: Sequence[str]) -> bool:
     """Whether role data_disk, or a first boot, wrote it, for whichever disk was there then."""
-    return fields[2] == "ext4" and fields[3].startswith("noatime,nofail,x-systemd.device-timeout=")
+    return fields[2] in _ADOPTABLE and fields[3].startswith("noatime,nofail,x-systemd.device-timeout=")
 
 
 def _way_on(disk: Disk, disks: Sequence[Disk], wanted: Wanted) -> str:
-    """What keeps what a disk holds. To blank it comes last, and only where it is unused and whole."""
+    """What keeps what a disk holds."""
     inside = [other for other in disks if other.path.rpartition("/")[2] in disk.partitions]
-    if ways := [_adoption(other, wanted) for other in (disk, *inside) if _is_adoptable(other, wanted)]:
-        return " ".join([*ways, *_blanking(disk)])
-    if disk.mounted_at:
-        return f"It is in use at {disk.mounted_at[0]}: name another disk in data_disk_device."
-    names = [f"{other.path} is {_described(other)}." for other in (disk, *inside) if other.signatures]
-    stay = "Only an ext4 that is alone on its disk or partition can be taken over: name another disk"
-    return " ".join([*names, f"{stay} in data_disk_device.", *_blanking(disk)])
+    if ways := _adoptions((disk, *inside), wanted):
+        return " ".join(ways)
+    why = _unfit(disk, disks, wanted, is_mounted=wanted.mount_path in disk.mounted_at)
+    names = [f"{other.path} is {_described(other)}." for other in inside if other.signatures]
+    return " ".join([*names, *([f"{why[1]}."] if why else []), "Or name another disk in data_disk_device."])
 
 
-def _way_to_any(disks: Sequence[Disk], wanted: Wanted) -> str:
-    unused = [disk for disk in disks if list(disk.mounted_at) in ([], [wanted.mount_path])]
-    ways = [_adoption(disk, wanted) for disk in unused if _is_adoptable(disk, wanted)]
-    return " ".join(["Attach a blank disk.", *ways])
+def _way_to_any(disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> str:
+    without = f"Without a data disk, with {wanted.mount_path} as it is"
+    if folder.numbers:
+        without += f" ({folder.source}, {folder.file_system})"
+    return " ".join([*_adoptions(disks, wanted), f"{without}: {_NO_DISK_LINE}.", "Or attach a blank disk."])
 
 
-def _adoption(disk: Disk, wanted: Wanted) -> str:
-    unnamed = disk.is_partition and wanted.device != disk.path
-    device = f"set data_disk_device to {disk.path}, " if unnamed else ""
-    unmount = "".join(f"umount {path}; " for path in disk.mounted_at if path != wanted.mount_path)
-    return (
-        f"To keep what {disk.path} holds ({_described(disk)}) and use it as the data disk, {device}"
-        f"label it on the node and run site.yml again: {unmount}e2label {disk.path} {wanted.label}"
-    )
-
-
-def _is_adoptable(disk: Disk, wanted: Wanted) -> bool:
-    """Whether our label is all that an ext4 lacks; what the running system itself lives on is left alone."""
-    alone = disk.file_system == "ext4" and list(disk.signatures) == ["ext4"] and disk.label != wanted.label
-    in_use = disk.is_swap or disk.is_read_only or disk.holders or disk.partitions or disk.unreadable
-    system = ("/boot", "/etc", "/home", "/root", "/usr", "/var")
-    of_system = any(path == "/" or path.startswith(system) for path in disk.mounted_at)
-    return alone and not in_use and not of_system
-
-
-def _blanking(disk: Disk) -> list[str]:
-    in_use = disk.mounted_at or disk.holders or disk.partitions or disk.is_swap or disk.is_read_only
-    if in_use or disk.unreadable or not disk.signatures or not _PLAIN.issuperset(disk.signatures):
-        return []
-    return [f"(Only if nobody needs what is on it: wipefs --all {disk.path}; blkdiscard -z {disk.path})"]
+def _adoptions(disks: Sequence[Disk], wanted: Wanted) -> list[str]:
+    """How each of these that could be adopted is."""
+    fit = [
+        disk
+        for disk in disks
+        if not _unfit(disk, disks, wanted, is_mounted=wanted.mount_path in disk.mounted_at)
+    ]
+    return [
+        f"To keep all that {disk.path} holds ({_described(disk)}) and use it as the data disk as it is: "
+        f"data_disk_adopt: {disk.path} (or UUID={disk.uuid}{f', LABEL={disk.label}' if disk.label else ''})."
+        for disk in fit
+    ]
 
 
 def _described(disk: Disk) -> str:
@@ -236,9 +492,10 @@ def _described(disk: Disk) -> str:
     return f"{kind}, {label}, UUID {disk.uuid}{where}" if disk.file_system and disk.uuid else f"{kind}{where}"
 
 
-def _plan_for_ours(disk: Disk, wanted: Wanted, mounted: Sequence[str], entries: int) -> DiskPlan:
+def _plan_for_ours(disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> DiskPlan:
     elsewhere = [path for path in disk.mounted_at if path != wanted.mount_path]
-    if disk.number in mounted and not elsewhere:
+    if disk.number in folder.numbers and not elsewhere:
+        _refuse_read_only(wanted, folder)
         return DiskPlan(action="keep", path=disk.path, uuid=disk.uuid, reason=f"{disk.path} is mounted")
     if elsewhere:
         raise ProvisionError(
@@ -246,22 +503,36 @@ def _plan_for_ours(disk: Disk, wanted: Wanted, mounted: Sequence[str], entries: 
             found=f"it is mounted at {', '.join(elsewhere)}",
             fix=f"Unmount it there: umount {elsewhere[0]}",
         )
-    _refuse_used_folder(wanted, mounted, entries)
+    if why := _unfit(disk, disks, wanted, is_mounted=False):
+        found, fix = why
+        raise ProvisionError(
+            f"mount {disk.path} at {wanted.mount_path}", found=f"{found}; nothing was written", fix=fix
+        )
+    _refuse_used_folder(wanted, disks, folder)
     reason = f"{disk.path} has our label {wanted.label} and is not mounted"
     return DiskPlan(action="mount", path=disk.path, uuid=disk.uuid, reason=reason)
 
 
-def _refuse_used_folder(wanted: Wanted, mounted: Sequence[str], entries: int) -> None:
-    if mounted:
-        found = f"another device ({', '.join(mounted)}) is mounted there"
-    elif entries:
-        found = f"the folder holds {entries} entries, which the mount would hide"
+def _refuse_used_folder(wanted: Wanted, disks: Sequence[Disk], folder: Folder) -> None:
+    there = [disk for disk in disks if disk.number in folder.numbers]
+    if folder.numbers:
+        found = f"another device ({', '.join(folder.numbers)}) is mounted there"
+    elif folder.entries:
+        names = ", ".join(folder.names[:5])
+        found = f"the folder holds {folder.entries} entries, which the mount would hide ({names})"
     else:
         return
+    ways = _adoptions(there, wanted)
     raise ProvisionError(
         f"mount the data disk at {wanted.mount_path}",
         found=found,
-        fix=f"Move it away, or set cluster_data_path to another folder than {wanted.mount_path}.",
+        fix=" ".join(
+            [
+                *ways,
+                f"To use {wanted.mount_path} as it is, without a data disk: {_NO_DISK_LINE}.",
+                f"Or set cluster_data_path to another folder than {wanted.mount_path}.",
+            ]
+        ),
     )
 
 

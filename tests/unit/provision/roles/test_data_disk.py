@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 from provision.errors import ProvisionError
-from provision.roles.data_disk import DiskPlan, Wanted, plan_data_disk, refuse_entry_of_others
+from provision.roles.data_disk import (
+    DiskPlan,
+    Folder,
+    Wanted,
+    plan_data_disk,
+    refusal_of_sharing,
+    refuse_entry_of_others,
+    shared_with,
+)
 
 CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "data_disk" / "cases.yml").read_text())
 BLANK = {
@@ -27,16 +35,36 @@ BLANK = {
     "label": "",
     "uuid": "",
     "ends_are_zero": True,
+    "damage": "",
     "unreadable": "",
+}
+EMPTY = {
+    "numbers": [],
+    "root": "",
+    "source": "",
+    "file_system": "",
+    "is_read_only": False,
+    "is_folder": True,
+    "is_there": True,
+    "entries": 0,
+    "names": [],
 }
 
 
-def plan(case: dict[str, Any]) -> Any:
+def plan(case: dict[str, Any]) -> DiskPlan:
+    """As the filter of role data_disk does it."""
     wanted = Wanted(
-        device=case.get("device", ""), serial=case.get("serial", ""), label="cw-data", mount_path="/data"
+        device=case.get("device", ""),
+        serial=case.get("serial", ""),
+        label="cw-data",
+        mount_path="/data",
+        adopt=case.get("adopt", ""),
     )
     devices = [{**BLANK, **device} for device in case["devices"]]
-    return plan_data_disk(devices, wanted, mounted=case.get("mounted", []), entries=case.get("entries", 0))
+    folder, fstab = Folder(**{**EMPTY, **case.get("folder", {})}), case.get("fstab", [])
+    found = plan_data_disk(devices, wanted, folder=folder, fstab=fstab)
+    refuse_entry_of_others(fstab, found, wanted)
+    return found
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "action" in case])
@@ -59,13 +87,49 @@ def test_anything_else_is_refused_and_named(name: str) -> None:
         assert words in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.get("kept")])
-def test_nobody_is_told_to_blank_what_may_be_in_use_or_part_of_something(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if "refused" in case])
+def test_nobody_is_told_to_delete_what_a_disk_holds(name: str) -> None:
     with pytest.raises(ProvisionError) as refusal:
         plan(CASES[name])
 
-    assert "wipefs" not in str(refusal.value)
-    assert "blkdiscard" not in str(refusal.value)
+    for word in ("wipefs", "blkdiscard", "mkfs", "dd ", "rm ", "e2label"):
+        assert word not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if "adopt" in case and "action" in case]
+)
+def test_what_is_adopted_keeps_its_file_system_and_label(name: str) -> None:
+    found = plan(CASES[name])
+
+    of_it = next(one for one in CASES[name]["devices"] if one["path"] == found.path)
+    assert found.is_adopted
+    assert (found.file_system, found.label) == (of_it["file_system"], of_it.get("label", ""))
+
+
+def test_the_line_of_fstab_that_mounts_an_adopted_disk_stays() -> None:
+    kept = [
+        plan(CASES[name]).their_entry
+        for name in CASES
+        if CASES[name].get("fstab") and "adopt" in name and "action" in CASES[name]
+    ]
+
+    assert kept == ["/dev/vdb /data xfs defaults,prjquota 0 0", "LABEL=models /data ext4 defaults"]
+
+
+def test_nodes_that_would_have_one_folder_are_told_and_others_are_not() -> None:
+    shared = {**EMPTY, "numbers": ["0:44"], "root": "/", "source": "nas:/data", "file_system": "nfs4"}
+    of_its_own = {**shared, "source": "nas:/te3"}
+    local = {**shared, "source": "/dev/vdb", "file_system": "ext4"}
+    mounts = {"te1": shared, "te2": shared, "te3": of_its_own, "te4": local, "te5": local}
+
+    assert {name: shared_with(mounts, name) for name in mounts if shared_with(mounts, name)} == {
+        "te1": ["te2"],
+        "te2": ["te1"],
+    }
+    said = refusal_of_sharing("te1", ["te2"], shared, "/data")
+    assert "te2 keep theirs in the same place, nas:/data (nfs4)" in said
+    assert "set cluster_data_path to a folder of each node's own disk" in said
 
 
 ENTRY = {
@@ -99,11 +163,13 @@ def test_a_label_that_ext4_would_cut_off_is_refused(label: str) -> None:
     wanted = Wanted(device="", serial="", label=label, mount_path="/data")
 
     with pytest.raises(ProvisionError, match="Shorten data_disk_label"):
-        plan_data_disk([{**BLANK, "path": "/dev/vdb"}], wanted, mounted=[], entries=0)
+        plan_data_disk([{**BLANK, "path": "/dev/vdb"}], wanted, folder=Folder(**EMPTY), fstab=[])
 
 
 def test_every_property_that_speaks_against_formatting_has_a_case() -> None:
-    """A new field of a device must be thought about here."""
+    """A new field of a device, or of the folder, must be thought about here."""
+    of_folder = {name for case in CASES.values() for name in case.get("folder", {})}
     fields = {name for case in CASES.values() for device in case["devices"] for name in device}
 
     assert fields == set(BLANK) | {"path"}
+    assert of_folder == set(EMPTY)
