@@ -20,6 +20,7 @@ from provision.roles import (
     wireguard_mesh,
 )
 from provision.roles.cluster_nodes import Node, nodes_of
+from provision.roles.disks import NO_DISK, Folder, Wanted
 from provision.roles.hosts_file import hosts_block, hosts_file
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing, live_problems
@@ -158,20 +159,20 @@ def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_pa
     """The plan, or only `problem`; `asked` is what the inventory says: device, serial, label, adopt."""
     device, adopt = asked["device"], asked["adopt"]
     try:
-        if device not in ("", data_disk.NO_DISK) and not report["asked"]:
+        if device not in ("", NO_DISK) and not report["asked"]:
             raise ProvisionError(
                 f"use {device} as the data disk",
                 found="there is no such device on this node",
                 fix="Correct data_disk_device.",
             )
-        wanted = data_disk.Wanted(
-            device=device if device in ("", data_disk.NO_DISK) else report["asked"],
+        wanted = Wanted(
+            device=device if device in ("", NO_DISK) else report["asked"],
             serial=asked["serial"],
             label=asked["label"],
             mount_path=mount_path,
             adopt=report["asked"] or adopt if adopt.startswith("/") else adopt,
         )
-        folder = data_disk.Folder(**report["mount"])
+        folder = Folder(**report["mount"])
         plan = data_disk.plan_data_disk(report["devices"], wanted, folder=folder, fstab=report["fstab"])
         replaced = data_disk.refuse_entry_of_others(report["fstab"], plan, wanted)
     except ProvisionError as e:

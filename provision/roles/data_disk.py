@@ -8,79 +8,30 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from provision.errors import ProvisionError
+from provision.roles.disks import (
+    NO_DISK,
+    NO_DISK_LINE,
+    Disk,
+    Folder,
+    Wanted,
+    adoptions,
+    all_of,
+    described,
+    gib,
+    is_our_entry,
+    is_ours,
+    mount_yourself,
+    unfit,
+    what_it_holds,
+)
 
 Action = Literal["keep", "mount", "format", "leave"]
-# What data_disk_device says of a site without a data disk of its own.
-NO_DISK = "none"
 _LABEL_BYTES = 16  # s_volume_name, docs.kernel.org/filesystems/ext4/super.html
-_ADOPTABLE = ("ext4", "xfs")
-_OF_SYSTEM = ("/boot", "/etc", "/home", "/root", "/usr", "/var")
 # What lies on other machines, which may give the same to several nodes.
 _SHARED_KINDS = re.compile(
     r"nfs4?|cifs|smb3|9p|virtiofs|ceph|lustre|beegfs|gpfs|afs"
     r"|fuse\.(sshfs|glusterfs|ceph.*|s3fs|juicefs|gcsfuse|rclone|goofys|mfs)"
 )
-_CONTAINERS = {
-    "LVM2_member": "a member of LVM",
-    "linux_raid_member": "a member of a RAID",
-    "isw_raid_member": "a member of a RAID",
-    "ddf_raid_member": "a member of a RAID",
-    "crypto_LUKS": "encrypted (LUKS)",
-    "zfs_member": "a member of ZFS",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disk:
-    """A block device as module `observe` reports it."""
-
-    path: str
-    number: str
-    size: int
-    serial: str
-    is_partition: bool
-    partitions: Sequence[str]
-    holders: Sequence[str]
-    is_swap: bool
-    is_read_only: bool
-    mounted_at: Sequence[str]
-    signatures: Sequence[str]
-    file_system: str
-    label: str
-    uuid: str
-    ends_are_zero: bool
-    damage: str
-    unreadable: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folder:
-    """The folder that the data disk is mounted at: the devices there, the uppermost mount, what it holds."""
-
-    numbers: Sequence[str]
-    root: str
-    source: str
-    file_system: str
-    is_read_only: bool
-    is_folder: bool
-    is_there: bool
-    entries: int
-    names: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What the inventory asks for.
-
-    `device` is a real path, "" or NO_DISK; `adopt` a real path, UUID=, LABEL= or either without that, or "";
-    `label` marks a file system as ours.
-    """
-
-    device: str
-    serial: str
-    label: str
-    mount_path: str
-    adopt: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +83,7 @@ def plan_data_disk(
             fix=_way_on(disk, disks, wanted),
         )
     _refuse_used_folder(wanted, disks, folder)
-    reason = f"{disk.path} ({_gib(disk)}) is blank: no signature, no partition, zeros at both ends"
+    reason = f"{disk.path} ({gib(disk)}) is blank: no signature, no partition, zeros at both ends"
     return DiskPlan(action="format", path=disk.path, uuid="", reason=reason)
 
 
@@ -231,19 +182,19 @@ def _adopted(disks: Sequence[Disk], wanted: Wanted) -> Disk:
         raise ProvisionError(
             f"adopt {wanted.adopt}",
             found="it is a volume of LVM, LUKS or the like; nothing was written",
-            fix=_mount_yourself(wanted),
+            fix=mount_yourself(wanted),
         )
     asked = f"find the disk to adopt, {wanted.adopt}"
     if matching:
-        named = "; ".join(f"{disk.path} is {_described(disk)}" for disk in matching)
+        named = "; ".join(f"{disk.path} is {described(disk)}" for disk in matching)
         way = f"Name the one that is meant: data_disk_adopt: UUID={matching[0].uuid}"
         raise ProvisionError(
             asked, found=f"{len(matching)} have that name: {named}; nothing was written", fix=way
         )
-    ways = _adoptions(disks, wanted)
+    ways = adoptions(disks, wanted)
     raise ProvisionError(
         asked,
-        found=f"there is none; {_all_of(disks)}; nothing was written",
+        found=f"there is none; {all_of(disks)}; nothing was written",
         fix=" ".join(["Attach it, or correct data_disk_adopt.", *ways]),
     )
 
@@ -253,7 +204,7 @@ def _plan_to_adopt(
 ) -> DiskPlan:
     """Mounted as it is, with the line of /etc/fstab that mounts it, or one of ours."""
     is_mounted = disk.number in folder.numbers
-    if why := _unfit(disk, disks, wanted, is_mounted=is_mounted):
+    if why := unfit(disk, disks, wanted, is_mounted=is_mounted):
         found, fix = why
         raise ProvisionError(f"adopt {disk.path}", found=f"{found}; nothing was written", fix=fix)
     _refuse_copies(disk, disks)
@@ -265,69 +216,17 @@ def _plan_to_adopt(
         raise ProvisionError(
             f"adopt {disk.path}",
             found=f"a folder of it, {folder.root}, is mounted at {wanted.mount_path}; nothing was written",
-            fix=f"To use that as it is: {_NO_DISK_LINE}",
+            fix=f"To use that as it is: {NO_DISK_LINE}",
         )
     return DiskPlan(
         action="keep" if is_mounted else "mount",
         path=disk.path,
         uuid=disk.uuid,
-        reason=f"{disk.path} ({_described(disk)}) is adopted as it is",
+        reason=f"{disk.path} ({described(disk)}) is adopted as it is",
         file_system=disk.file_system,
         label=disk.label,
         is_adopted=True,
         their_entry=_their_entry(disk, wanted, fstab),
-    )
-
-
-_NO_DISK_LINE = f"data_disk_device: {NO_DISK}"
-
-
-def _unfit(disk: Disk, disks: Sequence[Disk], wanted: Wanted, *, is_mounted: bool) -> tuple[str, str] | None:
-    """What speaks against mounting it as it is, and how to go on."""
-    inside = [other for other in disks if other.path.rpartition("/")[2] in disk.partitions]
-    other_disk = "Name another one in data_disk_adopt."
-    elsewhere = [path for path in disk.mounted_at if path != wanted.mount_path]
-    container = [_CONTAINERS[name] for name in disk.signatures if name in _CONTAINERS]
-    if disk.unreadable:
-        return f"it cannot be read ({disk.unreadable})", "See what the kernel says of it: dmesg"
-    if disk.partitions:
-        ways = _adoptions(inside, wanted) or [other_disk]
-        return f"it has the partitions {', '.join(disk.partitions)}", " ".join(ways)
-    if container or disk.holders:
-        held = " and ".join([*container, *([f"held by {', '.join(disk.holders)}"] if disk.holders else [])])
-        return f"it is {held}", _mount_yourself(wanted)
-    if disk.is_swap:
-        return "it is swap in use", other_disk
-    if disk.file_system not in _ADOPTABLE or not disk.uuid:
-        kind = disk.file_system or " and ".join(disk.signatures) or "no file system that is known"
-        return f"it holds {kind}, and what is adopted is {' or '.join(_ADOPTABLE)}", _mount_yourself(wanted)
-    if list(disk.signatures) != [disk.file_system]:
-        known = " and ".join(_spoken(name) for name in disk.signatures)
-        return f"it has several signatures, {known}: which of them counts, you know", _mount_yourself(wanted)
-    if disk.is_read_only:
-        return "the device is write protected", f"See why: blockdev --report {disk.path}"
-    if "/" in disk.mounted_at or (not is_mounted and any(path.startswith(_OF_SYSTEM) for path in elsewhere)):
-        return f"the system itself lives on it ({elsewhere[0]})", f"{other_disk} Without one: {_NO_DISK_LINE}"
-    if elsewhere and not is_mounted:
-        place = elsewhere[0]
-        return (
-            f"it is mounted at {place}",
-            f"To use it there: cluster_data_path: {place} and {_NO_DISK_LINE}. To have it at "
-            f"{wanted.mount_path}: umount {place}, and take its line out of /etc/fstab",
-        )
-    if disk.damage and not is_mounted:
-        return (
-            f"its file system is damaged: {disk.damage}",
-            f"See what is wrong, which writes nothing: e2fsck -n -f {disk.path}. Mend it, with a copy where "
-            f"it matters: e2fsck -f {disk.path}. Then run site.yml again",
-        )
-    return None
-
-
-def _mount_yourself(wanted: Wanted) -> str:
-    return (
-        f"To keep what is in it: mount that at {wanted.mount_path} yourself, now and in /etc/fstab, and set "
-        f"{_NO_DISK_LINE}"
     )
 
 
@@ -337,7 +236,7 @@ def _their_entry(disk: Disk, wanted: Wanted, fstab: Sequence[Sequence[str]]) -> 
     Raises:
         ProvisionError: it mounts it read only, or not at boot.
     """
-    theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not _is_our_entry(fields)]
+    theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not is_our_entry(fields)]
     names = (disk.path, f"UUID={disk.uuid}", f"LABEL={disk.label}", f"/dev/disk/by-uuid/{disk.uuid}")
     for fields in theirs:
         if fields[0] in names and (unfit := {"ro", "noauto"} & {*fields[3].split(",")}):
@@ -363,37 +262,6 @@ def _refuse_copies(disk: Disk, disks: Sequence[Disk]) -> None:
         )
 
 
-def is_ours(disk: Disk, wanted: Wanted) -> bool:
-    """Whether an earlier run formatted it: its one signature is an ext4 with our label."""
-    return disk.file_system == "ext4" and disk.label == wanted.label and list(disk.signatures) == ["ext4"]
-
-
-def what_it_holds(disk: Disk) -> str:
-    """Everything that speaks against formatting, as a phrase; "" for a blank disk that nothing uses."""
-    facts = [
-        (bool(disk.unreadable), f"something that cannot be read ({disk.unreadable})"),
-        (bool(disk.mounted_at), f"a file system mounted at {', '.join(disk.mounted_at)}"),
-        (disk.is_swap, "swap in use"),
-        (bool(disk.holders), f"a member of {', '.join(disk.holders)}"),
-        (bool(disk.partitions), f"the partitions {', '.join(disk.partitions)}"),
-        (bool(disk.signatures), f"the signature {', '.join(_spoken(name) for name in disk.signatures)}"),
-        (disk.is_read_only, "a write protection"),
-    ]
-    found = [text for holds, text in facts if holds]
-    if not found and not disk.ends_are_zero:
-        found = ["data without a known signature in its first or last MiB"]
-    return " and ".join(found)
-
-
-def _spoken(signature: str) -> str:
-    names = {
-        "LVM2_member": "LVM2_member (LVM)",
-        "dos": "dos (partition table)",
-        "gpt": "gpt (partition table)",
-    }
-    return names.get(signature, signature)
-
-
 def _chosen(disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> Disk:
     if wanted.device:
         named = [disk for disk in disks if disk.path == wanted.device]
@@ -415,16 +283,11 @@ def _only(
         return matching[0]
     raise ProvisionError(
         f"find the data disk by {asked}",
-        found=f"{len(matching)} such disks; {_all_of(disks)}; nothing was written",
+        found=f"{len(matching)} such disks; {all_of(disks)}; nothing was written",
         fix="Name one in data_disk_device or data_disk_serial."
         if matching
         else _way_to_any(disks, wanted, folder),
     )
-
-
-def _all_of(disks: Sequence[Disk]) -> str:
-    seen = [f"{disk.path} ({_gib(disk)}) holds {what_it_holds(disk) or 'nothing'}" for disk in disks]
-    return "; ".join(seen) or "the node has no disks"
 
 
 def refuse_entry_of_others(fstab: Sequence[Sequence[str]], plan: DiskPlan, wanted: Wanted) -> str:
@@ -435,7 +298,7 @@ def refuse_entry_of_others(fstab: Sequence[Sequence[str]], plan: DiskPlan, wante
     """
     if plan.action == "leave":
         return ""
-    theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not _is_our_entry(fields)]
+    theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not is_our_entry(fields)]
     of_this_disk = (plan.path, f"UUID={plan.uuid}", f"LABEL={plan.label or wanted.label}")
     lines = [" ".join(fields) for fields in theirs if fields[0] not in of_this_disk]
     for line in (line for line in lines if line != plan.their_entry):
@@ -443,24 +306,19 @@ def refuse_entry_of_others(fstab: Sequence[Sequence[str]], plan: DiskPlan, wante
             f"mount {plan.path} at {wanted.mount_path}",
             found=f"/etc/fstab gives that folder to another device: {line}; nothing was written",
             fix="To use that device as it is, name it in data_disk_adopt, or mount it and set "
-            f"{_NO_DISK_LINE}; where that line is out of date, put a # before it; or set cluster_data_path "
+            f"{NO_DISK_LINE}; where that line is out of date, put a # before it; or set cluster_data_path "
             f"to another folder than {wanted.mount_path}.",
         )
     return "" if plan.their_entry else "; ".join(" ".join(fields) for fields in theirs)
 
 
-def _is_our_entry(fields: Sequence[str]) -> bool:
-    """Whether role data_disk, or a first boot, wrote it, for whichever disk was there then."""
-    return fields[2] in _ADOPTABLE and fields[3].startswith("noatime,nofail,x-systemd.device-timeout=")
-
-
 def _way_on(disk: Disk, disks: Sequence[Disk], wanted: Wanted) -> str:
     """What keeps what a disk holds."""
     inside = [other for other in disks if other.path.rpartition("/")[2] in disk.partitions]
-    if ways := _adoptions((disk, *inside), wanted):
+    if ways := adoptions((disk, *inside), wanted):
         return " ".join(ways)
-    why = _unfit(disk, disks, wanted, is_mounted=wanted.mount_path in disk.mounted_at)
-    names = [f"{other.path} is {_described(other)}." for other in inside if other.signatures]
+    why = unfit(disk, disks, wanted, is_mounted=wanted.mount_path in disk.mounted_at)
+    names = [f"{other.path} is {described(other)}." for other in inside if other.signatures]
     return " ".join([*names, *([f"{why[1]}."] if why else []), "Or name another disk in data_disk_device."])
 
 
@@ -468,28 +326,7 @@ def _way_to_any(disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> str:
     without = f"Without a data disk, with {wanted.mount_path} as it is"
     if folder.numbers:
         without += f" ({folder.source}, {folder.file_system})"
-    return " ".join([*_adoptions(disks, wanted), f"{without}: {_NO_DISK_LINE}.", "Or attach a blank disk."])
-
-
-def _adoptions(disks: Sequence[Disk], wanted: Wanted) -> list[str]:
-    """How each of these that could be adopted is."""
-    fit = [
-        disk
-        for disk in disks
-        if not _unfit(disk, disks, wanted, is_mounted=wanted.mount_path in disk.mounted_at)
-    ]
-    return [
-        f"To keep all that {disk.path} holds ({_described(disk)}) and use it as the data disk as it is: "
-        f"data_disk_adopt: {disk.path} (or UUID={disk.uuid}{f', LABEL={disk.label}' if disk.label else ''})."
-        for disk in fit
-    ]
-
-
-def _described(disk: Disk) -> str:
-    label = f"label {disk.label}" if disk.label else "no label"
-    kind = disk.file_system or " and ".join(disk.signatures)
-    where = f", mounted at {', '.join(disk.mounted_at)}" if disk.mounted_at else ""
-    return f"{kind}, {label}, UUID {disk.uuid}{where}" if disk.file_system and disk.uuid else f"{kind}{where}"
+    return " ".join([*adoptions(disks, wanted), f"{without}: {NO_DISK_LINE}.", "Or attach a blank disk."])
 
 
 def _plan_for_ours(disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> DiskPlan:
@@ -503,7 +340,7 @@ def _plan_for_ours(disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Fo
             found=f"it is mounted at {', '.join(elsewhere)}",
             fix=f"Unmount it there: umount {elsewhere[0]}",
         )
-    if why := _unfit(disk, disks, wanted, is_mounted=False):
+    if why := unfit(disk, disks, wanted, is_mounted=False):
         found, fix = why
         raise ProvisionError(
             f"mount {disk.path} at {wanted.mount_path}", found=f"{found}; nothing was written", fix=fix
@@ -522,19 +359,15 @@ def _refuse_used_folder(wanted: Wanted, disks: Sequence[Disk], folder: Folder) -
         found = f"the folder holds {folder.entries} entries, which the mount would hide ({names})"
     else:
         return
-    ways = _adoptions(there, wanted)
+    ways = adoptions(there, wanted)
     raise ProvisionError(
         f"mount the data disk at {wanted.mount_path}",
         found=found,
         fix=" ".join(
             [
                 *ways,
-                f"To use {wanted.mount_path} as it is, without a data disk: {_NO_DISK_LINE}.",
+                f"To use {wanted.mount_path} as it is, without a data disk: {NO_DISK_LINE}.",
                 f"Or set cluster_data_path to another folder than {wanted.mount_path}.",
             ]
         ),
     )
-
-
-def _gib(disk: Disk) -> str:
-    return f"{disk.size / 2**30:.1f} GiB"

@@ -11,13 +11,12 @@ import yaml
 from provision.errors import ProvisionError
 from provision.roles.data_disk import (
     DiskPlan,
-    Folder,
-    Wanted,
     plan_data_disk,
     refusal_of_sharing,
     refuse_entry_of_others,
     shared_with,
 )
+from provision.roles.disks import Folder, Wanted
 
 CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "data_disk" / "cases.yml").read_text())
 BLANK = {
