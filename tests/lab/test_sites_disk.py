@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from tests.lab.conftest import Finished, LabUnderTest, changed, made, playbook, recap
 
 DISK = ("--tags", "data_disk")
-# By hand, as on a disk that comes from a snapshot of somebody's machine; what it is made of comes before.
-FILLED = """ && mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk && cd /mnt/disk
-mkdir -p models miniconda3/envs/llm/bin miniconda3/bin && head -c 3M /dev/urandom >models/a.bin
+# By hand, as on a disk that comes from a snapshot of somebody's machine.
+FILLED = """mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk && cd /mnt/disk
+mkdir -p models miniconda3/envs/llm/bin miniconda3/bin
+head -c 3M /dev/urandom >models/a.bin
 for file in envs/llm/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
-chown -R 4321:4321 /mnt/disk/models; find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before
+chown -R 4321:4321 /mnt/disk/models
+find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before
 stat -c '%u %g %a %n' /mnt/disk/models/a.bin | sed s,/mnt/disk,/data, >>/root/before; cp /etc/fstab /root/fstab
 blkid --probe --output export /dev/vdb >/root/blkid; umount /mnt/disk
 """
@@ -37,6 +40,14 @@ def given(**variables: object) -> tuple[str, str]:
     return "-e", json.dumps(variables)
 
 
+def make_xfs(lab: LabUnderTest, node: str) -> None:
+    """On a node's data disk, from this machine: nodes lack the program."""
+    image = next(found.disk for found in lab.lab.nodes if found.name == node)
+    devices = ["losetup", "--associated", str(image), "--noheadings", "--output", "NAME"]
+    (device,) = subprocess.run(devices, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["mkfs.xfs", "-q", "-L", "photos", device], check=True)
+
+
 def said(run: Finished) -> str:
     return " ".join((run.stdout + run.stderr).split())
 
@@ -47,8 +58,9 @@ def teardown(lab: LabUnderTest, **variables: object) -> Finished:
 
 def test_a_disk_of_a_snapshot_is_adopted_and_given_back(blank: LabUnderTest) -> None:
     """te1 has an ext4 that nothing mounts, te2 an xfs that somebody mounts at /data by a line of his own."""
-    blank.run("te1", f"mkfs.ext4 -q -L photos /dev/vdb{FILLED}")
-    blank.run("te2", f"mkfs.xfs -q -L photos /dev/vdb{FILLED}")
+    blank.run("te1", f"mkfs.ext4 -q -L photos /dev/vdb && {FILLED}")
+    make_xfs(blank, "te2")
+    blank.run("te2", FILLED)
     blank.run(
         "te2", "mkdir /data; echo 'LABEL=photos /data xfs defaults 0 0' >>/etc/fstab; mount /dev/vdb /data"
     )
