@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
@@ -62,13 +63,14 @@ def refusal(snapshot_lab: LabUnderTest) -> Finished:
 
 
 @pytest.fixture(scope="module")
-def adopted(snapshot_lab: LabUnderTest, refusal: Finished) -> LabUnderTest:
+def adopted(snapshot_lab: LabUnderTest, refusal: Finished) -> Iterator[LabUnderTest]:
     """Both with their data disk mounted, te2's as it is."""
     of_te2 = snapshot_lab.inventory / "host_vars" / "te2.yml"
     of_te2.parent.mkdir(exist_ok=True)
     of_te2.write_text("data_disk_adopt: LABEL=photos\n")
     playbook(snapshot_lab, "--tags", "data_disk")
-    return snapshot_lab
+    yield snapshot_lab
+    of_te2.unlink()
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ for file in envs/llm/bin/python bin/conda .condarc; do echo theirs >miniconda3/$
 chown -R 4321:4321 /mnt/disk/models
 find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before
 stat -c '%u %g %a %n' /mnt/disk/models/a.bin | sed s,/mnt/disk,/data, >>/root/before
-cp /etc/fstab /root/fstab
 blkid --probe --output export /dev/vdb >/root/blkid; umount /mnt/disk
 """
 NOW = "find /data -type f -exec sha256sum {} + | sort; stat -c '%u %g %a %n' /data/models/a.bin"
