@@ -17,10 +17,9 @@ from ansible.vars.hostvars import HostVars
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.errors import ProvisionError
-from provision.inventory.installers import installers_in
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.secrets_folder import PLAYBOOKS, secrets_folder
-from provision.inventory.variables import Option, sources_and_locks
+from provision.inventory.variables import Option, installers_in, sources_and_locks
 from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""

@@ -12,9 +12,8 @@ from typing import Any
 
 import yaml
 
-from provision.inventory.installers import Installer, installer_fault
 from provision.inventory.mesh import MeshNode, mesh_faults
-from provision.inventory.variables import Option, variable_faults
+from provision.inventory.variables import Installer, Option, installer_fault, variable_faults
 from provision.roles.disks import NO_DISK
 from provision.roles.gpu_driver import version_of
 from provision.roles.ssh_trust.cluster_key import bad_source

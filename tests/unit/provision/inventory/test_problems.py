@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from provision.inventory.installers import OLDEST, installer_fault, installers_in
 from provision.inventory.problems import Host, Problem, Site, problems
-from provision.inventory.variables import Option, sources_and_locks
+from provision.inventory.variables import OLDEST, Option, installer_fault, installers_in, sources_and_locks
 
 ROOT = Path(__file__).parents[4]
 ROLES = ROOT / "playbooks" / "roles"
