@@ -53,11 +53,11 @@ class Target:
 
     def within(self, *words: str) -> Argv:
         """Runs words in the node, also while no ssh reaches it."""
-        return _within(self.init, words)
+        return within(self.init, words)
 
     def within_peer(self, *words: str) -> Argv:
         """The same in the peer, which is on."""
-        return _within(self.peer_init, words)
+        return within(self.peer_init, words)
 
     @property
     def neighbour(self) -> LabNode:
@@ -66,7 +66,7 @@ class Target:
         return self.peer
 
 
-def _within(init: int, words: Sequence[str]) -> Argv:
+def within(init: int, words: Sequence[str]) -> Argv:
     namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd")
     return ("nsenter", f"--target={init}", *namespaces, "--", *words)
 
