@@ -388,12 +388,11 @@ def test_an_empty_folder_a_link_and_a_file_are_told_apart(tmp_path: Path) -> Non
     assert reports["link"]["link"] == "elsewhere"
 
 
-def test_what_stands_aside_is_reported(prefix: Path) -> None:
-    (prefix.parent / ".llm.previous").mkdir()
+def test_what_is_kept_beside_it_is_reported(prefix: Path) -> None:
     (prefix.parent / "llm.before-20261126T2231").mkdir()
     write(prefix / ".clusterwright" / "record.json", '{"unfinished": true}\n')
 
     report = digest(prefix)
 
-    assert (report["unfinished"], report["previous"]) == (True, True)
+    assert report["unfinished"]
     assert report["kept"] == [f"{prefix.parent}/llm.before-20261126T2231"]

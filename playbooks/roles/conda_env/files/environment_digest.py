@@ -129,7 +129,7 @@ def report_of(
 
 
 def place_of(prefix: str) -> dict[str, object]:
-    """What lies at the prefix, whoever made it, and what a build of ours set aside or kept beside it."""
+    """What lies at the prefix, whoever made it, and what a build of ours kept beside it."""
     folder, name = os.path.split(prefix.rstrip("/"))
     link = os.readlink(prefix) if os.path.islink(prefix) else ""
     empty = not link and os.path.isdir(prefix) and not os.listdir(prefix)
@@ -137,7 +137,6 @@ def place_of(prefix: str) -> dict[str, object]:
         "occupied": os.path.lexists(prefix) and not empty,
         "link": link,
         "holds": listed(prefix)[:NAMED_FILES],
-        "previous": os.path.lexists(os.path.join(folder, f".{name}.previous")),
         "kept": [os.path.join(folder, one) for one in listed(folder) if one.startswith(name + ".before-")],
     }
 
