@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import BuiltinFunctionType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -47,8 +49,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    """An attack that does not say how it was refused has not shown that it was."""
+    """An attack that does not say how it was refused has not shown that it was.
+
+    Ansible replaces `sys.intern` where it is imported, after which torch._dynamo cannot be: whether a later
+    test fails would hang on the order.
+    """
     yield
+    if not isinstance(sys.intern, BuiltinFunctionType):
+        pytest.fail("it has Ansible in this process: ask tests/unit/playbooks/ansible_side.py", pytrace=False)
     properties = dict(item.user_properties)
     if "attacker" in properties and "refusal" not in properties:
         pytest.fail("it bears the mark `attack` and hands no words to record_refusal", pytrace=False)

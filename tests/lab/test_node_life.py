@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from provision.lab import record
 from tests.conftest import RecordRefusal
 from tests.lab.conftest import COUNTING_SSH, JOB_USER, Finished, LabUnderTest, changed, playbook, provision
+from tests.lab.given_back import FILES, not_given_back
 
 pytestmark = pytest.mark.long
 KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
@@ -28,18 +28,6 @@ OLD = ("te1", "te2", "te3", "te4")
 # The clock of te1 leads, and is told first that there is one more to answer.
 OTHERS = OLD[1:]
 LOGIN_AND_CALL = 2
-# Every file, link and folder of the system but for what runs, with mode, owner and content.
-FILES = (
-    r"find / -xdev \( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev \) -prune -o "
-    r"\( -type f -printf '%p %m %u ' -exec sha256sum {} \; \) -o -type l -printf '%p -> %l\n' "
-    r"-o -type d -printf '%p/ %m\n'"
-)
-# What README lists as left behind by a teardown.
-LEFT_BEHIND = re.compile(
-    r"^(/var|/data|/root/\.ansible|/root/\.cache|/root/\.conda|/usr/share/zoneinfo|/usr/share/doc/tzdata)/"
-    r"|^/etc/(fstab|machine-id|ld\.so\.cache|timezone|localtime|(passwd|group|shadow|gshadow|subuid|subgid)-)$"
-    r"|^/usr/share/lintian/overrides/tzdata$|/__pycache__/"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,10 +168,7 @@ def test_a_teardown_asks_first_leaves_what_the_readme_lists_and_can_be_undone(si
     assert f"run it again with -e teardown_confirm={site.lab.name}" in " ".join(refused.stdout.split())
     playbook(site.lab, *words, "-e", f"teardown_confirm={site.lab.name}")
 
-    before = set((site.folder / "files").read_text().splitlines())
-    after = set(files(site, "te6").splitlines())
-    stays = sorted(line for line in before ^ after if not LEFT_BEHIND.search(line.split(" ")[0]))
-    assert stays == []
+    assert not_given_back((site.folder / "files").read_text(), files(site, "te6")) == []
     assert site.lab.out("te6", "ls /data/miniconda3/envs") == "llm"
     playbook(site.lab, "-i", str(site.inventory), "--limit", "te5")
     assert site.lab.out("te1", "ssh -o BatchMode=yes te5 zerorun --help", user=JOB_USER).startswith("Usage")

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from glob import glob
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import ansible.module_utils
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.environments.place import plan_environment, settle
 from provision.errors import ProvisionError
 from provision.roles.data_disk import DiskPlan, Folder, Wanted, plan_data_disk, refuse_entry_of_others
+from tests.unit.playbooks.ansible_side import AnsibleSide
 
-PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 SHA256, LOCKS = "a" * 64, "b" * 64
 MINICONDA_CLAIM, CLAIM = ".clusterwright-installer", ".clusterwright/record.json"
 UNFINISHED = '{"unfinished": true}\n'
@@ -136,17 +131,9 @@ def planned(
 
 
 @pytest.fixture(scope="module")
-def set_aside() -> Iterator[ModuleType]:
-    """The module of Ansible, which finds what it shares where Ansible puts that."""
-    path = str(PLAYBOOKS / "module_utils")
-    ansible.module_utils.__path__.append(path)
-    spec = importlib.util.spec_from_file_location("set_aside", PLAYBOOKS / "library" / "set_aside.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    ansible.module_utils.__path__.remove(path)
+def side() -> Iterator[AnsibleSide]:
+    with AnsibleSide() as side:
+        yield side
 
 
 PLACES = [
@@ -183,7 +170,7 @@ def test_what_lies_in_the_folder_is_still_somewhere_in_it(
     may_rename: bool,
     fails: str,
     runs: int,
-    set_aside: ModuleType,
+    side: AnsibleSide,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -198,8 +185,8 @@ def test_what_lies_in_the_folder_is_still_somewhere_in_it(
         before = {f"theirs {number}" for number in range(len(places))}
 
         for _ in range(runs):
-            if install_miniconda(set_aside, data, may_rename, fails == "miniconda"):
-                build_environment(set_aside, data, may_rename, fails == "conda_env")
+            if install_miniconda(side, data, may_rename, fails == "miniconda"):
+                build_environment(side, data, may_rename, fails == "conda_env")
 
         after = {path.read_text() for path in data.rglob("*") if path.is_file()}
         assert before <= after, f"gone: {[places[int(name.split()[1])] for name in before - after]}"
@@ -210,37 +197,34 @@ def write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def role_says(data: Path) -> Mapping[str, Any]:
+def role_says(side: AnsibleSide, data: Path) -> Mapping[str, Any]:
     """What role miniconda works out from the folder, by its own variables."""
     prefix = data / "miniconda3"
-    variables = DataLoader().load_from_file(
-        str(PLAYBOOKS / "roles" / "miniconda" / "vars" / "main.yml"), unsafe=True, trusted_as_template=True
-    )
     marker = prefix / MINICONDA_CLAIM
     files: dict[str, Any] = {path: {"text": ""} for path in glob(f"{prefix}/envs/*")}
     files[str(marker)] = {"text": marker.read_text()} if marker.is_file() else None
     names = "\n".join(sorted(path.name for path in prefix.iterdir())) if prefix.is_dir() else ""
     observed = {"files": files, "commands": {"holds": {"stdout": names}}}
-    templar = Templar(
-        loader=DataLoader(),
-        variables={**variables, "miniconda_prefix": str(prefix), "miniconda_observed": observed},
+    asked = ["installed", "is_complete", "is_foreign", "begins", "environments"]
+    said = side.role_says(
+        "miniconda",
+        [f"miniconda_{name}" for name in asked],
+        {"miniconda_prefix": str(prefix), "miniconda_observed": observed},
     )
-    asked = ("installed", "is_complete", "is_foreign", "begins", "environments")
-    return {name: templar.template(variables[f"miniconda_{name}"]) for name in asked}
+    return {name: said[f"miniconda_{name}"] for name in asked}
 
 
-def install_miniconda(module: ModuleType, data: Path, may_rename: bool, fails: bool) -> bool:
+def install_miniconda(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> bool:
     """As tasks/{change,recover,install,keep}.yml; whether it went well."""
     prefix, previous = data / "miniconda3", data / ".miniconda3.previous"
 
     def apply(state: str) -> dict[str, Any]:
-        found: dict[str, Any] = module.apply(str(prefix), MINICONDA_CLAIM, state, [], False)
-        return found
+        return side.set_aside(prefix, MINICONDA_CLAIM, state)
 
-    said = role_says(data)
+    said = role_says(side, data)
     if previous.exists():
         apply("kept" if said["is_complete"] or said["environments"] else "back")
-        said = role_says(data)
+        said = role_says(side, data)
     if said["is_foreign"] and not may_rename:
         return False
     if said["installed"] == SHA256:
@@ -282,13 +266,13 @@ def report_of(prefix: Path) -> dict[str, Any]:
     }
 
 
-def build_environment(module: ModuleType, data: Path, may_rename: bool, fails: bool) -> None:
+def build_environment(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> None:
     """As role conda_env on one node: recover.yml, build.yml, settle.yml."""
     prefix = data / "miniconda3" / "envs" / "llm"
     previous = prefix.with_name(".llm.previous")
 
     def apply(state: str, at_once: bool = False) -> None:
-        module.apply(str(prefix), CLAIM, state, [], at_once)
+        side.set_aside(prefix, CLAIM, state, at_once=at_once)
 
     def decide(is_proven: bool) -> None:
         apply(settle(report_of(previous), prefix=str(prefix), proven=is_proven, digest="").state)
