@@ -11,12 +11,14 @@ from ansible.module_utils.node_files import put, text_in
 from ansible.module_utils.node_place import Place, Refused
 from ansible.module_utils.running import refusal, running_in
 from ansible.module_utils.unfinished import files_below, not_ours
+from ansible.module_utils.working_folder import closed, left_in, opened, worked_in, working_folder
 
 DOCUMENTATION = r"""
 module: set_aside
 short_description: Keep what a folder held while another one is built in its place
 description:
-  - An environment cannot be moved once it is built, so what was there before goes aside under a hidden name.
+  - An environment cannot be moved once it is built, so what was there before goes into a working folder.
+  - That is C(.clusterwright-NAME) beside it, with a claim of ours in it; one without the claim is refused.
   - Nothing is deleted but with C(removed), or what a build of ours left unfinished, file for file.
   - Where that holds anything else, it gets a name of its own, as with C(kept).
   - Nothing from which a process runs is moved or deleted.
@@ -40,13 +42,15 @@ options:
     default: false
   state:
     description:
+      - C(opened) makes the working folder, with C(build) in it for locks and downloads.
       - C(begun) clears what an unfinished build of ours left, sets all else aside, claims the new folder.
       - C(back) clears what an unfinished build of ours left, and puts back what was set aside.
       - C(kept) gives what was set aside a name of its own, O(path) with C(.before-) and the time.
       - C(removed) deletes what was set aside.
+      - C(closed) removes C(build). All but C(opened) and C(begun) remove the folder where it is empty then.
     type: str
     required: true
-    choices: [begun, back, kept, removed]
+    choices: [opened, begun, back, kept, removed, closed]
 author: Clusterwright
 """
 
@@ -70,12 +74,8 @@ put_back:
 """
 
 NAMED = 5
+STATES = ["opened", "begun", "back", "kept", "removed", "closed"]
 UNFINISHED = '{"unfinished": true}\n'
-
-
-def beside(path: str, suffix: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.{suffix}")
 
 
 def is_unfinished(path: str, claim: str) -> bool:
@@ -98,13 +98,13 @@ def holds_something(path: str) -> bool:
 
 def begin(path: str, claim: str) -> str:
     """Returns where what was there lies now."""
-    aside = beside(path, "previous")
+    aside = os.path.join(opened(path), "previous")
     if holds_something(path):
         if os.path.lexists(aside):
             raise FileExistsError(f"{aside} is there already: move it to another name yourself")
         os.rename(path, aside)
     claimed(path, claim)
-    return aside if os.path.lexists(aside) else ""
+    return left_in(path, "previous")
 
 
 def clear(path: str, claim: str, locks: list[str], at_once: bool) -> dict[str, object]:
@@ -119,7 +119,7 @@ def clear(path: str, claim: str, locks: list[str], at_once: bool) -> dict[str, o
 
 def claimed(path: str, claim: str) -> None:
     """Makes the folder with its claim in it, in one step."""
-    new = beside(path, "begun")
+    new = os.path.join(opened(path), "begun")
     names = [name for name in files_below(new) if name != claim]
     if strange := [name for name in names if not os.path.basename(name).startswith(".clusterwright-")]:
         raise FileExistsError(
@@ -132,8 +132,8 @@ def claimed(path: str, claim: str) -> None:
 
 
 def put_back(path: str) -> bool:
-    aside = beside(path, "previous")
-    if holds_something(path) or not os.path.lexists(aside):
+    aside = left_in(path, "previous")
+    if holds_something(path) or not aside:
         return False
     if os.path.isdir(path):
         os.rmdir(path)
@@ -157,8 +157,11 @@ def free_name(path: str) -> str:
 
 def changes(path: str, claim: str, state: str) -> bool:
     """Whether a run that is not in check mode would change something."""
-    unfinished = state == "back" and is_unfinished(path, claim)
-    return state == "begun" or unfinished or os.path.lexists(beside(path, "previous"))
+    if state in ("opened", "closed"):
+        return worked_in(path) if state == "closed" else not left_in(path, "build")
+    if state == "back" and (is_unfinished(path, claim) or worked_in(path)):
+        return True
+    return state == "begun" or left_in(path, "previous") != ""
 
 
 def moves(path: str, claim: str, state: str) -> bool:
@@ -167,12 +170,28 @@ def moves(path: str, claim: str, state: str) -> bool:
 
 
 def apply(path: str, claim: str, state: str, locks: list[str], at_once: bool) -> dict[str, object]:
-    previous = beside(path, "previous")
-    if state == "kept" or (state == "removed" and running_in(previous)):
-        return {"aside": renamed(path, previous)}
-    if state == "removed":
+    with Place(working_folder(path)):  # refuses links that a user put in the way
+        pass
+    if state == "opened":
+        os.makedirs(os.path.join(opened(path), "build"), exist_ok=True)
+        return {}
+    done = settled(path, claim, state, locks, at_once)
+    if state != "begun":
+        closed(path)
+    return done
+
+
+def settled(path: str, claim: str, state: str, locks: list[str], at_once: bool) -> dict[str, object]:
+    previous = left_in(path, "previous")
+    if state in ("kept", "removed"):
+        if state == "kept" or running_in(previous):
+            return {"aside": renamed(path, previous)}
         shutil.rmtree(previous)
         return {}
+    if state == "closed":
+        return {}
+    if state == "begun":
+        opened(path)
     cleared = clear(path, claim, locks, at_once)
     if state == "begun":
         return {**cleared, "aside": begin(path, claim)}
@@ -186,7 +205,7 @@ def main() -> None:
             "claim": {"type": "str", "required": True},
             "locks": {"type": "list", "elements": "path", "default": []},
             "at_once": {"type": "bool", "default": False},
-            "state": {"type": "str", "required": True, "choices": ["begun", "back", "kept", "removed"]},
+            "state": {"type": "str", "required": True, "choices": STATES},
         },
         supports_check_mode=True,
     )

@@ -24,7 +24,8 @@ def problems(
         commands: what getent said of the name and the number (`account`, `number`, `group`, `group_number`),
             and stat of the owner of a `home`.
         uid: of the user and of its group, where they are made.
-        made: name and number of the account that the node's record says was made; empty for none.
+        made: the node's record of the account that was made: its name, its number, and perhaps of its home;
+            empty for none.
         may_adopt: an account that is there may have another number.
     """
     if uid < _LEAST_UID:
@@ -41,7 +42,7 @@ def _of_account(
     found = int(account[2])
     if found == 0:
         yield f"{name} has the rights of root: {_CHOOSE}, or say cluster_user: root"
-    elif list(made) == [name, str(found)]:
+    elif list(made[:2]) == [name, str(found)]:
         return
     elif found != uid and not may_adopt:
         yield (

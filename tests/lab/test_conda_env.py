@@ -144,10 +144,10 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert report(built, "te2")["unfinished"]
     finished = playbook(built, *TAGS)
 
-    assert f"1 of its files differ: changed {path}" in " ".join(finished.stdout.split())
+    assert f"1 of its files differ from its record: changed {path}" in " ".join(finished.stdout.split())
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before
-    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.llm.build; true").split()
+    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-llm; true").split()
     assert len(kept) == 1
     assert "2.13.1" in built.out("te2", f"cat {kept[0]}/{path}")
 
@@ -166,7 +166,8 @@ def cut_off_when(lab: LabUnderTest, node: str, condition: str) -> None:
 
 
 # What a build leaves beside the environment when it is cut off.
-LISTED = f"""mkdir {PREFIX}/../.llm.build && cd {PREFIX}/../.llm.build
+LISTED = f"""mkdir -p {PREFIX}/../.clusterwright-llm/build && cd {PREFIX}/../.clusterwright-llm
+echo Made by Clusterwright, which removes it. >clusterwright && cd build
 for name in {PREFIX}/conda-meta/*.json; do echo "http://m/$(basename "$name" .json).conda"; done >conda.txt
 {PREFIX}/bin/python -m pip list --format=freeze >wheels.txt"""
 

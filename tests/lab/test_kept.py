@@ -22,8 +22,17 @@ mkdir -p models miniconda3/envs/llm/bin miniconda3/bin && head -c 3M /dev/urando
 for file in envs/llm/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
 find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before && umount /mnt/disk
 """
+WORKING = (
+    f"mkdir {ENVS}/.clusterwright-llm"
+    f" && echo Made by Clusterwright, which removes it. >{ENVS}/.clusterwright-llm/clusterwright"
+)
 NOW = "find /data -type f -exec sha256sum {} + | sort"
 DISK = "head -c 64M /dev/vdb | sha256sum"
+
+
+# Where builds of earlier versions worked without asking whose it was; what lies in ENVS beside that.
+THEIRS = f"cd {ENVS}; for name in build previous begun relay; do mkdir .llm.$name; echo t >.llm.$name/f; done"
+HELD = f"ls -A {ENVS} | grep -v '^[.]llm[.]'; cat {ENVS}/.llm.*/f | wc -l"
 
 
 def said(run: Finished) -> str:
@@ -79,7 +88,7 @@ def by_hand(adopted: LabUnderTest) -> LabUnderTest:
     playbook(adopted, "--tags", "host_names,ssh_trust,miniconda", "-e", '{"miniconda_rename_foreign": true}')
     for node in adopted.nodes:
         adopted.run(node, f"mkdir -p {PREFIX}/bin {ENVS}/other && echo {node} >{PREFIX}/bin/python")
-        adopted.run(node, f"echo o >{ENVS}/other/o")
+        adopted.run(node, f"echo o >{ENVS}/other/o; {THEIRS}")
     return adopted
 
 
@@ -140,7 +149,19 @@ def test_an_environment_of_somebody_else_is_refused(by_hand: LabUnderTest) -> No
     assert failed(run) == ["te1", "te2"]
     assert f"te2: build the environment {PREFIX}: it is there already" in said(run)
     assert "-e '{\"conda_env_rename_foreign\": true}'" in said(run)
-    assert by_hand.out_of_all(f"ls -A {ENVS}") == ["llm\nother"] * 2
+    assert by_hand.out_of_all(HELD) == ["llm\nother\n4"] * 2
+
+
+def test_a_folder_of_somebody_else_where_a_build_works_is_not_worked_in(by_hand: LabUnderTest) -> None:
+    theirs = f"{ENVS}/.clusterwright-llm"
+    by_hand.run("te2", f"mkdir -p {theirs}/build && echo theirs >{theirs}/build/f")
+
+    words = ("--limit", "te2,localhost", "-e", '{"conda_env_rename_foreign": true}')
+    run = playbook(by_hand, "--tags", "conda_env", *words, *NO_CONDA, check=False)
+
+    assert f"{theirs} is there already, and not ours: move it to another name yourself" in said(run)
+    left = by_hand.out("te2", f"cat {PREFIX}/bin/python {theirs}/build/f; rm -r {theirs}")
+    assert left == "te2\ntheirs"
 
 
 def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(
@@ -149,7 +170,8 @@ def test_it_is_renamed_when_asked_where_one_is_built_and_where_one_arrives(
     for node, kept in zip(by_hand.nodes, by_hand.out_of_all(f"ls -d {PREFIX}.before-*"), strict=True):
         assert f"{node}: what was at {PREFIX} is kept as {kept}" in said(renamed)
         assert by_hand.out(node, f"cat {kept}/bin/python {ENVS}/other/o") == f"{node}\no"
-    assert by_hand.out_of_all(f"ls -A {ENVS} | grep -c ^[.]; true") == ["0", "0"]
+    assert [text.splitlines()[-1] for text in by_hand.out_of_all(HELD)] == ["4", "4"]
+    assert by_hand.out_of_all(f"ls -d {ENVS}/.clusterwright-*; true") == ["", ""]
     assert re.search(r"Send it through the others\] \*+ .*?ok: \[te1\]", said(renamed))
     assert changed(playbook(by_hand, "--tags", "conda_env")) == {"te1": 0, "te2": 0}
 
@@ -162,7 +184,7 @@ def test_a_build_that_fails_gives_back_what_was_there(ours: LabUnderTest) -> Non
     use = f"{PREFIX}/bin/python -c 'import torch, flashy; print(flashy.answer)'"
     assert ours.out("te1", use) == "42"
     assert "the environment that was there is back" in said(run)
-    assert ours.out("te1", f"ls -A {ENVS}") == "llm\nother"
+    assert ours.out("te1", HELD) == "llm\nother\n4"
 
 
 def test_packages_that_a_person_added_stay_aside_and_are_named(ours: LabUnderTest) -> None:
@@ -184,7 +206,7 @@ def test_one_that_is_exactly_as_it_was_made_is_not_kept(ours: LabUnderTest) -> N
     run = playbook(ours, "--tags", "conda_env")
 
     assert "its locks have changed" in said(run)
-    assert ours.out("te2", f"ls -A {ENVS}") == "llm\nother"
+    assert ours.out("te2", HELD) == "llm\nother\n4"
 
 
 # In the gate test_set_aside has a run that was cut off, without an environment of gigabytes.
@@ -192,7 +214,8 @@ def test_one_that_is_exactly_as_it_was_made_is_not_kept(ours: LabUnderTest) -> N
 def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(ours: LabUnderTest) -> None:
     """As after a cut of power between the renaming and the proof."""
     added_by_hand(ours, "te2")
-    ours.run("te2", f"cd {ENVS} && mv llm .llm.previous && mkdir -p llm/.clusterwright llm/bin")
+    ours.run("te2", f"{WORKING} && cd {ENVS} && mv llm .clusterwright-llm/previous")
+    ours.run("te2", f"mkdir -p {PREFIX}/.clusterwright {PREFIX}/bin")
     ours.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
 
     playbook(ours, "--tags", "conda_env")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -78,8 +79,7 @@ def export(
         BadInput: the target exists.
     """
     _check(entry, target)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")  # nobody else's name
     try:
         partial.mkdir(parents=True)
         names = _write_all(_open(entry), partial, dtype, file_bytes, on_progress)

@@ -74,7 +74,9 @@ def main() -> None:
             answer = {name: templar.template(own[name]) for name in asked["names"]}
         else:
             try:
-                answer = set_aside.apply(asked["path"], asked["claim"], asked["state"], [], asked["at_once"])
+                place = (asked["path"], asked["claim"], asked["state"])
+                does = set_aside.changes(*place)
+                answer = set_aside.apply(*place, [], asked["at_once"]) if does else {}
             except OSError as e:
                 answer = {"error": str(e)}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import marshal
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -339,8 +340,23 @@ def test_packages_that_were_added_are_named_whoever_installed_them(prefix: Path)
 
     report = digest(prefix)
 
-    assert report["added"] == {"ffmpeg": "6", "flashy": "2.1"}
+    assert (report["added"], report["gone"]) == ({"ffmpeg": "6", "flashy": "2.1"}, {})
     assert report["digest"] != report["recorded"]
+
+
+def test_packages_that_are_gone_or_replaced_are_named_with_both_versions(prefix: Path) -> None:
+    for name in ("flashy-2.1", "numpy_ext-1.9"):
+        write(prefix / PACKAGES / f"{name}.dist-info" / "METADATA", "Name: x")
+    write(prefix / "conda-meta" / "ffmpeg-6-0.json", json.dumps({"name": "ffmpeg", "version": "6"}))
+    digest(prefix, "--record", "--built-from", "locks")
+    shutil.rmtree(prefix / PACKAGES / "flashy-2.1.dist-info")
+    (prefix / PACKAGES / "numpy_ext-1.9.dist-info").rename(prefix / PACKAGES / "numpy_ext-2.0.dist-info")
+    (prefix / "conda-meta" / "ffmpeg-6-0.json").unlink()
+
+    report = digest(prefix)
+
+    assert report["added"] == {"numpy-ext": "2.0"}
+    assert report["gone"] == {"ffmpeg": "6", "flashy": "2.1", "numpy-ext": "1.9"}
 
 
 def test_a_changed_file_of_this_project_is_found_where_it_is_asked_for(prefix: Path) -> None:
@@ -388,12 +404,11 @@ def test_an_empty_folder_a_link_and_a_file_are_told_apart(tmp_path: Path) -> Non
     assert reports["link"]["link"] == "elsewhere"
 
 
-def test_what_stands_aside_is_reported(prefix: Path) -> None:
-    (prefix.parent / ".llm.previous").mkdir()
+def test_what_is_kept_beside_it_is_reported(prefix: Path) -> None:
     (prefix.parent / "llm.before-20261126T2231").mkdir()
     write(prefix / ".clusterwright" / "record.json", '{"unfinished": true}\n')
 
     report = digest(prefix)
 
-    assert (report["unfinished"], report["previous"]) == (True, True)
+    assert report["unfinished"]
     assert report["kept"] == [f"{prefix.parent}/llm.before-20261126T2231"]

@@ -144,10 +144,8 @@ PLACES = [
     "miniconda3/envs/llm/bin/python",
     "miniconda3/envs/llm/lib/added.py",
     "miniconda3/envs/other/o",
-    "miniconda3/envs/.llm.previous/bin/python",
-    "miniconda3/envs/.llm.begun/f",
-    ".miniconda3.previous/bin/conda",
-    ".miniconda3.begun/f",
+    *(f"miniconda3/envs/.clusterwright-llm/{name}/f" for name in ("previous", "begun", "build", "arriving")),
+    *(f".clusterwright-miniconda3/{name}/f" for name in ("previous", "begun", "build")),
     "miniconda3/envs/llm.before-1/f",
 ]
 MINICONDA_RECORDS = st.sampled_from(["", UNFINISHED, SHA256 + "\n", "c" * 64 + "\n"])
@@ -216,7 +214,7 @@ def role_says(side: AnsibleSide, data: Path) -> Mapping[str, Any]:
 
 def install_miniconda(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> bool:
     """As tasks/{change,recover,install,keep}.yml; whether it went well."""
-    prefix, previous = data / "miniconda3", data / ".miniconda3.previous"
+    prefix, previous = data / "miniconda3", data / ".clusterwright-miniconda3" / "previous"
 
     def apply(state: str) -> dict[str, Any]:
         return side.set_aside(prefix, MINICONDA_CLAIM, state)
@@ -263,13 +261,14 @@ def report_of(prefix: Path) -> dict[str, Any]:
         "differences": [str(path) for path in added],
         "conda": 0,
         "added": {},
+        "gone": {},
     }
 
 
 def build_environment(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> None:
     """As role conda_env on one node: recover.yml, build.yml, settle.yml."""
     prefix = data / "miniconda3" / "envs" / "llm"
-    previous = prefix.with_name(".llm.previous")
+    previous = prefix.with_name(".clusterwright-llm") / "previous"
 
     def apply(state: str, at_once: bool = False) -> None:
         side.set_aside(prefix, CLAIM, state, at_once=at_once)

@@ -20,7 +20,11 @@ from tests.conftest import RecordRefusal
 PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
 FILES = "roles/conda_env/files"
 TEXT = (PLAYBOOKS / FILES / "relay.py").read_text()
-for part in (f"{FILES}/environment_hardening.py", "module_utils/running.py"):
+for part in (
+    f"{FILES}/environment_hardening.py",
+    "module_utils/running.py",
+    "module_utils/working_folder.py",
+):
     TEXT = with_module(TEXT, Path(part).stem, (PLAYBOOKS / part).read_text())
 USER = pwd.getpwuid(os.geteuid()).pw_name
 KEY = "5e" * 32
@@ -81,7 +85,7 @@ def relay(site: Path, *nodes: str, broken: str = "") -> dict[str, dict[str, Any]
 
 def held(site: Path, node: str) -> dict[str, Any]:
     """What a node has, by path, but the records that a node keeps of its own."""
-    folder, others = site / node / "envs", {".llm.previous", ".clusterwright"}
+    folder, others = site / node / "envs", {".clusterwright-llm", ".clusterwright"}
     paths = [path for path in folder.rglob("*") if not others & set(path.parts) and not path.is_socket()]
     return {
         str(path.relative_to(folder)): os.readlink(path)
@@ -97,7 +101,7 @@ def test_every_node_gets_the_same_in_one_pass(site: Path) -> None:
     assert [line["ok"] for line in said.values()] == [True, True, True]
     assert all(line["bytes"] > 3_500_000 for line in said.values())
     assert held(site, "te2") == held(site, "te3") == held(site, "te4") == held(site, "te1")
-    assert (site / "te3" / "envs" / ".llm.previous" / "old").read_text() == "old"
+    assert (site / "te3" / "envs" / ".clusterwright-llm" / "previous" / "old").read_text() == "old"
 
 
 def test_bytecode_does_not_travel(site: Path) -> None:
@@ -183,13 +187,32 @@ def test_what_is_no_environment_is_not_put_in_place(
 
 
 def test_what_is_there_is_not_overwritten_where_something_was_set_aside_before(site: Path) -> None:
-    (site / "te3" / "envs" / ".llm.previous").mkdir()
+    relay(site, "te3")
+    (site / "te1" / "envs" / "llm" / "lib" / "program").write_text("#! another")
     before = held(site, "te3")
 
     said = relay(site, "te3")
 
-    assert ".llm.previous is there already" in said["te3"]["error"]
+    assert ".clusterwright-llm/previous is there already" in said["te3"]["error"]
     assert held(site, "te3") == before
+
+
+@pytest.mark.parametrize("what", ["a folder", "a link"])
+def test_a_working_folder_of_somebody_else_is_not_worked_in(site: Path, what: str) -> None:
+    theirs = site / "te3" / "envs" / ".clusterwright-llm"
+    place = site / "theirs" if what == "a link" else theirs
+    (place / "arriving").mkdir(parents=True)
+    (place / "arriving" / "theirs").write_text("theirs")
+    if what == "a link":
+        theirs.symlink_to(place)
+
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        listen(site, "te3")
+
+    assert (
+        f"{theirs} is there already, and not ours: move it to another name yourself" in refused.value.stderr
+    )
+    assert [str(path.relative_to(place)) for path in place.rglob("*")] == ["arriving", "arriving/theirs"]
 
 
 def test_a_node_that_cannot_unpack_hands_it_on(site: Path) -> None:
@@ -215,9 +238,9 @@ def test_a_connection_that_breaks_leaves_those_behind_it_as_they_were(site: Path
 
 def answer(site: Path, node: str, stream: bytes) -> dict[str, Any]:
     """What a node says that waits, to somebody who has found its socket."""
-    os.chdir(site / node / "envs")
+    os.chdir(site / node / "envs" / ".clusterwright-llm")
     with socket.socket(socket.AF_UNIX) as line:
-        line.connect(".llm.relay.socket")
+        line.connect("relay.socket")
         line.sendall(stream)
         line.shutdown(socket.SHUT_WR)
         with line.makefile() as back:
@@ -267,7 +290,7 @@ def test_who_has_another_key_is_not_unpacked(site: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_gets_no_way_to_the_socket(site: Path, record_refusal: RecordRefusal) -> None:
     listen(site, "te2")
-    waiting = site / "te2" / "envs" / ".llm.relay.socket"
+    waiting = site / "te2" / "envs" / ".clusterwright-llm" / "relay.socket"
     for folder in (site, *site.parents):
         folder.chmod(folder.stat().st_mode | 0o111)
     connecting = f"import socket; socket.socket(socket.AF_UNIX).connect({str(waiting)!r})"

@@ -91,7 +91,7 @@ def test_what_is_there_is_set_aside_and_kept_under_a_name_of_its_own(theirs: Pat
     kept = set_aside(theirs, "kept")
 
     assert foreseen["changed"]
-    assert begun["aside"] == f"{theirs.parent}/.llm.previous"
+    assert begun["aside"] == f"{theirs.parent}/.clusterwright-llm/previous"
     assert claims == [Path(CLAIM)]
     assert kept["aside"].startswith(f"{theirs}.before-2")
     assert Path(kept["aside"], "bin", "python").read_text() == "theirs"
@@ -117,12 +117,12 @@ def test_an_unfinished_build_of_ours_is_begun_anew_and_nothing_is_set_aside_twic
 
     again = set_aside(theirs, "begun")
 
-    assert (again["aside"], again["kept"]) == (f"{theirs.parent}/.llm.previous", "")
+    assert (again["aside"], again["kept"]) == (f"{theirs.parent}/.clusterwright-llm/previous", "")
     assert not (theirs / "conda-meta").exists()
     (theirs / CLAIM).write_text("a person's")
     refused = set_aside(theirs, "begun")
     assert refused["failed"]
-    assert ".llm.previous is there already" in refused["msg"]
+    assert ".clusterwright-llm/previous is there already" in refused["msg"]
     assert (theirs / CLAIM).read_text() == "a person's"
 
 
@@ -195,14 +195,64 @@ def test_but_not_what_somebody_added_meanwhile(cut_off: Path, added: str) -> Non
     assert Path(kept, added).read_text() == "a person's"
 
 
-def test_a_folder_of_somebody_else_under_our_hidden_name_is_refused(theirs: Path) -> None:
-    hidden = theirs.with_name(".llm.begun")
-    write(hidden / "theirs", "theirs")
+STATES = ["opened", "begun", "back", "kept", "removed", "closed"]
+WORKED = [f"{name}/theirs" for name in ("previous", "begun", "build", "arriving")]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("what", ["a folder", "a folder that says it is ours", "a link", "a file"])
+def test_what_somebody_else_has_under_our_hidden_name_is_left_or_refused(
+    theirs: Path, state: str, what: str
+) -> None:
+    hidden = theirs.with_name(".clusterwright-llm")
+    place = theirs.with_name("elsewhere") if what == "a link" else hidden
+    for name in WORKED if what != "a file" else []:
+        write(place / name, "theirs")
+    if what == "a link":
+        set_aside(theirs.with_name("other"), "opened")
+        shutil.copy(theirs.with_name(".clusterwright-other") / "clusterwright", place)
+        hidden.symlink_to(place)
+    elif what == "a file":
+        hidden.write_text("theirs")
+    elif what != "a folder":
+        (place / "clusterwright").write_text("Made by Clusterwright, by hand\n")
+
+    done = set_aside(theirs, state)
+
+    if state in ("opened", "begun"):
+        assert f"{hidden} is there already, and not ours: move it to another name yourself" in done["msg"]
+    else:
+        assert not done["changed"]
+    assert (theirs / "bin" / "python").read_text() == "theirs"
+    assert all((place / name).read_text() == "theirs" for name in WORKED if what != "a file")
+    assert hidden.is_symlink() == (what == "a link")
+
+
+def test_what_a_person_put_into_our_own_working_folder_stays(theirs: Path) -> None:
+    set_aside(theirs, "opened")
+    hidden = theirs.with_name(".clusterwright-llm")
+    write(hidden / "notes", "theirs")
+    write(hidden / "begun" / "notes", "theirs")
 
     refused = set_aside(theirs, "begun")
+    set_aside(theirs, "back")
 
-    assert f"{hidden} holds theirs" in refused["msg"]
-    assert (hidden / "theirs").exists()
+    assert f"{hidden}/begun holds notes, which is not ours" in refused["msg"]
+    assert (hidden / "notes").read_text() == (hidden / "begun" / "notes").read_text() == "theirs"
+    assert (theirs / "bin" / "python").read_text() == "theirs"
+    assert not set_aside(theirs, "back")["changed"]
+
+
+def test_room_for_a_build_is_made_once_and_goes_with_it(theirs: Path) -> None:
+    foreseen = set_aside(theirs, "opened", check_mode=True)
+    there = [path.name for path in theirs.parent.iterdir()]
+    made, again = set_aside(theirs, "opened"), set_aside(theirs, "opened")
+    write(theirs.with_name(".clusterwright-llm") / "build" / "download", "ours")
+    closed, at_rest = set_aside(theirs, "closed"), set_aside(theirs, "closed")
+
+    assert (foreseen["changed"], there) == (True, ["llm"])
+    assert [run["changed"] for run in (made, again, closed, at_rest)] == [True, False, True, False]
+    assert [path.name for path in theirs.parent.iterdir()] == ["llm"]
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
@@ -220,7 +270,7 @@ def test_what_a_process_runs_from_is_not_moved(theirs: Path, check_mode: bool) -
 
 def test_what_a_process_still_runs_from_is_kept_and_not_deleted(theirs: Path) -> None:
     set_aside(theirs, "begun")
-    program = theirs.with_name(".llm.previous") / "bin" / "sleep"
+    program = theirs.with_name(".clusterwright-llm") / "previous" / "bin" / "sleep"
     shutil.copy(shutil.which("sleep") or "", program)
     with subprocess.Popen(["job", "60"], executable=program) as job:
         kept = set_aside(theirs, "removed")["aside"]

@@ -6,15 +6,16 @@
     send USER FOLDER NODE...      on the node that has it
 
 Root runs all three. USER is who reaches the other nodes by ssh, and has no other rights there: root of the
-next node waits at a socket of that user's beside the folder, in the background once `receive` has ended.
-What takes it out of that user's hands is a key, the same at both ends, in hexadecimal on standard input of
-`receive` and `send`: every piece of the stream is signed with it (BLAKE2, RFC 7693), in its order.
+next node waits at a socket of that user's in the working folder beside it, in the background once `receive`
+has ended. What takes it out of that user's hands is a key, the same at both ends, in hexadecimal on standard
+input of `receive` and `send`: every piece of the stream is signed with it (BLAKE2, RFC 7693), in its order.
 
-What arrives is unpacked beside the folder and takes its place only when it came to its end; what was there
-is then `.NAME.previous`, which is never deleted here. Equal digests of all nodes are compared afterwards. A
-node that fails hands it on all the same; one whose connection breaks ends the chain; one where processes run
-from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok, error, bytes. Needs
-the standard library, ssh and tar; THIS_TEXT has environment_hardening.py and module_utils/running.py in it.
+What arrives is unpacked in the working folder and takes its place only when it came to its end; what was
+there is then `previous` in it, which is never deleted here. Equal digests of all nodes are compared
+afterwards. A node that fails hands it on all the same; one whose connection breaks ends the chain; one where
+processes run from the folder refuses it. `ask` and `send` print a line of JSON for each node: node, ok,
+error, bytes. Needs the standard library, ssh and tar; THIS_TEXT has environment_hardening.py in it, and of
+module_utils running.py and working_folder.py.
 
 The node that sends may be somebody else's by now: what arrives is files, folders and links of root, without
 rights for others, without what no digest speaks for (the sender's records, what conda was told).
@@ -41,6 +42,7 @@ from typing import IO
 
 from environment_hardening import SETTINGS, close, openings, places_in
 from running import refusal
+from working_folder import opened, working_folder
 
 CHUNK_BYTES = 1 << 20
 HEADER = struct.Struct("!I32s")
@@ -82,10 +84,7 @@ def ssh_of(user: str) -> tuple[str, ...]:
     return SSH if pwd.getpwnam(user).pw_uid == os.geteuid() else ("runuser", "-u", user, "--", *SSH)
 
 
-def place_of(folder: str) -> tuple[str, str, str]:
-    """Where a folder lies, its name, and that of the socket there: whole paths can be too long, unix(7)."""
-    parent, name = os.path.split(folder)
-    return parent, name, f".{name}.relay.socket"
+SOCKET = "relay.socket"  # of the working folder: whole paths can be too long, unix(7)
 
 
 class Signs:
@@ -117,8 +116,7 @@ class Next:
     def __init__(self, user: str, folder: str, nodes: tuple[str, ...]) -> None:
         if nodes:
             self.node = nodes[0]
-            parent, _, name = place_of(folder)
-            words = ["python3", "-c", BRIDGE, parent, name]
+            words = ["python3", "-c", BRIDGE, working_folder(folder), SOCKET]
             command = [*ssh_of(user), self.node, shlex.join(words)]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             widen(self.process.stdin)
@@ -163,7 +161,7 @@ def ask(user: str, *nodes: str) -> None:
 
 def send(user: str, folder: str, *nodes: str) -> None:
     signs, rest = Signs(key_given()), Next(user, folder, nodes)
-    parent, name, _ = place_of(folder)
+    parent, name = os.path.split(folder)
     tar = subprocess.Popen([*TAR, LEFT_OUT, "-C", parent, "-cf", "-", name], stdout=subprocess.PIPE)
     packed = widen(tar.stdout)
     while data := packed.read(CHUNK_BYTES):
@@ -197,15 +195,13 @@ def piece(stream: IO[bytes], signs: Signs) -> tuple[bytes, bytes]:
 def receive(user: str, folder: str, *nodes: str) -> None:
     """Waits for the stream in the background, once the socket is there."""
     key, owner = key_given(), pwd.getpwnam(user)
-    parent, _, name = place_of(folder)
-    os.makedirs(parent, exist_ok=True)
-    os.chdir(parent)
+    os.chdir(opened(folder))
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(name)
+        os.unlink(SOCKET)
     os.umask(0o177)
     listener = socket.socket(socket.AF_UNIX)
-    listener.bind(name)
-    os.chown(name, owner.pw_uid, owner.pw_gid)
+    listener.bind(SOCKET)
+    os.chown(SOCKET, owner.pw_uid, owner.pw_gid)
     os.umask(0o022)
     listener.listen()
     if os.fork():
@@ -217,7 +213,7 @@ def receive(user: str, folder: str, *nodes: str) -> None:
     try:
         line = accept(listener, (0, owner.pw_uid))
     finally:
-        os.unlink(name)
+        os.unlink(SOCKET)
     with line, line.makefile("rb") as stream, line.makefile("w") as out:
         unpack(stream, out, Signs(key), Next(user, folder, nodes[1:]), folder, nodes[0])
 
@@ -235,8 +231,7 @@ def accept(listener: socket.socket, users: tuple[int, ...]) -> socket.socket:
 
 
 def unpack(stream: IO[bytes], out: IO[str], signs: Signs, rest: Next, folder: str, own: str) -> None:
-    parent, name, _ = place_of(folder)
-    arriving = os.path.join(parent, f".{name}.relay")
+    name, arriving = os.path.basename(folder), os.path.join(opened(folder), "arriving")
     shutil.rmtree(arriving, ignore_errors=True)
     count, error = 0, ""
     tar: subprocess.Popen[bytes] | None = None
@@ -305,8 +300,7 @@ def make_ours(new: str) -> None:
 
 def put_in_place(new: str, folder: str) -> None:
     """What is there goes aside, whole: site.yml decides about it once the new one is proven."""
-    parent, name = os.path.split(folder)
-    aside = os.path.join(parent, f".{name}.previous")
+    aside = os.path.join(opened(folder), "previous")
     occupied = os.path.lexists(folder) and (os.path.islink(folder) or os.listdir(folder))
     if occupied:
         if why := refusal(folder):

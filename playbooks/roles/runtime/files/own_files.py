@@ -59,16 +59,15 @@ def content_of(path: str) -> str:
 
 
 def clear(prefix: str, folders: list[str], programs: list[str]) -> None:
-    """Takes away what pip listed. What a person put there or changed goes where no Python looks: printed."""
+    """Takes away what pip wrote. What a person put there or changed goes where no Python looks: printed."""
     base = os.path.dirname(folders[0])
     listed = record_of(folders[0])
     now = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     kept = os.path.join(prefix, RECORDS, f"replaced-{now}-{os.getpid()}")
-    theirs = [
-        path for path in files_in(folders) if listed.get(os.path.relpath(path, base)) != content_of(path)
-    ]
+    found = [*files_in(folders), *filter(os.path.lexists, programs)]
+    theirs = [path for path in found if listed.get(os.path.relpath(path, base)) != content_of(path)]
     for path in theirs:
-        target = os.path.join(kept, os.path.relpath(path, base))
+        target = os.path.join(kept, os.path.relpath(path, prefix if path in programs else base))
         os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
         os.rename(path, target)
     for path in [*folders, *programs]:

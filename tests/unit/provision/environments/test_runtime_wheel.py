@@ -67,6 +67,7 @@ def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_o
     (packages / "runtime" / "cli.py").write_text("evil")
     assert own(prefix) != made.content
 
+    (prefix / "bin" / "zerorun").write_text("edited")
     (packages / "runtime" / "mine").mkdir()
     (packages / "runtime" / "mine" / "notes.py").write_text("mine")
 
@@ -74,6 +75,7 @@ def test_what_is_installed_of_it_is_held_against_the_wheel_whatever_its_record_o
     assert own(prefix) == ""
     assert kept.is_relative_to(prefix / ".clusterwright")
     assert {str(path.relative_to(kept)): path.read_text() for path in kept.rglob("*") if path.is_file()} == {
+        "bin/zerorun": "edited",
         "runtime/cli.py": "evil",
         "runtime/mine/notes.py": "mine",
     }

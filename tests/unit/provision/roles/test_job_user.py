@@ -33,10 +33,17 @@ def test_it_is_made_on_a_blank_node_and_only_there() -> None:
     [
         {},
         {"made": "trainer 2600"},
+        {"made": "trainer 1001 home", "account": ACCOUNT.replace("2600", "1001")},
         {"made": "trainer 1001", "account": ACCOUNT.replace("2600", "1001")},
         {"may_adopt": True, "account": ACCOUNT.replace("2600", "1000")},
     ],
-    ids=["has the number", "made here", "made here with the number of then", "named by the site"],
+    ids=[
+        "has the number",
+        "made here",
+        "made in a home that was there",
+        "made here with the number of then",
+        "named by the site",
+    ],
 )
 def test_an_account_is_taken_as_it_is(there: dict[str, Any]) -> None:
     assert asked(**{"account": ACCOUNT, **there}) == []

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_export_works(checkpoint: Entry,
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
 
     seen: list[tuple[int, int]] = []
-    (tmp_path / ".out.partial").mkdir()  # of an export that was killed
+    (tmp_path / ".out.partial").mkdir()  # of somebody else, or of an export that was killed: nobody knows
     export(
         checkpoint,
         tmp_path / "out",
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_nothing_and_the_next_export_works(checkpoint: Entry,
         on_progress=lambda written, total: seen.append((written, total)),
     )
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.partial", "checkpoints", "out"]
     assert [total for _, total in seen] == [72, 72, 72]
     assert seen[-1][0] == 72
 
