@@ -21,7 +21,6 @@ from provision.roles import (
 )
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
-from provision.roles.hosts_file import hosts_block, hosts_file
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing, live_problems
 from provision.roles.ssh_trust import host_keys, sshd_settings
@@ -40,20 +39,6 @@ def bad_sources(sources: Sequence[str]) -> list[str]:
     """What is wrong with the addresses from which the cluster's key opens."""
     wrong = {source: bad_source(source) for source in map(str, sources)}
     return [f"{source!r}: {bad.found}. {bad.fix}" for source, bad in wrong.items() if bad]
-
-
-def hosts_file_with(text: str, nodes: Dicts) -> str:
-    return hosts_file(text, [Node(**node) for node in nodes])
-
-
-def hosts_block_of(nodes: Dicts) -> str:
-    return hosts_block([Node(**node) for node in nodes])
-
-
-def own_addresses(observed: Mapping[str, Any]) -> list[str]:
-    """The addresses to which a node's own name leads, from getent."""
-    lines = observed["commands"]["own_address"]["stdout"].splitlines()
-    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
 
 
 def numbered(devices: Dicts, uuid: str) -> list[str]:
@@ -352,9 +337,7 @@ class FilterModule:
             "firewall_rules": firewall_rules,
             "gpu_verdict": gpu_verdict,
             "host_keys_read": host_keys_read,
-            "hosts_block": hosts_block_of,
             "is_of_another_machine": data_disk.is_of_another_machine,
-            "hosts_file_with": hosts_file_with,
             "job_user_plan": job_user_plan,
             "known_hosts_block": known_hosts_block,
             "known_hosts_with": known_hosts_with,
@@ -369,7 +352,6 @@ class FilterModule:
             "mesh_refusals": mesh_refusals,
             "numbered": numbered,
             "offers_too_much": offers_too_much,
-            "own_addresses": own_addresses,
             "passwords_end": passwords_end,
             "reads_ours": sshd_settings.reads_ours,
             "refused_connections": refused_connections,

@@ -51,6 +51,10 @@ options:
           - Lines that replace those between the same first and last line, or go to the end of the file.
           - With C(content), the part of it that is ours. A teardown leaves what others wrote beside it.
         type: str
+      yields:
+        description: Of C(block), words behind the second of a line are left out where another line has them.
+        type: bool
+        default: false
       seen:
         description:
           - With C(content), the sha256 of the file that it was made from, empty for none.
@@ -94,6 +98,7 @@ FILE_OPTIONS = {
     "path": {"type": "str", "required": True},
     "content": {"type": "str"},
     "block": {"type": "str"},
+    "yields": {"type": "bool", "default": False},
     "seen": {"type": "str"},
     "lines": {"type": "list", "elements": "str", "default": []},
     "supersede": {"type": "bool", "default": False},
@@ -110,6 +115,7 @@ class Wanted(Attributes):
     path: str
     content: str | None
     block: str | None
+    yields: bool
     seen: str | None
     lines: list[str]
     supersede: bool
@@ -126,7 +132,7 @@ def wanted_text(wanted: Wanted, before: str, entry: Entry | None) -> str:
     absent = [*wanted["without"], *superseded(wanted, entry)]
     if differs_in_lines(wanted["lines"], absent, before):
         text = with_lines(before, wanted["lines"], absent)
-    return with_block(text, wanted["block"]) if wanted["block"] else text
+    return with_block(text, wanted["block"], yields=wanted["yields"]) if wanted["block"] else text
 
 
 def superseded(wanted: Wanted, entry: Entry | None) -> list[str]:

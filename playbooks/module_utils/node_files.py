@@ -41,11 +41,22 @@ class Entry(TypedDict):
     written: str
 
 
-def with_block(text: str, block: str) -> str:
-    """The text with a block whose first and last lines are its marks: in its place, else at the end."""
+def with_block(text: str, block: str, *, yields: bool = False) -> str:
+    """The text with a block whose first and last lines are its marks: in its place, else at the end.
+
+    `yields`: words behind the second of a line are left out where another line has them.
+    """
     marks = block.splitlines()
     kept = without_block(text, marks[0], marks[-1])
+    if yields:
+        held = {word for line in lines_in(kept) for word in line.partition("#")[0].lower().split()}
+        block = "".join(f"{_yielding(line, held)}\n" for line in marks)
     return kept + ("\n" if kept and not kept.endswith("\n\n") else "") + block
+
+
+def _yielding(line: str, held: set[str]) -> str:
+    words = line.split(" ")
+    return " ".join([*words[:2], *(word for word in words[2:] if line.startswith("#") or word not in held)])
 
 
 def without_block(text: str, begin: str, end: str) -> str:

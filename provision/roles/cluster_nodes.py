@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,10 +30,18 @@ def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -
     return [_node(name, variables[name]) for name in names]
 
 
+def normal_address(text: str) -> str:
+    """One spelling for each address: fd88:0:0::12 is fd88::12. What is no address stays as it is."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
 def _node(name: str, variables: Mapping[str, Any]) -> Node:
     return Node(
         name=name,
-        address=str(variables.get("cluster_address", variables.get("ansible_host", name))),
+        address=normal_address(str(variables.get("cluster_address", variables.get("ansible_host", name)))),
         slots=int(variables.get("cluster_slots", 1)),
         interface=str(variables.get("cluster_interface", "")),
         drained=bool(variables.get("cluster_drained", False)),

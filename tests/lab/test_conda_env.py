@@ -111,7 +111,7 @@ def test_a_node_that_changed_files_and_record_alike_gets_what_the_locks_gave(
     built.run("te2", f"rm -r {PREFIX}.before-*")
 
 
-# In the gate test_environment_digest plants it in a real environment.
+# In the gate test_environment_bytecode plants it in a real environment.
 @pytest.mark.long
 @pytest.mark.attack("node")
 def test_planted_bytecode_is_found_and_taken_away(built: LabUnderTest, record_refusal: RecordRefusal) -> None:

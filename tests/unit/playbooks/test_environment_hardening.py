@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.unit.playbooks.test_environment_digest import PACKAGES, conda_record, digest, write
+from tests.unit.playbooks.digests import PACKAGES, conda_record, digest, write
 
 
 @pytest.fixture

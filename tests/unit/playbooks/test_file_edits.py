@@ -56,6 +56,20 @@ def test_lines_of_other_bytes_that_look_alike_are_not_taken_for_each_other(
         assert path.read_bytes() == b"Include x\n" + theirs
 
 
+def test_a_block_yields_the_short_names_that_others_have(tmp_path: Path) -> None:
+    """As members.yml, which looks at nothing, writes /etc/hosts."""
+    path = tmp_path / "hosts"
+    path.write_text("10.0.0.9 te2.corp.example TE2\n# te1\n")
+
+    write(
+        path, block=f"{BEGIN}\n10.0.0.1 te1.a.example te1\n10.0.0.2 te2.a.example te2\n{END}\n", yields=True
+    )
+
+    assert path.read_text().endswith(
+        f"\n{BEGIN}\n10.0.0.1 te1.a.example te1\n10.0.0.2 te2.a.example\n{END}\n"
+    )
+
+
 @pytest.mark.parametrize("behind", ["somebody's\n", ""])
 def test_nothing_is_written_where_our_part_has_no_end(behind: str, tmp_path: Path) -> None:
     path = tmp_path / "hosts"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from provision.errors import BadInput
 from provision.roles.cluster_nodes import Node
-from provision.roles.hosts_file import BEGIN, END, hosts_file
+from provision.roles.hosts_file import BEGIN, END, hosts_file, short_names
 
 NODES = [Node(name="te1", address="10.77.0.11"), Node(name="te2", address="10.77.0.12")]
 OLD = f"{BEGIN}\n10.77.0.13 te3\n{END}"
@@ -21,7 +21,15 @@ BLOCK = f"\n{BEGIN}\n10.77.0.11 te1\n10.77.0.12 te2\n{END}\n"
         ("127.0.0.1 localhost\n", "127.0.0.1 localhost\n"),
         ("", "127.0.0.1 localhost\n"),
         ("127.0.0.1\tlocalhost\n127.0.1.1\tte1\n", "127.0.0.1\tlocalhost\n"),
-        ("127.0.0.1 localhost\n127.0.1.1 te1.localdomain te1\n", "127.0.0.1 localhost\n"),
+        (
+            "127.0.0.1 localhost\n127.0.1.1 te1.localdomain te1\n",
+            "127.0.0.1 localhost\n127.0.1.1 te1.localdomain\n",
+        ),
+        (
+            "127.0.0.1 localhost\n10.0.0.9 te1.corp.example te1.\n",
+            "127.0.0.1 localhost\n10.0.0.9 te1.corp.example te1.\n",
+        ),
+        ("127.0.0.1 localhost\n192.168.0.9 TE2\n", "127.0.0.1 localhost\n"),
         ("127.0.0.1 localhost te1\n", "127.0.0.1 localhost\n"),
         ("127.0.0.1 localhost\n192.168.0.9 te2 # by hand\n", "127.0.0.1 localhost\n"),
         (
@@ -48,17 +56,75 @@ def test_a_changed_node_replaces_the_block() -> None:
     assert after == f"127.0.0.1 localhost\n\n{BEGIN}\n10.77.0.99 te1\n{END}\n"
 
 
-@given(
-    st.lists(
-        st.sampled_from(
-            ["127.0.0.1 localhost", "127.0.1.1 te1", "# te1", "", "10.0.0.1 nas te2 te1", OLD, END]
-        )
-    )
-)
-def test_a_second_pass_changes_nothing(lines: list[str]) -> None:
-    once = hosts_file("\n".join(lines), NODES)
+LINES = [
+    *("127.0.0.1 localhost", "127.0.1.1 te1", "# te1", "", "10.0.0.1 nas te2 te1", OLD, END),
+    *(
+        "127.0.1.1 te1.cluster.example te1",
+        "10.0.0.9 te2.cluster.example TE2",
+        "10.0.0.8 te2.corp.example te2",
+    ),
+    "10.0.0.7 te1 # theirs",
+]
 
-    assert hosts_file(once, NODES) == once
+
+@given(st.lists(st.sampled_from(LINES)))
+def test_a_second_pass_changes_nothing(lines: list[str]) -> None:
+    for nodes, own in ((NODES, ""), (WHOLE, "te1.cluster.example")):
+        once = hosts_file("\n".join(lines), nodes, own=own)
+
+        assert hosts_file(once, nodes, own=own) == once
+
+
+WHOLE = [
+    Node(name="te1.cluster.example", address="10.77.0.11"),
+    Node(name="te2.cluster.example", address="10.77.0.12"),
+]
+LOCAL = "127.0.0.1 localhost\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "kept", "short"),
+    [
+        pytest.param("127.0.1.1 te1.cluster.example te1\n", "", ["te1", "te2"], id="Debian's own line"),
+        pytest.param("127.0.1.1 te1\n", "", ["te1", "te2"], id="its short name as an installer leaves it"),
+        pytest.param(
+            "127.0.1.1 te2\n", "127.0.1.1 te2\n", ["te1"], id="another node's, by itself: somebody's"
+        ),
+        pytest.param(
+            "127.0.1.1 te1.cluster.example te1 www\n",
+            "127.0.1.1 www\n",
+            ["te1", "te2"],
+            id="other names stay",
+        ),
+        pytest.param(
+            "10.0.0.9 te2.corp.example te2\n", "10.0.0.9 te2.corp.example te2\n", ["te1"], id="theirs"
+        ),
+        pytest.param(
+            "127.0.1.1 te1.cluster.example te1\n10.0.0.7 te1\n",
+            "127.0.1.1 te1\n10.0.0.7 te1\n",
+            ["te2"],
+            id="two claims",
+        ),
+        pytest.param("10.0.0.5 te2.cluster.example te2\n", "", ["te1", "te2"], id="an old address"),
+    ],
+)
+def test_long_names_get_their_short_ones_where_nobody_else_has_them(
+    before: str, kept: str, short: list[str]
+) -> None:
+    after = hosts_file(LOCAL + before, WHOLE, own="te1.cluster.example")
+
+    block = [f"10.77.0.1{name[2]} {name}.cluster.example" for name in ("te1", "te2")]
+    lines = [f"{line} {line.split()[1][:3]}" if line.split()[1][:3] in short else line for line in block]
+    assert after == f"{LOCAL}{kept}\n{BEGIN}\n" + "".join(f"{line}\n" for line in lines) + f"{END}\n"
+
+
+def test_a_short_name_that_two_nodes_could_have_or_one_has_already_is_given_to_none() -> None:
+    def named(*names: str) -> list[str]:
+        return sorted(short_names([Node(name=name, address="10.0.0.1") for name in names]))
+
+    assert named("te1.a.example", "te1.b.example", "te2.a.example") == ["te2"]
+    assert named("te1.a.example", "te1") == []
+    assert named("10.a.example", "te3") == []
 
 
 def test_lines_behind_a_block_without_an_end_are_not_taken_for_ours() -> None:

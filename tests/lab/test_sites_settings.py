@@ -1,0 +1,85 @@
+"""What owners have set on their machines stays where it is no worse than ours: names, ssh, limits, clocks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook
+
+NAMES = ("--tags", "node_access,host_names,ssh_trust")
+# The first is Debian's installer's; then another machine, of whose name a node's is a part.
+DEBIAN = "sed -i '/127.0.1.1/d' /etc/hosts; echo '127.0.1.1 {name} {short} www' >>/etc/hosts"
+THEIRS = "echo '10.9.9.9 git.corp.example' >>/etc/hosts"
+MEANT = ("te1", "te1.cluster.example", "git", "git.cluster.example", "www", "git.corp.example")
+FILES = (
+    "cat /etc/hosts /etc/hostname; hostname; find /etc/ssh /etc/security /etc/sysctl.d /etc/systemd | sort"
+)
+
+
+@pytest.fixture(scope="module")
+def settings_lab(lab_machine: None) -> Iterator[LabUnderTest]:
+    yield from made("settings", "10.77.243.0/24", 2)
+
+
+@pytest.fixture
+def settings(settings_lab: LabUnderTest) -> LabUnderTest:
+    """Two blank nodes."""
+    settings_lab.reset()
+    return settings_lab
+
+
+@contextmanager
+def site(lab: LabUnderTest, hosts: dict[str, dict[str, str]], **variables: object) -> Iterator[None]:
+    """The lab's inventory with these machines and variables in place of its own."""
+    file, others = lab.inventory / "hosts.yml", lab.inventory / "group_vars" / "all" / "site.yml"
+    before = file.read_text()
+    file.write_text(json.dumps({"cluster": {"hosts": hosts}}))
+    others.write_text(json.dumps(variables))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+        others.unlink()
+
+
+def teardown(lab: LabUnderTest) -> Finished:
+    return playbook(lab, "playbooks/teardown.yml", "-e", json.dumps({"teardown_confirm": lab.name}))
+
+
+def whole_names(lab: LabUnderTest, *names: str) -> dict[str, dict[str, str]]:
+    return {name: {"ansible_host": lab.address(node)} for name, node in zip(names, lab.nodes, strict=True)}
+
+
+def test_whole_names_have_their_short_ones_and_nobody_loses_a_name(settings: LabUnderTest) -> None:
+    for node, short in zip(settings.nodes, ("te1", "git"), strict=True):
+        settings.run(node, f"{DEBIAN.format(name=f'{short}.cluster.example', short=short)}; {THEIRS}")
+    settings.run("te1", "sed -i 's/git.corp.example/& git/' /etc/hosts; echo git.example >/root/theirs")
+    before = settings.out_of_all(FILES)
+
+    with site(settings, whole_names(settings, "te1.cluster.example", "git.cluster.example")):
+        playbook(settings, *NAMES)
+        again = playbook(settings, *NAMES)
+        te1, te2 = map(settings.address, settings.nodes)
+        meant = settings.out_of_all(
+            f"for name in {' '.join(MEANT)}; do getent ahostsv4 $name | head -n 1; done | cut -d' ' -f1"
+        )
+        ssh = "ssh -G git | grep -E '^(hostname|identityfile.*clusterwright)'"
+        of_user = [settings.out(node, ssh, user=JOB_USER) for node in settings.nodes]
+        met = settings.out(
+            "te2", "ssh -o BatchMode=yes te1 hostname; ssh -o BatchMode=yes git hostname", user=JOB_USER
+        )
+        teardown(settings)
+
+    assert not any(changed(again).values())
+    assert meant[0].splitlines() == [te1, te1, "10.9.9.9", te2, "127.0.1.1", "10.9.9.9"]
+    assert meant[1].splitlines() == [te1, te1, te2, te2, "127.0.1.1", "10.9.9.9"]
+    assert of_user == [
+        "hostname git",
+        "hostname git.cluster.example\nidentityfile ~/.ssh/clusterwright_ed25519",
+    ]
+    assert met == "te1.cluster.example\ngit.cluster.example"
+    assert settings.out_of_all(FILES) == before
