@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
+from provision.environments.comparison import Comparison
 from provision.environments.locks import (
     Lock,
     State,
@@ -23,7 +25,9 @@ from provision.environments.locks import (
     locks_of,
     solver_on,
 )
+from provision.environments.on_nodes import compared, read_ledger
 from provision.errors import BadInput, MissingRequirement, ProvisionError
+from provision.inventory.site import read_site, secrets_of, variables_of
 from provision.lab.mirror.installers import conda_of, installer_in
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
@@ -99,6 +103,58 @@ def lock(
         raise failures[-1]
     if any(state is not State.CURRENT for state in states.values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    inventory: Annotated[
+        Path, typer.Option("--inventory", "-i", help="The site, for example inventory/lab.")
+    ],
+    full: Annotated[
+        bool, typer.Option("--full", help="Read every file again, not only those that were touched since.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare each node's environment with its record, and name packages and files that are other ones now.
+
+    It changes nothing. Exit status: 0 all are as they were built, 1 one is not or was not seen, 2 bad input.
+    """
+    machines = read_site(inventory, environment=os.environ)
+    variables = variables_of(inventory, environment=os.environ)
+    ledger = read_ledger(secrets_of(inventory, environment=os.environ) / "environments.yml")
+    prefix = _prefix_in(next(iter(variables.values()), {}))
+    with _progress.status(f"comparing {len(machines)} nodes"):
+        found = compared(machines, prefix=prefix, ledger=ledger, full=full)
+    if as_json:
+        typer.echo(json.dumps({"prefix": prefix, "nodes": [asdict(one) for one in found]}, indent=2))
+    else:
+        _show(found, prefix)
+    raise typer.Exit(1 if any(one.problem for one in found) else 0)
+
+
+def _prefix_in(variables: Mapping[str, Any]) -> str:
+    """Where the site's environment lies, as role cluster works it out."""
+    name, data = variables.get("cluster_environment_name", "llm"), variables.get("cluster_data_path", "/data")
+    return str(variables.get("cluster_environment_prefix", f"{data}/miniconda3/envs/{name}"))
+
+
+def _show(found: Sequence[Comparison], prefix: str) -> None:
+    for one in found:
+        _say(f"{one.node}: {one.problem or f'as it was built ({one.digest[:12]})'}")
+        for line in one.differences if one.problem else ():
+            _say(f"  {line}")
+        if one.problem and one.different > len(one.differences) > 0:
+            _say(f"  and {one.different - len(one.differences)} more")
+    if any(one.problem for one in found):
+        _say(
+            f"{prefix}: no certificate covers what changed, and the next site.yml builds it anew where files "
+            "differ; what is there is kept beside it as NAME.before-TIME. Packages that are to stay belong "
+            "into the locks, or into a layer of your own: envs/README.md."
+        )
+
+
+def _say(line: str) -> None:
+    _out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _of_kind(locks: list[Lock], kind: str, name: str) -> list[Lock]:

@@ -55,7 +55,7 @@ def _reason(report: Report, built_from: str, digest: str) -> str:
     if report["built_from"] != built_from:
         return "its locks have changed"
     if report["digest"] != report["recorded"]:
-        return f"{report['different']} of its files differ: {', '.join(report['differences'])}"
+        return _changes(report)
     if digest not in ("", report["digest"]):
         return "its files and its own record are not what these locks gave before: somebody changed both"
     return ""
@@ -125,6 +125,20 @@ def _held(report: Report, digest: str) -> str:
         return (
             "its files are as its record says, but not as its locks gave them before: somebody changed both"
         )
-    added = ", ".join(f"{name} {version}" for name, version in report["added"].items())
+    return _changes(report)
+
+
+def _changes(report: Report) -> str:
     differ = f"{report['different']} of its files differ from its record"
-    return f"{f'somebody added {added}; ' if added else ''}{differ}: {', '.join(report['differences'][:5])}"
+    return "; ".join([*changed_packages(report), f"{differ}: {', '.join(report['differences'][:5])}"])
+
+
+def changed_packages(report: Report) -> list[str]:
+    """What somebody did to its packages since it was recorded, in words."""
+    added, gone = report["added"], report["gone"]
+    words = {
+        "added": [f"{name} {version}" for name, version in added.items() if name not in gone],
+        "removed": [f"{name} {version}" for name, version in gone.items() if name not in added],
+        "replaced": [f"{name} {gone[name]} by {version}" for name, version in added.items() if name in gone],
+    }
+    return [f"somebody {done} {', '.join(names)}" for done, names in words.items() if names]

@@ -20,7 +20,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.privilege": ("provision.errors", "provision.model"),
     "provision.edges": ("provision.errors", "provision.model", "provision.printable", "provision.privilege"),
     "provision.roles": ("provision.errors",),
-    "provision.environments": ("provision.errors", "provision.edges"),
+    "provision.environments": (
+        *("provision.errors", "provision.model", "provision.printable", "provision.edges"),
+        "provision.images.programs",
+    ),
     "provision.diagnose": ("provision.errors", "provision.model", "provision.printable", "provision.edges"),
     "provision.smoke": ("provision.errors", "provision.model", "provision.edges", "provision.diagnose"),
     "provision.inventory": (
@@ -36,6 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("provision.errors", "provision.model", "provision.edges", "provision.roles"),
         *("provision.inventory", "provision.diagnose", "provision.audit", "provision.join"),
     ),
+    "provision.images.programs": (),
     "provision.images": ("provision.errors", "provision.model", "provision.edges", "provision.join"),
     "provision.lab": (
         *("provision.errors", "provision.edges", "provision.roles", "provision.environments"),
@@ -183,7 +187,7 @@ ROOMS = "audit diagnose environments images inventory join nodes roles smoke"
 ACT = {
     "audit": "look",
     "diagnose": "questions",
-    "environments": "conda_lock locks runtime_wheel",
+    "environments": "conda_lock locks on_nodes runtime_wheel",
     "images": "baking files programs",
     "inventory": "secrets_folder site trust",
     "join": "server tokens user_data",

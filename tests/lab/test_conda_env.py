@@ -144,7 +144,7 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert report(built, "te2")["unfinished"]
     finished = playbook(built, *TAGS)
 
-    assert f"1 of its files differ: changed {path}" in " ".join(finished.stdout.split())
+    assert f"1 of its files differ from its record: changed {path}" in " ".join(finished.stdout.split())
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before
     kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-llm; true").split()

@@ -261,6 +261,7 @@ def report_of(prefix: Path) -> dict[str, Any]:
         "differences": [str(path) for path in added],
         "conda": 0,
         "added": {},
+        "gone": {},
     }
 
 

@@ -123,7 +123,7 @@ def report_of(
         "conda": len(conda),
         "files": len(entries),
         "packages": packages_of(conda, prefix),
-        "added": added_packages(prefix, conda, record),
+        **changed_packages(prefix, conda, record),
         "free_bytes": free_bytes(prefix),
     }
 
@@ -141,17 +141,24 @@ def place_of(prefix: str) -> dict[str, object]:
     }
 
 
-def added_packages(prefix: str, conda: list[list[str]], record: Mapping[str, Any]) -> dict[str, str]:
-    """Versions by name of what was installed since; a record of an earlier release tells wheels alone."""
-    if not record:
-        return {}
-    before = [one[:2] for one in record.get("conda", conda)]
-    added = {one[0]: one[1] for one in conda if one[:2] not in before}
-    for name, (version, folder) in distributions(prefix).items():
-        metadata = os.path.relpath(os.path.join(folder, "METADATA"), prefix)
-        if name != OWN_DISTRIBUTION and metadata not in record.get("entries", {}):
-            added[name] = version
-    return added
+def changed_packages(
+    prefix: str, conda: list[list[str]], record: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Versions by name of what was installed since, and of what is gone; another version is both.
+
+    A record of an earlier release tells wheels alone.
+    """
+    entries = record.get("entries", {})
+    if not entries:
+        return {"added": {}, "gone": {}}
+    wheels = [re.fullmatch(r"lib/python3\.\d+/site-packages/([^/]+)/METADATA", path) for path in entries]
+    named = [distribution_of(match[1]) for match in wheels if match]
+    before = dict([*(tuple(one[:2]) for one in record.get("conda", conda)), *filter(None, named)])
+    after = packages_of(conda, prefix)
+    return {
+        "added": {name: version for name, version in after.items() if before.get(name) != version},
+        "gone": {name: version for name, version in sorted(before.items()) if after.get(name) != version},
+    }
 
 
 def digest_of(conda: list[list[str]], entries: Mapping[str, list[str | int]]) -> str:
@@ -260,10 +267,16 @@ def distributions(prefix: str) -> dict[str, tuple[str, str]]:
     found = {}
     for folder in site_packages(prefix):
         for name in listed(folder):
-            match = re.fullmatch(r"(.+?)-([^-]+)\.dist-info", name)
-            if match:
-                found[match[1].replace("_", "-").lower()] = (match[2], os.path.join(folder, name))
+            named = distribution_of(name)
+            if named:
+                found[named[0]] = (named[1], os.path.join(folder, name))
     return found
+
+
+def distribution_of(folder: str) -> tuple[str, str] | None:
+    """Name and version of a `.dist-info`."""
+    match = re.fullmatch(r"(.+?)-([^-]+)\.dist-info", folder)
+    return (match[1].replace("_", "-").lower(), match[2]) if match else None
 
 
 def own_places(prefix: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

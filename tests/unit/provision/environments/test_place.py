@@ -24,6 +24,7 @@ ABSENT = {
     "conda": 0,
     "files": 0,
     "added": {},
+    "gone": {},
 }
 FOREIGN = {**ABSENT, "exists": True, "occupied": True, "holds": ["bin", "conda-meta"], "conda": 9}
 OURS = {**FOREIGN, "built_from": "locks", "digest": "d1", "recorded": "d1"}
@@ -41,7 +42,7 @@ def test_what_has_to_be_done_is_said_with_its_reason() -> None:
     assert reason(ABSENT) == "it is not there"
     assert reason({**ABSENT, "exists": True}) == "it is not there"  # an empty folder
     assert reason({**OURS, "built_from": "other"}) == "its locks have changed"
-    assert reason(CHANGED) == "1 of its files differ: extra lib/a"
+    assert reason(CHANGED) == "somebody added flashy 2.1; 1 of its files differ from its record: extra lib/a"
     assert reason({**FOREIGN, "unfinished": True}) == "an earlier build of ours was interrupted"
 
 
