@@ -22,7 +22,7 @@ from provision.roles import (
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
 from provision.roles.network_interface import interface_carrying
-from provision.roles.observed import clock_problem, differing, live_problems
+from provision.roles.observed import clock_problem, differing
 from provision.roles.ssh_trust import host_keys, sshd_settings
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
 from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
@@ -134,10 +134,6 @@ def sshd_lines(probe: Sequence[str], max_startups: str, password_login: bool) ->
 
 def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float) -> str:
     return clock_problem(observed["commands"]["tracking"], largest_offset_seconds=largest_offset_seconds)
-
-
-def live_problems_of(observed: Mapping[str, Any], wanted: Mapping[str, Sequence[str]]) -> list[str]:
-    return live_problems(observed["commands"], wanted)
 
 
 def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_path: str) -> dict[str, Any]:
@@ -343,7 +339,6 @@ class FilterModule:
             "known_hosts_with": known_hosts_with,
             "lacks_peer_access": lacks_peer_access,
             "ledger_plan": ledger_plan,
-            "live_problems": live_problems_of,
             "mesh_configuration": mesh_configuration,
             "mesh_interface_address": mesh_interface_address,
             "mesh_ledger_plan": mesh_ledger_plan,

@@ -83,3 +83,44 @@ def test_whole_names_have_their_short_ones_and_nobody_loses_a_name(settings: Lab
     ]
     assert met == "te1.cluster.example\ngit.cluster.example"
     assert settings.out_of_all(FILES) == before
+
+
+RAISED = """sysctl -q -w net.core.somaxconn=9000
+echo 'net.core.somaxconn = 9000' >/etc/sysctl.d/60-theirs.conf
+echo '* soft nofile 18000' >/etc/security/limits.d/20-theirs.conf"""
+LIVE = (
+    "sysctl net.core.somaxconn; systemctl show --property=DefaultLimitNOFILE,DefaultLimitNOFILESoft; "
+    "su trainer -s /bin/sh -c 'ulimit -Sn; ulimit -Hn'"
+)
+
+
+def test_what_is_larger_than_ours_is_not_lowered(settings: LabUnderTest) -> None:
+    """te1 has larger values; te2 is as Debian leaves it, and its hard limits are larger, too."""
+    settings.run("te1", RAISED)
+    tuning = ("--tags", "node_access,job_user,host_tuning")
+    before, (hard, *_) = settings.out_of_all(FILES), settings.out_of_all("ulimit -Hn")
+
+    playbook(settings, *tuning)
+    again = playbook(settings, *tuning)
+    live = [text.split() for text in settings.out_of_all(LIVE)]
+    settings.run("te1", "systemctl restart systemd-sysctl")
+    booted = settings.out("te1", "sysctl -n net.core.somaxconn")
+    teardown(settings)
+
+    assert not any(changed(again).values())
+    assert live[0][2:] == [
+        "9000",
+        "DefaultLimitNOFILE=524288",
+        "DefaultLimitNOFILESoft=16384",
+        "18000",
+        hard,
+    ]
+    assert live[1][2:] == [
+        "4096",
+        "DefaultLimitNOFILE=524288",
+        "DefaultLimitNOFILESoft=16384",
+        "16384",
+        hard,
+    ]
+    assert booted == "9000"
+    assert settings.out_of_all(FILES) == before

@@ -1,8 +1,8 @@
-"""Live values are compared line by line, and a failed command is a problem."""
+"""What is live is compared with what is wanted: clocks, files, sshd and the way to the next node."""
 
 from __future__ import annotations
 
-from provision.roles.observed import clock_problem, differing, live_problems
+from provision.roles.observed import clock_problem, differing
 from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
 
 FILE = {"text": "a\n", "mode": "0644", "owner": "root", "group": "root"}
@@ -22,20 +22,6 @@ def said(stdout: str, *, rc: int = 0, stderr: str = "") -> dict[str, object]:
 
 def problems(**changed: dict[str, object]) -> list[str]:
     return trust_problems(KEYS_ONLY | changed, settings=["passwordauthentication no"], next_node="te2")
-
-
-def test_white_space_within_a_line_does_not_count() -> None:
-    assert live_problems({"a": said("4096\t131072\t1\n64")}, {"a": ["4096 131072 1", "64"]}) == []
-
-
-def test_a_value_that_did_not_take_is_named() -> None:
-    assert live_problems({"a": said("64")}, {"a": ["unlimited"]}) == ["a: wanted unlimited, found 64"]
-
-
-def test_a_command_that_failed_is_a_problem() -> None:
-    assert live_problems({"a": said("", rc=1, stderr="no such key")}, {"a": ["1"]}) == [
-        "a: wanted 1, and its command ends with 1: no such key"
-    ]
 
 
 def test_a_clock_with_a_source_is_kept() -> None:
