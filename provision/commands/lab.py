@@ -23,8 +23,8 @@ from provision.images.files import read_manifest, unpack
 from provision.lab import argv, lab
 from provision.lab import snapshot as snapshots
 from provision.lab.freeze import freeze as freeze_lab
-from provision.lab.image.build import image_of
-from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of
+from provision.lab.image.build import image_of, sources_for
+from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of, mirror_name
 from provision.lab.observe import State
 from provision.lab.record import load
 from provision.lab.requirements import install as install_packages
@@ -48,8 +48,8 @@ class Power(StrEnum):
     off = "off"
 
 
-def _mirror() -> Path:
-    return user_cache() / "mirror" / "current"
+def _mirror(of: Lab) -> Path:
+    return user_cache() / mirror_name(of.release) / "current"
 
 
 @contextmanager
@@ -104,35 +104,48 @@ def up(
         str | None,
         typer.Option("--from", help="A snapshot that `freeze` made: nodes start as it holds them."),
     ] = None,
+    release: Annotated[
+        str | None,
+        typer.Option(
+            "--release", help="Debian's or Ubuntu's code name, as trixie.", show_default="this machine's"
+        ),
+    ] = None,
     check: Check = False,
 ) -> None:
     """Bring up a lab, or whatever is missing of one, and wait until every node answers."""
     require()
     folder = folder_of(name)
     asked = lab.Asked(subnet=subnet, count=nodes, disk_bytes=_bytes(disk_size) if disk_size else None)
-    if from_ and image:
-        fix = "Say one of --from and --image."
-        raise BadInput("start nodes from a snapshot and from an image", found="they have one start", fix=fix)
+    if [from_, image, release].count(None) < 2:
+        raise BadInput(
+            "start nodes from a snapshot, an image and blank of a release",
+            found="they have one start",
+            fix="Say one of --from, --image and --release.",
+        )
+    if release:
+        sources_for(release)
     with lab.locked(folder), snapshots.held(from_) if from_ else nullcontext():
         if from_:
             found = snapshots.load(from_)
             wanted = lab.restored_lab(name, asked, existing=load(folder), frozen=found)
         else:
-            base, data = _start_from(image)
-            wanted = lab.wanted_lab(name, asked, existing=load(folder), base=base, data_image=data)
+            base, data = _start_from(image, release or "")
+            wanted = lab.wanted_lab(
+                name, asked, existing=load(folder), base=base, data_image=data, release=release or ""
+            )
         if check:
             _print_plan([(step.action, step.target, step.reason) for step in lab.plan_for_up(wanted)])
             return
         with _reporting() as report:
-            lab.up(wanted, mirror=_mirror(), report=report)
+            lab.up(wanted, mirror=_mirror(wanted), report=report)
     _print_status(wanted)
     _out.print(f"inventory: {wanted.inventory}", highlight=False, soft_wrap=True)
 
 
-def _start_from(image: Path | None) -> tuple[Path, Path | None]:
+def _start_from(image: Path | None, release: str) -> tuple[Path, Path | None]:
     """What a new lab's nodes start from: the tree of their system disk, and what is on their data disks."""
     if image is None:
-        return image_of(user_cache()), None
+        return image_of(user_cache(), release), None
     unpacked = unpack(image, read_manifest(image, key=None), user_cache())
     return unpacked.root, unpacked.data
 
@@ -146,7 +159,7 @@ def freeze(
     require()
     found = existing(name)
     with lab.locked(found.folder), snapshots.held(snapshot_name), _reporting() as report:
-        made = freeze_lab(found, snapshot_name, mirror=_mirror(), report=report)
+        made = freeze_lab(found, snapshot_name, mirror=_mirror(found), report=report)
     _out.print(f"snapshot {made.name}: {snapshots.in_gib(made.bytes_on_disk)}", highlight=False)
     again = f"provision lab down --name {name}; provision lab up --from {made.name} --name {name}"
     _out.print(f"back to it at any time: {again}", highlight=False, soft_wrap=True)
@@ -224,7 +237,7 @@ def power(
             report(f"power off {' '.join(nodes)}")
             lab.power_off(found, chosen)
         else:
-            lab.power_on(found, chosen, mirror=_mirror(), report=report)
+            lab.power_on(found, chosen, mirror=_mirror(found), report=report)
     _print_status(found)
 
 
@@ -237,7 +250,7 @@ def reset(
     require()
     found = existing(name)
     with lab.locked(found.folder), _reporting() as report:
-        lab.reset(found, lab.nodes_called(found, nodes or []), mirror=_mirror(), report=report)
+        lab.reset(found, lab.nodes_called(found, nodes or []), mirror=_mirror(found), report=report)
     _print_status(found)
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
+from provision.lab.layout import mirror_name
 from provision.lab.mirror import build
 from provision.lab.mirror.parts import Part, Workshop
 
@@ -37,6 +38,10 @@ def make(
     ] = "",
     channel: Annotated[
         str, typer.Option(envvar="CLUSTERWRIGHT_CHANNEL", help="Address of the real conda channel.")
+    ] = "",
+    release: Annotated[
+        str,
+        typer.Option(help="Debian's or Ubuntu's code name, as of `lab up`.", show_default="this machine's"),
     ] = "",
     check: Annotated[bool, typer.Option("--check", help="Say what would be made, and make nothing.")] = False,
     as_json: Annotated[
@@ -58,7 +63,13 @@ def make(
         channel=channel,
     )
     with _reporting() as report:
-        workshop = Workshop(root=user_cache() / "mirror", environment=os.environ, report=report, check=check)
+        workshop = Workshop(
+            root=user_cache() / mirror_name(release),
+            environment=os.environ,
+            report=report,
+            check=check,
+            release=release,
+        )
         mirror = build.build(workshop, wanted)
     if as_json:
         contents = {part.name: part.made is not None for part in mirror.parts} if check else mirror.contents

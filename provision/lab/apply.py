@@ -40,7 +40,7 @@ def apply_up(lab: Lab, steps: Iterable[Step], *, mirror: Path, report: Report) -
     """
     nodes = {node.name: node for node in lab.nodes}
     actions: Mapping[Action, Callable[[str], None]] = {
-        Action.build_image: lambda _: ensure_image(lab.base, report=report),
+        Action.build_image: lambda _: ensure_image(lab.base, release=lab.release, report=report),
         Action.raise_limit: lambda _: raise_inotify_instances(),
         Action.make_bridge: lambda _: _run_all(argv.make_bridge(lab)),
         Action.start_server: lambda _: _start_server(lab, mirror),

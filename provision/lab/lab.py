@@ -67,6 +67,7 @@ def wanted_lab(
     existing: Lab | None,
     base: Path,
     data_image: Path | None = None,
+    release: str = "",
     root: Path = STATE_ROOT,
 ) -> Lab:
     """The lab to bring up: what was asked, unless one exists; that one may only grow.
@@ -74,6 +75,7 @@ def wanted_lab(
     Args:
         base: the image that a new lab starts from; an existing one keeps its own.
         data_image: what a new lab's data disks are copies of; likewise.
+        release: that image's, where it is not this machine's.
 
     Raises:
         BadInput: it cannot be, or the existing lab is another one.
@@ -86,6 +88,7 @@ def wanted_lab(
         base=existing.base if existing else base,
         data_image=existing.data_image if existing else data_image,
         snapshot=existing.snapshot if existing else None,
+        release=release or (existing.release if existing else ""),
         root=root,
     )
     if existing and (replace(wanted, count=existing.count) != existing or wanted.count < existing.count):
@@ -119,6 +122,7 @@ def restored_lab(name: str, asked: Asked, *, existing: Lab | None, frozen: Snaps
         base=frozen.lab.base,
         data_image=frozen.lab.data_image,
         snapshot=frozen.name,
+        release=frozen.lab.release,
         root=frozen.lab.folder.parent,
     )
     least = existing or replace(frozen.lab, snapshot=frozen.name)
@@ -129,7 +133,8 @@ def restored_lab(name: str, asked: Asked, *, existing: Lab | None, frozen: Snaps
 
 
 def _in_words(lab: Lab) -> str:
-    return f"{lab.count} nodes on {lab.subnet} and disks of {lab.disk_bytes / 2**30:g} GiB"
+    of_release = f" of {lab.release}" if lab.release else ""
+    return f"{lab.count} nodes{of_release} on {lab.subnet} and disks of {lab.disk_bytes / 2**30:g} GiB"
 
 
 def plan_for_up(lab: Lab) -> list[plan.Step]:

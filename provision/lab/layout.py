@@ -81,6 +81,7 @@ class Lab:
     base: Path  # the image that all nodes start from
     data_image: Path | None = None  # what their data disks are copies of; None for blank ones
     snapshot: str | None = None  # what its nodes start from instead, where that holds them
+    release: str = ""  # the code name of that image's; this machine's own without one
 
     @property
     def bridge(self) -> str:
@@ -134,6 +135,11 @@ class Lab:
     @property
     def inventory(self) -> Path:
         return self.folder / "inventory"
+
+
+def mirror_name(release: str) -> str:
+    """In the user's cache, the folder with what nodes of a release install from; "" is this machine's own."""
+    return f"mirror-{release}" if release else "mirror"
 
 
 def cores_of(lab: Lab, node: LabNode, available: Iterable[int]) -> tuple[int, ...]:
@@ -199,6 +205,7 @@ def lay_out(
     base: Path,
     data_image: Path | None = None,
     snapshot: str | None = None,
+    release: str = "",
     root: Path = STATE_ROOT,
 ) -> Lab:
     """Computes a lab from what a person asked for.
@@ -231,6 +238,7 @@ def lay_out(
         base=base,
         data_image=data_image,
         snapshot=snapshot,
+        release=release,
     )
 
 

@@ -30,6 +30,7 @@ def as_data(lab: Lab) -> dict[str, Any]:
         "base": str(lab.base),
         "data_image": str(lab.data_image) if lab.data_image else None,
         "snapshot": lab.snapshot,
+        "release": lab.release,
     }
 
 
@@ -47,6 +48,7 @@ def from_data(found: Mapping[str, Any], folder: Path) -> Lab:
         base=Path(found["base"]),
         data_image=Path(image) if (image := found.get("data_image")) else None,
         snapshot=found.get("snapshot"),
+        release=found.get("release", ""),
         folder=folder,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from provision.lab.layout import MIRROR_PORT, Lab
+from provision.lab.layout import MIRROR_PORT, Lab, mirror_name
 from provision.lab.record import write_file
 
 _GROUPS = Path(__file__).parents[2] / "inventory" / "groups.yml"
@@ -41,7 +41,7 @@ ssh_trust_secrets_path: {lab.folder}/secrets
 lab_mirror: http://{lab.gateway}:{MIRROR_PORT}
 lab_mirror_folder: >-
   {{{{ lookup('ansible.builtin.env', 'XDG_CACHE_HOME') or lookup('ansible.builtin.env', 'HOME') ~ '/.cache'
-  }}}}/clusterwright/mirror/current
+  }}}}/clusterwright/{mirror_name(lab.release)}/current
 lab_mirror_content: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/mirror.json') | from_json }}}}"
 base_packages_apt_source: "{{{{ lab_mirror }}}}/apt"
 base_packages_apt_key: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/apt/key.asc') }}}}"

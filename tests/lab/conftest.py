@@ -170,9 +170,12 @@ def lab_machine() -> None:
         pytest.skip(f"this machine lacks {', '.join(lacks)}")
 
 
-def made(name: str, subnet: str, nodes: int, *, snapshot: str = "") -> Iterator[LabUnderTest]:
+def made(
+    name: str, subnet: str, nodes: int, *, snapshot: str = "", release: str = ""
+) -> Iterator[LabUnderTest]:
     """A lab, fresh or from a snapshot, taken down at the end; another session that has it is waited for."""
     how = ("--from", snapshot) if snapshot else ("--subnet", subnet, "--nodes", str(nodes))
+    how += ("--release", release) if release else ()
     with hold(f"the tests on lab {name}", wait_seconds=500):
         provision("lab", "down", "--name", name)
         provision("lab", "up", "--name", name, *how, timeout_seconds=900)

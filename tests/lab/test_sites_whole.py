@@ -10,8 +10,10 @@ import json
 import string
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ class Case:
     Attributes:
         inventory: the text of its hosts, as a person writes it.
         file: its name.
+        release: of the nodes, where it is not this machine's.
         here: what is done on this machine beforehand.
         prepare: what is done on blank nodes then; `all` on each.
         holds: of nodes, what commands print after site.yml.
@@ -47,6 +50,7 @@ class Case:
     name: str
     inventory: str
     file: str = "hosts.yml"
+    release: str = ""
     here: str = "true"
     prepare: Mapping[str, str] = field(default_factory=dict)
     holds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -59,8 +63,18 @@ def cases() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def lab_of_sites(mirror: None, lab_machine: None) -> Iterator[LabUnderTest]:
-    yield from made("whole", "10.77.245.0/24", 2)
+def lab_of(mirror: None) -> Iterator[Callable[[str], LabUnderTest]]:
+    """Makes a lab of two nodes of a release, once."""
+    with ExitStack() as labs:
+
+        @cache
+        def lab(release: str) -> LabUnderTest:
+            if not release:
+                return labs.enter_context(contextmanager(made)("whole", "10.77.245.0/24", 2))
+            provision("lab", "mirror", "--release", release, timeout_seconds=1500)
+            return labs.enter_context(contextmanager(made)(release[:8], "10.77.246.0/24", 2, release=release))
+
+        yield lab
 
 
 def inside(lab: LabUnderTest, node: str, command: str) -> str:
@@ -78,9 +92,12 @@ def of_all(lab: LabUnderTest, command: str) -> list[str]:
 
 
 @pytest.fixture
-def site(request: pytest.FixtureRequest, lab_of_sites: LabUnderTest) -> Iterator[tuple[Case, LabUnderTest]]:
+def site(
+    request: pytest.FixtureRequest, lab_of: Callable[[str], LabUnderTest]
+) -> Iterator[tuple[Case, LabUnderTest]]:
     """Blank nodes that are prepared, and the inventory of the case; afterwards the lab's own again."""
-    lab, case = lab_of_sites, request.param
+    case = request.param
+    lab = lab_of(case.release)
     hosts = lab.inventory / "hosts.yml"
     before = hosts.read_text()
     lab.reset()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from provision.edges import process
@@ -15,21 +15,48 @@ from provision.lab.lock import hold
 _BUILD_SECONDS = 1800.0
 
 
-def image_of(cache: Path) -> Path:
-    """Where this machine's base image lies (made or not): a root file system, never written to.
+def image_of(cache: Path, release: str = "") -> Path:
+    """Where the base image of a release lies (made or not): a root file system, never written to.
 
     Args:
         cache: the user's cache folder of this product, ~/.cache/clusterwright.
+        release: a code name such as trixie; "" is this machine's own.
     """
-    return cache / "base" / recipe.digest(release=_release(), architecture=platform.machine()) / "root"
+    name = recipe.digest(release=release or own_release(), architecture=platform.machine())
+    return cache / "base" / name / "root"
 
 
-def _release() -> str:
+def own_release() -> str:
+    """The code name of this machine's release, as in bookworm."""
     return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 
 
-def ensure_image(image: Path, *, report: Callable[[str], None]) -> None:
-    """Builds the base image at `image`, which `image_of` named, unless it is there.
+def sources_for(release: str) -> Sequence[str]:
+    """The lines of a sources.list for a release ("": this machine's own), in the archives that apt uses here.
+
+    Raises:
+        BadInput: it is none of this machine's distribution.
+        MissingRequirement: apt knows no archive here.
+    """
+    targets = process.run(recipe.INDEX_TARGETS, timeout_seconds=30).stdout
+    own = own_release()
+    if found := recipe.sources_of(targets, own=own, release=release or own):
+        return found
+    if recipe.sources_of(targets, own=own, release=own):
+        raise BadInput(
+            f"find packages of {release}",
+            found=f"this machine's archives are those of {own}, and no {release} beside it is known",
+            fix=f"Known: {'; '.join(', '.join(known) for known in recipe.OTHER_RELEASES.values())}.",
+        )
+    raise MissingRequirement(
+        "find the packages of nodes",
+        found="apt knows no archive of Debian or Ubuntu on this machine",
+        fix="Run `apt-get update`.",
+    )
+
+
+def ensure_image(image: Path, *, release: str, report: Callable[[str], None]) -> None:
+    """Builds the base image at `image`, which `image_of` named for that release, unless it is there.
 
     Side effects: about half a minute of work and 250 MB on the disk.
 
@@ -39,22 +66,22 @@ def ensure_image(image: Path, *, report: Callable[[str], None]) -> None:
     with hold("the base image", wait_seconds=_BUILD_SECONDS):
         if image.exists():
             return
-        if image != image_of(image.parents[2]):
+        if image != image_of(image.parents[2], release):
             raise BadInput(
                 f"build the base image {image.parent.name}",
                 found="this version of Clusterwright makes another one",
                 fix="Take down the lab that was made from it (provision lab down), then bring it up again.",
             )
-        _build(image, report)
+        _build(image, release, report)
 
 
-def _build(image: Path, report: Callable[[str], None]) -> None:
+def _build(image: Path, release: str, report: Callable[[str], None]) -> None:
     partial = image.with_name("root.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     sources = image.with_name("sources.list")
-    sources.write_text("\n".join(_own_sources()) + "\n")
-    words = recipe.mmdebstrap(release=_release(), target=partial, sources=sources)
+    sources.write_text("\n".join(sources_for(release)) + "\n")
+    words = recipe.mmdebstrap(release=release or own_release(), target=partial, sources=sources)
     lines: list[str] = []
 
     def on_line(line: str) -> None:
@@ -70,18 +97,6 @@ def _build(image: Path, report: Callable[[str], None]) -> None:
         )
     _customise(partial)
     partial.rename(image)
-
-
-def _own_sources() -> list[str]:
-    """The archives of the distribution that this machine itself is installed from."""
-    found = list(recipe.sources_of(process.run(recipe.INDEX_TARGETS, timeout_seconds=30).stdout))
-    if not found:
-        raise MissingRequirement(
-            "find the packages of the nodes' base image",
-            found="apt knows no archive of Debian or Ubuntu on this machine",
-            fix="Run `apt-get update`.",
-        )
-    return found
 
 
 def _customise(root: Path) -> None:

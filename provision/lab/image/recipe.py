@@ -72,15 +72,24 @@ INDEX_TARGETS = (
 )
 
 
-def sources_of(index_targets: str) -> Sequence[str]:
-    """The lines of a sources.list for the distribution's own archives that this machine uses.
+# Whose archives this program knows to hold beside each other: the places of one release are those of another.
+OTHER_RELEASES = {"Debian": ("bookworm", "trixie"), "Ubuntu": ("jammy", "noble")}
+
+
+def sources_of(index_targets: str, *, own: str, release: str) -> Sequence[str]:
+    """The lines of a sources.list for a release, in the distribution's archives that this machine uses.
 
     Args:
         index_targets: what the command INDEX_TARGETS prints.
+        own: the code name of this machine's release, as in bookworm-security.
+        release: that of the release asked for; of another distribution than this machine's nothing is found.
     """
     found = []
     for line in index_targets.splitlines():
         kind, origin, *place = line.split("|")
-        if kind == "Packages" and origin in ("Debian", "Ubuntu") and len(place) == 3:
-            found.append(f"deb {' '.join(place)}")
+        if kind != "Packages" or origin not in OTHER_RELEASES or len(place) != 3:
+            continue
+        address, suite, component = place
+        if release == own or ({release, own} <= {*OTHER_RELEASES[origin]} and own in suite):
+            found.append(f"deb {address} {suite.replace(own, release)} {component}")
     return list(dict.fromkeys(found))

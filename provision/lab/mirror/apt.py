@@ -13,8 +13,8 @@ from email.utils import formatdate
 from pathlib import Path
 
 from provision.edges.process import run, stream
-from provision.errors import CommandFailed, MissingRequirement
-from provision.lab.image.recipe import INDEX_TARGETS, sources_of
+from provision.errors import CommandFailed
+from provision.lab.image.build import sources_for
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 
 _INSTALLED = re.compile(r"^Inst (\S+) \((\S+)", re.MULTILINE)
@@ -118,7 +118,7 @@ def build_apt(workshop: Workshop, names: Sequence[str], *, newer_than: float) ->
     if _age(state) > min(_LISTS_AGE_SECONDS, time.time() - newer_than):
         if workshop.check:
             return workshop.ensure("apt", "unresolved", kind=Kind.REAL, make=lambda folder: None)
-        _update(state, workshop.report)
+        _update(state, workshop.release, workshop.report)
     debs = _resolve(state, sorted({*names, *ALWAYS}), workshop.report)
     key = key_of([deb.fields["SHA256"] for deb in debs], "flat, signed")
     return workshop.ensure("apt", key, kind=Kind.REAL, make=lambda folder: _make(workshop, debs, folder))
@@ -151,19 +151,12 @@ def _age(state: Path) -> float:
     return time.time() - stamp.stat().st_mtime if stamp.exists() else float("inf")
 
 
-def _update(state: Path, report: Report) -> None:
+def _update(state: Path, release: str, report: Report) -> None:
     for name in ("lists/partial", "archives/partial"):
         (state / name).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     report("package lists")
-    sources = sources_of(run(INDEX_TARGETS, timeout_seconds=30).stdout)
-    if not sources:
-        raise MissingRequirement(
-            "find Debian packages for the mirror",
-            found="apt knows no archive of Debian or Ubuntu on this machine",
-            fix="Run `apt-get update`.",
-        )
-    (state / "sources.list").write_text("\n".join([*sources, ""]))
+    (state / "sources.list").write_text("\n".join([*sources_for(release), ""]))
     finished = run(["apt-get", *_options(state), "update"], timeout_seconds=300, check=False)
     if finished.returncode == 0:
         _stamp(state).touch()

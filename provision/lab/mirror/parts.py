@@ -39,13 +39,15 @@ class Part:
 class Workshop:
     """Where parts are made and kept, and what their making may use.
 
-    `check` makes nothing; `environment` is that of this process, for the programs that are called.
+    `check` makes nothing; `environment` is that of this process, for the programs that are called; `release`
+    is that of the nodes, "" this machine's own.
     """
 
     root: Path
     environment: Mapping[str, str]
     report: Callable[[str], None]
     check: bool = False
+    release: str = ""
 
     def ensure(self, name: str, key: str, *, kind: Kind, make: Callable[[Path], None]) -> Part:
         """The part of that key, made by `make` where it is not there.

@@ -10,6 +10,7 @@ from provision.errors import BadInput
 from provision.lab.apply import forget_trust, host_keys, make_files
 from provision.lab.lab import Asked, nodes_called, restored_lab, wanted_lab
 from provision.lab.layout import DEFAULT_DISK_BYTES, Lab, lay_out
+from provision.lab.record import as_data, from_data
 from provision.lab.snapshot import Snapshot
 from tests.conftest import RecordRefusal
 
@@ -40,6 +41,15 @@ def test_a_new_lab_has_four_nodes_unless_asked_otherwise() -> None:
     assert (str(default.subnet), default.count, default.disk_bytes) == ("10.77.0.0/24", 4, DEFAULT_DISK_BYTES)
     assert (str(other.subnet), other.count, other.disk_bytes) == ("10.0.0.0/24", 2, 1 << 20)
     assert default.base == BASE
+
+
+def test_a_lab_of_another_release_keeps_it_and_cannot_change_it() -> None:
+    first = wanted_lab("lab", Asked(), existing=None, base=BASE, release="trixie")
+
+    assert wanted_lab("lab", Asked(), existing=first, base=BASE) == first
+    assert from_data(as_data(first), first.folder) == first
+    with pytest.raises(BadInput, match="it exists with 4 nodes of trixie"):
+        wanted_lab("lab", Asked(), existing=first, base=BASE, release="bookworm")
 
 
 def test_an_existing_lab_needs_no_options_and_keeps_the_image_that_it_was_made_from(existing: Lab) -> None:

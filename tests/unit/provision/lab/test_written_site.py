@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def test_the_host_keys_of_the_nodes_own_disks_are_the_only_ones_accepted() -> No
 
     assert "StrictHostKeyChecking=yes" in variables["ansible_ssh_common_args"]
     assert f"UserKnownHostsFile={LAB.known_hosts}" in variables["ansible_ssh_common_args"]
+
+
+def test_a_lab_of_another_release_installs_from_the_mirror_of_that_release() -> None:
+    assert "/clusterwright/mirror/current" in render(LAB)["group_vars/all/lab.yml"]
+    other = render(replace(LAB, release="trixie"))["group_vars/all/lab.yml"]
+    assert "/clusterwright/mirror-trixie/current" in other
 
 
 def test_a_written_inventory_carries_the_groups_that_all_sites_share(tmp_path: Path) -> None:
