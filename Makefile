@@ -1,5 +1,5 @@
 # `make help` lists the targets. Everything is installed into .venv from constraints/ (versions and hashes).
-PYTHON ?= python3.11
+PYTHON ?= $(or $(shell command -v python3.11 python3.12 python3.13 | head -n 1),python3.11)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
