@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from provision.errors import BadInput, CommandFailed
 from provision.model import Sudo
 
-_PASSWORDS = ("ansible_become_password", "ansible_become_pass", "ansible_sudo_pass")
-_TRUE = ("true", "yes", "on", "1", "y", "t")
 # sudo's own words, which come before the program's; of a host's name it only warns. sudo(8), DIAGNOSTICS
 _REFUSED = re.compile(
     r"^sudo: (?!unable to resolve host).*|^.* is not in the sudoers file.*|^Sorry, .*", re.MULTILINE
@@ -19,30 +18,46 @@ _REFUSED = re.compile(
 _WITHOUT_INPUT = ("sh", "-c", 'exec "$@" </dev/null', "sh")
 
 
-def sudo_of(name: str, variables: Mapping[str, Any]) -> Sudo | None:
-    """How a node's variables have commands run as root; None where they do not say so.
+def sudo_of(become: Mapping[str, Any]) -> Sudo:
+    """How commands run as root, from the options of Ansible's become plugin.
 
     Raises:
-        BadInput: by another program than sudo.
+        BadInput: by another program than sudo, or not as root.
     """
-    if str(variables.get("ansible_become", "")).lower() not in _TRUE:
-        return None
-    method = str(variables.get("ansible_become_method", "sudo")).removeprefix("ansible.builtin.")
-    if method != "sudo":
+    method, user = become["method"], str(become.get("become_user") or "root")
+    if method != "sudo" or user != "root":
+        found = f"ansible_become_method is {method}" if method != "sudo" else f"ansible_become_user is {user}"
         raise BadInput(
-            f"run commands as root on {name}",
-            found=f"ansible_become_method is {method}, which only the playbooks can use",
+            "run commands as root",
+            found=f"{found}, and provision becomes root by sudo alone",
             fix="Let its user use sudo, or run provision as a site that logs in as root.",
         )
-    given = next((variables[one] for one in _PASSWORDS if one in variables), "")
-    is_plain = isinstance(given, str | int) and "{{" not in str(given)
-    return Sudo(password=str(given) if is_plain else "")
+    try:
+        flags = shlex.split(str(become.get("become_flags") or ""))
+    except ValueError as e:
+        said = f"ansible_become_flags is {become['become_flags']!r}: {e}"
+        raise BadInput("run commands as root", found=said, fix="Correct it.") from e
+    return Sudo(
+        password=str(become.get("become_pass") or ""),
+        program=str(become.get("become_exe") or "sudo"),
+        flags=tuple(word for flag in flags for word in _without_asking(flag)),
+    )
+
+
+def _without_asking(flag: str) -> list[str]:
+    """A flag of sudo without those that say how a password is asked for: -S, -n and their long names."""
+    if flag in ("--stdin", "--non-interactive"):
+        return []
+    if not re.fullmatch("-[A-Za-z]+", flag):
+        return [flag]
+    rest = flag.replace("S", "").replace("n", "")
+    return [rest] if rest != "-" else []
 
 
 def as_user(argv: Sequence[str], sudo: Sudo, user: str) -> list[str]:
     """The command as that user; where sudo wants a password, it is the first line of standard input."""
     ask = ("-S", "-p", "") if sudo.password else ("-n",)
-    return ["sudo", "-H", *ask, "-u", user, "--", *_WITHOUT_INPUT, *argv]
+    return [sudo.program, *sudo.flags, *ask, "-u", user, "--", *_WITHOUT_INPUT, *argv]
 
 
 def refuse(name: str, sudo: Sudo, returncode: int, stderr: str) -> None:
@@ -54,9 +69,9 @@ def refuse(name: str, sudo: Sudo, returncode: int, stderr: str) -> None:
     refused = _REFUSED.search(stderr)
     if returncode != 1 or refused is None:
         return
-    known = "is not the right one" if sudo.password else "is not there, or only Ansible can read it"
+    known = "is not the right one" if sudo.password else "is not there"
     raise CommandFailed(
         f"run a command as root on {name}",
         found=f"{refused[0].strip()} (ansible_become_password {known})",
-        fix="Write its password there in plain words, or let its user use sudo without one.",
+        fix="Set it, in a vault for example, or name a file that holds it in ANSIBLE_BECOME_PASSWORD_FILE.",
     )

@@ -17,8 +17,8 @@ from ansible.vars.hostvars import HostVars
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.errors import ProvisionError
+from provision.inventory.as_ansible import PLAYBOOKS, secrets_folder
 from provision.inventory.problems import Host, Problem, Site, problems
-from provision.inventory.secrets_folder import PLAYBOOKS, secrets_folder
 from provision.inventory.variables import Option, installers_in, sources_and_locks
 from provision.roles.run_start import THIS_RUN
 

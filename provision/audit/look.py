@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from provision.audit.findings import Answer, Expected, Finding, judge, key_in, unheard
-from provision.edges import process, ssh
-from provision.errors import CommandFailed, ProvisionError
+from provision.edges import ssh
+from provision.edges.public_keys import public_keys
+from provision.errors import CommandFailed
 from provision.inventory.site import read_site, secrets_of, variables_of
 from provision.model import Machine
 from provision.roles.cluster_nodes import nodes_of
@@ -31,6 +32,18 @@ _SECRETS = (
     KEY,
 )
 _PUBLIC = (".pub", ".yml")
+_VARIABLES = (
+    *(
+        "cluster_address",
+        "ansible_host",
+        "ansible_port",
+        "cluster_ssh_port",
+        "cluster_user",
+        "cluster_data_path",
+    ),
+    *("cluster_environment_name", "cluster_environment_prefix", "ssh_trust_key_from", "cluster_known_keys"),
+    *("cluster_known_listeners", "cluster_known_programs", "wireguard_mesh_port", "wireguard_mesh_enabled"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +69,7 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
     """
     machines = read_site(inventory, environment=environment)
     secrets = secrets_of(inventory, environment=environment)
-    variables = variables_of(inventory, environment=environment)
+    variables = variables_of(inventory, _VARIABLES, environment=environment)
     nodes = nodes_of(list(variables), variables)
     first: Mapping[str, Any] = next(iter(variables.values()), {})
     public = _lines(secrets / "cluster_key.pub")[:1]
@@ -64,7 +77,7 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
     name = first.get("cluster_environment_name", "llm")
     sources = [*(node.address for node in nodes), *first.get("ssh_trust_key_from", [])]
     people = [
-        *(_public_of(path) for path in {one.key_file for one in machines}),
+        *(line for one in _ways_in(machines) for line in public_keys(one)),
         *_listed(first, "cluster_known_keys"),
     ]
     return Site(
@@ -83,7 +96,9 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
                 for one in variables.values()
                 if one.get("wireguard_mesh_enabled") is True
             ),
-            ssh=frozenset(f"tcp/{one.get('ansible_port', 22)}" for one in ({}, *variables.values())),
+            ssh=frozenset(
+                {"tcp/22", *(f"tcp/{node.port}" for node in nodes), *(f"tcp/{one.port}" for one in machines)}
+            ),
             prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
         ),
     )
@@ -182,11 +197,6 @@ def _listed(variables: Mapping[str, Any], name: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else []
 
 
-def _public_of(key: Path) -> str:
-    """The public half of a private key; from the key itself where no file has it."""
-    if lines := _lines(key.with_name(f"{key.name}.pub")):
-        return lines[0]
-    try:
-        return process.run(("ssh-keygen", "-y", "-P", "", "-f", key), timeout_seconds=10, check=False).stdout
-    except ProvisionError:
-        return ""
+def _ways_in(machines: Sequence[Machine]) -> list[Machine]:
+    """One machine of each set of keys by which the controller logs in."""
+    return list({(one.key_files, one.agent): one for one in machines}.values())

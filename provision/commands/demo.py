@@ -104,8 +104,8 @@ def machines_of(lab: Lab) -> list[Machine]:
             name=node.name,
             address=node.address,
             user="root",
-            key_file=lab.ssh_key,
-            known_hosts=lab.known_hosts,
+            key_files=(lab.ssh_key,),
+            known_hosts=(lab.known_hosts,),
         )
         for node in lab.nodes
     ]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import ctypes
 import shlex
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from provision.errors import CommandFailed, MissingRequirement
 
 _PR_SET_PDEATHSIG = 1
+_MOST_SAID = 1 << 16
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -152,6 +156,42 @@ def _kill_at(child: subprocess.Popen[str], deadline: float) -> threading.Timer:
     timer.daemon = True
     timer.start()
     return timer
+
+
+@contextmanager
+def connected_by(argv: Sequence[str]) -> Iterator[tuple[socket.socket, Callable[[], str]]]:
+    """A socket whose other end is a program's input and output, and what it has said on its standard error.
+
+    The program is killed at the end.
+
+    Raises:
+        MissingRequirement: there is no such program.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, tempfile.TemporaryFile() as errors:
+
+        def said() -> str:
+            errors.seek(0)
+            return " ".join(errors.read(_MOST_SAID).decode(errors="replace").split())
+
+        with theirs:
+            try:
+                child = subprocess.Popen(
+                    argv,
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=errors,
+                    preexec_fn=_die_with_parent,
+                )
+            except FileNotFoundError as e:
+                raise MissingRequirement(
+                    f"run {argv[0]}", found="no such program on this machine", fix=f"Install {argv[0]}."
+                ) from e
+        try:
+            yield ours, said
+        finally:
+            child.kill()
+            child.wait()
 
 
 def start_detached(

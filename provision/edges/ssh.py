@@ -1,22 +1,26 @@
 """The only door to other machines: Fabric with pinned host keys.
 
 Fabric's Connection accepts any host key (it installs paramiko's add-silently policy); this one refuses
-a machine that its known_hosts file does not hold.
+a machine that its known_hosts files do not hold.
 """
 
 from __future__ import annotations
 
 import logging
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from provision.edges import process
 from provision.edges.process import Finished
+from provision.edges.ssh_words import COMPARE, TRY, filled, reach
 from provision.errors import CommandFailed, ProvisionError
 from provision.model import Machine
 from provision.privilege import as_user, refuse
@@ -28,7 +32,7 @@ _WINDOW_BYTES = 64 << 20
 _CHUNK_BYTES = 1 << 20
 # Of one stream of a program: an audit of a node where 10,000 files were changed has 1 MiB.
 _MOST_LETTERS = 16 << 20
-_CONNECT_SECONDS, _AUTHENTICATION_SECONDS = 10, 15
+_AUTHENTICATION_SECONDS = 15
 # Without a handler of its own the library's tracebacks go to standard error.
 _SILENT = logging.NullHandler()
 
@@ -58,7 +62,6 @@ class _Heard(StringIO):
 @contextmanager
 def _connected(machine: Machine) -> Iterator[fabric.Connection]:
     import fabric  # here, since it takes a third of a second, and many commands ask no machine
-    import paramiko
 
     class Runner(fabric.runners.Remote):  # type: ignore[misc]
         """Joins all that was printed once, not with each piece that comes."""
@@ -66,45 +69,96 @@ def _connected(machine: Machine) -> Iterator[fabric.Connection]:
         def respond(self, buffer_: list[str]) -> None:
             """Nobody waits for a text here."""
 
+    from provision.edges.ssh_login import Login, PinnedKeys
+
     logging.getLogger("paramiko").addHandler(_SILENT)
     with _explained(machine):
-        _refuse_unreadable(machine)
-        connection = fabric.Connection(
-            machine.address,
-            user=machine.user,
-            config=fabric.Config(lazy=True, overrides={"runners": {"remote": Runner}}),
-            connect_timeout=_CONNECT_SECONDS,
-            connect_kwargs={
-                "key_filename": str(machine.key_file),
-                "look_for_keys": False,
-                "allow_agent": False,
-                "banner_timeout": _CONNECT_SECONDS,
-                "auth_timeout": _AUTHENTICATION_SECONDS,
-                "channel_timeout": _AUTHENTICATION_SECONDS,
-            },
+        _refuse_hopeless(machine)
+        pinned = PinnedKeys(machine)
+        with _opened(machine) as wire, _tells_its_way(machine, wire):
+            connection = fabric.Connection(
+                machine.address,
+                user=machine.user,
+                port=machine.port,
+                gateway=False,
+                config=fabric.Config(
+                    lazy=True,
+                    overrides={
+                        "runners": {"remote": Runner},
+                        "authentication": {"strategy_class": lambda **_: Login(machine)},
+                    },
+                ),
+                connect_kwargs={
+                    "sock": wire.socket,
+                    "disabled_algorithms": {"keys": pinned.other_algorithms},
+                    "banner_timeout": machine.connect_seconds * (2 if machine.way else 1),
+                    "auth_timeout": _AUTHENTICATION_SECONDS,
+                    "channel_timeout": _AUTHENTICATION_SECONDS,
+                },
+            )
+            connection.client.set_missing_host_key_policy(pinned)
+            with connection:
+                connection.open()
+                yield connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wire:
+    """An open way to a machine, and what the program that it goes through has said."""
+
+    socket: socket.socket
+    said: Callable[[], str]
+
+
+@contextmanager
+def _opened(machine: Machine) -> Iterator[_Wire]:
+    if machine.way:
+        with process.connected_by(machine.way) as (wire, said):
+            yield _Wire(socket=wire, said=said)
+        return
+    target = (machine.address, machine.port)
+    with socket.create_connection(target, timeout=machine.connect_seconds) as wire:
+        yield _Wire(socket=wire, said=lambda: "")
+
+
+@contextmanager
+def _tells_its_way(machine: Machine, wire: _Wire) -> Iterator[None]:
+    """Where the way there ended before the machine had spoken, what was said on it is the reason."""
+    try:
+        yield
+    except ProvisionError:
+        raise
+    except Exception as e:
+        said = wire.said()
+        if not said:
+            raise
+        raise CommandFailed(reach(machine), found=f"its jump host or proxy: {said}", fix=_TRY_WAY) from e
+
+
+def _refuse_hopeless(machine: Machine) -> None:
+    """A fault that is known, and files that cannot be read, of which the library would not say which."""
+    if machine.fault:
+        raise CommandFailed(reach(machine), found=machine.fault.found, fix=machine.fault.fix)
+    _refuse_unreadable(
+        machine, machine.known_hosts, "Connect once by hand with ssh and compare its key with its console."
+    )
+    if not machine.agent and not machine.password:
+        _refuse_unreadable(
+            machine, machine.key_files, "Set ansible_ssh_private_key_file to your key, readable for you."
         )
-        connection.client.load_host_keys(str(machine.known_hosts))
-        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        with connection:
-            connection.open()
-            yield connection
 
 
-def _refuse_unreadable(machine: Machine) -> None:
-    """The library reads neither file before it connects, and says of neither which it is."""
-    fixes = {
-        machine.key_file: "Set ansible_ssh_private_key_file to your key, readable for you.",
-        machine.known_hosts: "Connect once by hand with ssh and compare the machine's key with its console.",
-    }
-    for path, fix in fixes.items():
+def _refuse_unreadable(machine: Machine, paths: Sequence[Path], fix: str) -> None:
+    """Where not one of them can be read."""
+    reasons = []
+    for path in paths:
         try:
             path.read_bytes()
         except OSError as e:
-            raise CommandFailed(_reach(machine), found=f"{path}: {e.strerror}", fix=fix) from e
-
-
-def _reach(machine: Machine) -> str:
-    return f"reach {machine.name} at {machine.address}"
+            reasons.append(f"{path}: {e.strerror}")
+        else:
+            return
+    raise CommandFailed(reach(machine), found="; ".join(reasons) or "its settings name no file", fix=fix)
 
 
 @contextmanager
@@ -283,40 +337,36 @@ _HUNG_UP = "it hung up: its sshd is overloaded or broken, or another program lis
 _NO_ANSWER = "it took the connection and gave no answer"
 _NO_SERVER = "no ssh server answers there"
 _LOOK_AT_SSHD = "Look at `systemctl status ssh` on its console."
-_LOOK_AT_MACHINE = "Check that it is up, and its address, cable and firewall."
-_TRY = "Try: ssh -i {key} {user}@{address} true"
-_COMPARE = "Compare its key on its console with ssh-keyscan {address}, then correct {known}."
+_LOOK_AT_MACHINE = "Check that it is up, and its address, port, cable and firewall."
+_TRY_WAY = "Try the same with ssh: ansible NODE -m ping -vvv prints the whole command."
 # The error's class or one that it derives from, words in it, what is found, what to do; the first row counts.
 _ROWS = (
-    ("BadHostKeyException", "", "its host key is another one than {known} holds", _COMPARE),
-    ("SSHException", "not found in known_hosts", "{known} does not hold its host key", _COMPARE),
-    ("PasswordRequiredException", "", "the key {key} needs a passphrase", "Name a key without one."),
+    ("IncompatiblePeer", "host key", "its host key is of no kind that {known} holds", COMPARE),
     ("AuthenticationException", "imeout", _NO_ANSWER, _LOOK_AT_SSHD),
-    ("AuthenticationException", "", "it refuses {user} with the key {key}", _TRY),
     ("SSHException", "banner", f"{_NO_SERVER}: {{said}}", _LOOK_AT_SSHD),
     ("SSHException", "imeout", _NO_ANSWER, _LOOK_AT_SSHD),
     ("SSHException", "No existing session", _NO_ANSWER, _LOOK_AT_SSHD),
     ("gaierror", "", "its address {address} is not resolved", "Correct ansible_host in the inventory."),
     ("TimeoutError", "", "no answer in time", _LOOK_AT_MACHINE),
-    ("NoValidConnectionsError", "", "{said}", f"{_LOOK_AT_MACHINE} {_LOOK_AT_SSHD}"),
+    (
+        "ConnectionRefusedError",
+        "",
+        "nothing listens at port {number} there",
+        f"{_LOOK_AT_MACHINE} {_LOOK_AT_SSHD}",
+    ),
     ("ConnectionError", "", _HUNG_UP, _LOOK_AT_SSHD),
     ("EOFError", "", _HUNG_UP, _LOOK_AT_SSHD),
     ("OSError", "", "{said}", _LOOK_AT_MACHINE),
-    ("BaseException", "", "{kind}: {said}", _TRY),
+    ("BaseException", "", "{kind}: {said}", TRY),
 )
 
 
 def _unreached(machine: Machine, error: BaseException) -> CommandFailed:
     """The row of an error, filled in for its machine."""
     said = " ".join(str(error).split())
-    values = {
-        "kind": type(error).__name__,
-        "said": said or type(error).__name__,
-        "user": machine.user,
-        "address": machine.address,
-        "key": machine.key_file,
-        "known": machine.known_hosts,
-    }
     kinds = {kind.__name__ for kind in type(error).__mro__}
     found, fix = next((found, fix) for kind, words, found, fix in _ROWS if kind in kinds and words in said)
-    return CommandFailed(_reach(machine), found=found.format(**values), fix=fix.format(**values))
+    more = {"kind": type(error).__name__, "said": said or type(error).__name__}
+    return CommandFailed(
+        reach(machine), found=filled(machine, found, **more), fix=filled(machine, fix, **more)
+    )

@@ -47,12 +47,14 @@ class Members:
         return Members(names=names, drained=drained, leader=leader, mesh=self.mesh)
 
 
-def members_in(listed: Mapping[str, Any]) -> Members:
-    """From what `ansible-inventory --list` prints."""
-    names = tuple(listed.get("cluster", {}).get("hosts", ()))
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    drained = {name for name in names if variables.get(name, {}).get("cluster_drained") is True}
-    first = variables.get(names[0], {}) if names else {}
+MEMBER_VARIABLES = ("cluster_drained", "time_sync_pools", "time_sync_servers", "wireguard_mesh_enabled")
+
+
+def members_in(variables: Mapping[str, Mapping[str, Any]]) -> Members:
+    """From MEMBER_VARIABLES of each node, where it has them."""
+    names = tuple(variables)
+    drained = {name for name in names if variables[name].get("cluster_drained") is True}
+    first = variables[names[0]] if names else {}
     leads = first.get("time_sync_pools") == [] and not first.get("time_sync_servers")
     return Members(
         names=names,

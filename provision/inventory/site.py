@@ -1,9 +1,10 @@
-"""Reads a site's inventory as Ansible does."""
+"""Reads a site's inventory as Ansible does, and its connections as OpenSSH does."""
 
 from __future__ import annotations
 
 import json
-import re
+import os
+import pwd
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,72 +12,53 @@ from typing import Any
 
 from provision.edges import process
 from provision.edges.playbook import CHECKOUT
-from provision.errors import BadInput
-from provision.inventory.members import Members, members_in
+from provision.errors import BadInput, CommandFailed
+from provision.inventory.members import MEMBER_VARIABLES, Members, members_in
+from provision.inventory.ssh_settings import Place, faulty, machine_of, question
 from provision.model import Machine
-from provision.privilege import sudo_of
 
-_GROUP = "cluster"
-
-
-def machines_in(listed: Mapping[str, Any], *, inventory: str, home: Path) -> list[Machine]:
-    """The machines of the group `cluster`, in the inventory's order.
-
-    Args:
-        listed: the parsed output of `ansible-inventory --list`.
-        home: of the user, whose key and known_hosts serve where the inventory names none.
-
-    Raises:
-        BadInput: there is no machine, or a variable is a template that only Ansible can read.
-    """
-    names = listed.get(_GROUP, {}).get("hosts", [])
-    if not names:
-        raise BadInput(
-            f"find the machines of {inventory}",
-            found=f"its group {_GROUP} has none",
-            fix="Name a site's folder with -i, for example inventory/lab.",
-        )
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    return [_machine(name, variables.get(name, {}), home) for name in names]
-
-
-def _machine(name: str, variables: Mapping[str, Any], home: Path) -> Machine:
-    arguments = _plain(name, variables, "ansible_ssh_common_args", "")
-    known = re.search(r"UserKnownHostsFile=(\S+)", arguments)
-    key = _plain(name, variables, "ansible_ssh_private_key_file", "~/.ssh/id_ed25519")
-    return Machine(
-        name=name,
-        address=_plain(name, variables, "ansible_host", name),
-        user=_plain(name, variables, "ansible_user", "root"),
-        key_file=_expanded(key, home),
-        known_hosts=_expanded(known[1] if known else "~/.ssh/known_hosts", home),
-        sudo=sudo_of(name, variables),
-    )
-
-
-def _expanded(path: str, home: Path) -> Path:
-    return home / path[2:] if path.startswith("~/") else Path(path)
-
-
-def _plain(name: str, variables: Mapping[str, Any], variable: str, default: str) -> str:
-    value = str(variables.get(variable, default))
-    if "{{" in value:
-        raise BadInput(
-            f"read {variable} of {name}",
-            found=f"it is a template: {value}",
-            fix="Write its value; only Ansible reads templates.",
-        )
-    return value
+_READ_SECONDS, _SSH_SECONDS = 60.0, 20.0
+_SHOWN = 500
 
 
 def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machine]:
-    """The machines of the site in the folder `inventory`.
+    """The machines of the group `cluster`, in the inventory's order.
+
+    One whose settings cannot be worked out says so in its `fault`, and the others are there.
 
     Raises:
-        BadInput: there is no such folder, or Ansible cannot read it.
+        BadInput: there is no such inventory, Ansible cannot read it, or it has no machine.
+        MissingRequirement: there is no ssh here.
     """
-    listed = _listed(inventory, environment)
-    return machines_in(listed, inventory=str(inventory), home=Path.home())
+    nodes = _read(inventory, environment)["nodes"]
+    if not nodes:
+        raise BadInput(
+            f"find the machines of {inventory}",
+            found="its group cluster has none",
+            fix="Name a site's folder with -i, for example inventory/lab.",
+        )
+    account = pwd.getpwuid(os.getuid())  # as ssh does: HOME is not asked
+    place = Place(
+        home=Path(account.pw_dir),
+        user=account.pw_name,
+        environment=environment,
+        exists=os.path.exists,
+    )
+    return [_machine(name, node, place) for name, node in nodes.items()]
+
+
+def _machine(name: str, node: Mapping[str, Any], place: Place) -> Machine:
+    if node["fault"]:
+        return faulty(name, node["fault"])
+    try:
+        words = question(node["login"])
+        answer = process.run(words, timeout_seconds=_SSH_SECONDS, env=place.environment, check=False)
+        if answer.returncode != 0:
+            said = " ".join(answer.stderr.split())[-_SHOWN:] or f"status {answer.returncode}"
+            return faulty(name, f"ssh refuses its settings: {said}")
+        return machine_of(name, node["login"], answer.stdout, place)
+    except (BadInput, CommandFailed) as e:
+        return faulty(name, e.found, e.fix)
 
 
 def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
@@ -85,21 +67,21 @@ def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    words = (sys.executable, "-m", "provision.inventory.secrets_folder", inventory.resolve())
-    found = _answer(inventory, words, environment)
+    found = _read(inventory, environment)["secrets"]
     folder = inventory if inventory.is_dir() else inventory.parent
     return Path(found) if found else folder.resolve() / "secrets"
 
 
-def variables_of(inventory: Path, *, environment: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
-    """What the inventory says of each node, in its order, templates as they are written.
+def variables_of(
+    inventory: Path, wanted: Sequence[str], *, environment: Mapping[str, str]
+) -> dict[str, Mapping[str, Any]]:
+    """Of each node, in the inventory's order, those of the wanted variables that are set.
 
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    listed = _listed(inventory, environment)
-    variables = listed.get("_meta", {}).get("hostvars", {})
-    return {name: variables.get(name, {}) for name in listed.get("cluster", {}).get("hosts", ())}
+    nodes = _read(inventory, environment, wanted)["nodes"]
+    return {name: node["variables"] for name, node in nodes.items()}
 
 
 def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
@@ -108,25 +90,26 @@ def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    return members_in(_listed(inventory, environment))
+    return members_in(variables_of(inventory, MEMBER_VARIABLES, environment=environment))
 
 
-def _listed(inventory: Path, environment: Mapping[str, str]) -> Mapping[str, Any]:
-    program = Path(sys.executable).parent / "ansible-inventory"
-    words = (program, "--inventory", inventory.resolve(), "--list")
-    found: Mapping[str, Any] = json.loads(_answer(inventory, words, environment))
-    return found
-
-
-def _answer(inventory: Path, words: Sequence[str | Path], environment: Mapping[str, str]) -> str:
-    """What a program says of an inventory, with the settings of ansible.cfg in the checkout."""
+def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str] = ()) -> dict[str, Any]:
+    """What Ansible makes of an inventory, with the settings of ansible.cfg in the checkout."""
     if not inventory.exists():
         raise BadInput(f"read the inventory {inventory}", found="there is none", fix="Correct -i.")
-    finished = process.run(words, timeout_seconds=60, env=environment, cwd=CHECKOUT, check=False)
+    words: tuple[str | Path, ...] = (
+        sys.executable,
+        "-m",
+        "provision.inventory.as_ansible",
+        inventory.resolve(),
+        *wanted,
+    )
+    finished = process.run(words, timeout_seconds=_READ_SECONDS, env=environment, cwd=CHECKOUT, check=False)
     if finished.returncode != 0:
         raise BadInput(
             f"read the inventory {inventory}",
-            found=finished.stderr.strip()[-500:],
+            found=finished.stderr.strip()[-_SHOWN:] or f"Ansible ended with status {finished.returncode}",
             fix="ansible-playbook playbooks/validate.yml says what is wrong.",
         )
-    return finished.stdout.strip()
+    found: dict[str, Any] = json.loads(finished.stdout.strip().rpartition("\n")[2])
+    return found

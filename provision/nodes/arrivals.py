@@ -11,6 +11,7 @@ from threading import Condition
 
 from provision.edges import cluster_lock, ssh, ssh_signature
 from provision.edges.files import text_of, write_file
+from provision.edges.public_keys import login_key
 from provision.errors import CommandFailed
 from provision.inventory.members import Members
 from provision.join import protocol
@@ -56,7 +57,7 @@ class Arrivals:
             machine = self._awaited(name, call)
             self.tokens.note_call(letter.token, name, call)
             self._trust(machine, call)
-        public = machine.key_file.with_name(f"{machine.key_file.name}.pub").read_text().strip()
+        public = login_key(machine)
         said = protocol.answer(name, user=machine.user, authorized_key=public)
         signed = protocol.payload("answer", letter.text, said)
         signature = ssh_signature.sign(signed, key=self.key, namespace=protocol.NAMESPACE)
@@ -75,9 +76,9 @@ class Arrivals:
         return machine
 
     def _trust(self, machine: Machine, call: protocol.Call) -> None:
-        path = machine.known_hosts.resolve()
+        path = machine.known_hosts[0].resolve()
         known, mode = (text_of(path), path.stat().st_mode & 0o777) if path.exists() else ("", 0o644)
-        write_file(path, with_host_keys(known, machine.address, call.host_keys), mode=mode)
+        write_file(path, with_host_keys(known, machine.known_as, call.host_keys), mode=mode)
         if machine.name not in self.arrived:
             self.on_arrival(machine.name, call)
         self.arrived[machine.name] = call

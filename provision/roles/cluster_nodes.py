@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_SSH_PORT = 22
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """One machine: name, address in the cluster's network, ranks and interface ("" = not said).
 
-    A node that is drained is one of the cluster, and takes no new jobs.
+    A node that is drained is one of the cluster, and takes no new jobs. `port`: where the others reach its
+    sshd.
     """
 
     name: str
@@ -20,6 +23,7 @@ class Node:
     slots: int = 1
     interface: str = ""
     drained: bool = False
+    port: int = 22
 
 
 def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> list[Node]:
@@ -45,4 +49,11 @@ def _node(name: str, variables: Mapping[str, Any]) -> Node:
         slots=int(variables.get("cluster_slots", 1)),
         interface=str(variables.get("cluster_interface", "")),
         drained=bool(variables.get("cluster_drained", False)),
+        port=_port(variables),
     )
+
+
+def _port(variables: Mapping[str, Any]) -> int:
+    """Of the nodes among themselves; where none is said it is the one that the controller uses."""
+    stated = (variables.get(name) for name in ("cluster_ssh_port", "ansible_port", "ansible_ssh_port"))
+    return int(next((port for port in stated if port), _SSH_PORT))

@@ -53,7 +53,7 @@ IMPORT_HOMES = {
     # audit_program runs alone on a node, where nothing of ours can be imported.
     "subprocess": ("provision.edges.process", "provision.audit.audit_program", "runtime.edges.process"),
     "fabric": ("provision.edges.ssh",),
-    "paramiko": ("provision.edges.ssh",),
+    "paramiko": ("provision.edges.ssh", "provision.edges.ssh_login"),
     "rich.console": ("provision.edges.terminal", "runtime.terminal"),
 }
 NAME_HOMES = {

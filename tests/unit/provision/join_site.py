@@ -66,8 +66,8 @@ class Site:
                 name=name,
                 address=address,
                 user="root",
-                key_file=self.folder / "key",
-                known_hosts=self.folder / "known_hosts",
+                key_files=(self.folder / "key",),
+                known_hosts=(self.folder / "known_hosts",),
             )
             for name, address in ADDRESSES.items()
         ]

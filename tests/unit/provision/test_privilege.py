@@ -10,24 +10,33 @@ from provision.privilege import as_user, refuse, sudo_of
 
 
 @pytest.mark.parametrize(
-    ("variables", "sudo"),
+    ("become", "sudo"),
     [
-        ({}, None),
-        ({"ansible_become": False, "ansible_become_password": "x"}, None),
-        ({"ansible_become": "yes"}, Sudo()),
-        ({"ansible_become": True, "ansible_become_password": 42}, Sudo(password="42")),
-        ({"ansible_become": True, "ansible_become_pass": "x"}, Sudo(password="x")),
-        ({"ansible_become": True, "ansible_become_password": "{{ vault }}"}, Sudo()),
-        ({"ansible_become": True, "ansible_become_password": {"__ansible_vault": "$"}}, Sudo()),
+        ({}, Sudo(flags=())),
+        ({"become_flags": "-H -S -n"}, Sudo()),
+        ({"become_flags": "-HSn", "become_pass": "x"}, Sudo(password="x")),
+        (
+            {"become_flags": "--non-interactive -i", "become_exe": "/opt/sudo"},
+            Sudo(program="/opt/sudo", flags=("-i",)),
+        ),
+        ({"become_flags": "--preserve-env=A", "become_user": "root"}, Sudo(flags=("--preserve-env=A",))),
     ],
 )
-def test_sudo_is_what_the_variables_say(variables: dict[str, object], sudo: Sudo | None) -> None:
-    assert sudo_of("te1", variables) == sudo
+def test_sudo_is_what_ansible_s_plugin_says(become: dict[str, object], sudo: Sudo) -> None:
+    assert sudo_of({"method": "sudo", **become}) == sudo
 
 
-def test_another_program_than_sudo_is_refused_by_name() -> None:
-    with pytest.raises(BadInput, match="ansible_become_method is su"):
-        sudo_of("te1", {"ansible_become": True, "ansible_become_method": "su"})
+@pytest.mark.parametrize(
+    ("become", "found"),
+    [
+        ({"method": "su"}, "ansible_become_method is su"),
+        ({"become_user": "admin"}, "ansible_become_user is admin"),
+        ({"become_flags": "'"}, "No closing quotation"),
+    ],
+)
+def test_what_only_playbooks_can_use_is_refused_by_name(become: dict[str, object], found: str) -> None:
+    with pytest.raises(BadInput, match=found):
+        sudo_of({"method": "sudo", **become})
 
 
 def test_a_password_is_asked_for_on_standard_input_and_never_shown() -> None:

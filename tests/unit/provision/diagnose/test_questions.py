@@ -36,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, answers: dict[str, str]) -> questions
 
     monkeypatch.setattr(questions.ssh, "run", run)
     machines = [
-        Machine(name=name, address=address, user="root", key_file=Path("k"), known_hosts=Path("h"))
+        Machine(name=name, address=address, user="root", key_files=(Path("k"),), known_hosts=(Path("h"),))
         for name, address in ADDRESSES.items()
     ]
     return questions.ask(machines, lambda _: None)

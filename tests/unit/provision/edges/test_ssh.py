@@ -58,12 +58,14 @@ def home(tmp_path: Path) -> Path:
 
 
 def machine(home: Path, address: str) -> Machine:
+    host, _, port = address.partition(":")
     return Machine(
         name="te2",
-        address=address,
+        address=host,
         user="root",
-        key_file=home / ".ssh" / "id_ed25519",
-        known_hosts=home / ".ssh" / "known_hosts",
+        port=int(port or 22),
+        key_files=(home / ".ssh" / "id_ed25519",),
+        known_hosts=(home / ".ssh" / "known_hosts",),
     )
 
 
@@ -118,14 +120,15 @@ def test_what_is_no_ssh_server_is_an_error_with_a_reason(home: Path, behaves: Be
     with listening(behaves) as address, pytest.raises(CommandFailed) as failed:
         ssh.run(machine(home, address), ("true",), timeout_seconds=5)
 
-    assert failed.value.asked == f"reach te2 at {address}"
+    host, _, port = address.partition(":")
+    assert failed.value.asked == f"reach te2 at [{host}]:{port}"
     assert any(words in failed.value.found for words in ("hung up", "no ssh server", "gave no answer"))
     assert failed.value.fix.startswith("Look at `systemctl status ssh`")
 
 
 @pytest.mark.parametrize(
     ("address", "found"),
-    [("127.0.0.1:1", "Unable to connect"), ("no.such.name.invalid", "is not resolved")],
+    [("127.0.0.1:1", "nothing listens at port 1 there"), ("no.such.name.invalid", "is not resolved")],
 )
 def test_where_nobody_is_the_reason_is_said(home: Path, address: str, found: str) -> None:
     with pytest.raises(CommandFailed) as failed:
@@ -158,11 +161,18 @@ def test_one_machine_that_hangs_up_leaves_the_others_their_lines(home: Path) -> 
 def test_status_shows_every_node_though_one_hangs_up(home: Path, tmp_path: Path) -> None:
     """The command as a person gives it: no traceback, no `Aborted.`, the status as its help says."""
     with listening(hang_up) as address:
-        hosts = {"te1": {"ansible_host": "127.0.0.1:1"}, "te2": {"ansible_host": address}}
-        (tmp_path / "hosts.yml").write_text(json.dumps({"cluster": {"hosts": hosts}}))
+        host, _, port = address.partition(":")
+        hosts = {name: {"ansible_host": host, "ansible_port": 1} for name in ("te1", "te2")}
+        hosts["te2"]["ansible_port"] = int(port)
+        own = home / ".ssh"
+        variables = {
+            "ansible_ssh_private_key_file": str(own / "id_ed25519"),
+            "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={own}/known_hosts",
+        }
+        site = {"cluster": {"hosts": hosts, "vars": variables}}
+        (tmp_path / "hosts.yml").write_text(json.dumps(site))
         told = subprocess.run(
             [sys.executable, "-m", "provision.cli", "status", "-i", tmp_path / "hosts.yml"],
-            env={**os.environ, "HOME": str(home)},
             capture_output=True,
             text=True,
             check=False,

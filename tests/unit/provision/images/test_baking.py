@@ -19,7 +19,7 @@ from provision.images.manifest import sealed
 from provision.model import Machine
 from tests.conftest import RecordRefusal
 
-TE1 = Machine(name="te1", address="10.0.0.11", user="root", key_file=Path("k"), known_hosts=Path("h"))
+TE1 = Machine(name="te1", address="10.0.0.11", user="root", key_files=(Path("k"),), known_hosts=(Path("h"),))
 SINCE = "2026-05-01T12:00:00Z"
 LEFT = {
     "id": "te1-20260501T120100Z",

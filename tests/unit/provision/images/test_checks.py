@@ -13,7 +13,7 @@ from provision.model import Machine
 
 GIB = 1 << 30
 MACHINES = [
-    Machine(name=name, address=address, user="root", key_file=Path("k"), known_hosts=Path("h"))
+    Machine(name=name, address=address, user="root", key_files=(Path("k"),), known_hosts=(Path("h"),))
     for name, address in (("te1", "10.0.0.11"), ("te2", "10.0.0.12"))
 ]
 HOSTS = "127.0.0.1 localhost\n10.0.0.11 te1\n10.0.0.12 te2\n"

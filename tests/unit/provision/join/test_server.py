@@ -185,7 +185,7 @@ def test_what_cannot_be_answered_is_said_in_one_line(site: Site, capfd: pytest.C
 def test_a_file_that_the_controller_lacks_is_named_and_its_machine_hears_so(site: Site) -> None:
     """Every call was dropped without a word, until the wait ended."""
     token = site.token()
-    lacks = site.machines[0].key_file.with_name("key.pub")
+    lacks = site.machines[0].key_files[0].with_name("key.pub")
     lacks.unlink()
 
     found = said(site, request(token, call().encode()))
