@@ -17,6 +17,10 @@ from runtime.probes.preflight_checks import Problem, ranks_of
 from runtime.untrusted.conform import Lines, conform
 
 PROVE = "Run the smoke test (python -m runtime smoke, or site.yml), or start with --no-gate."
+RESTORE = (
+    "`provision env verify` names all of it and site.yml builds it anew; packages of your own belong into "
+    "the locks or a layer (envs/README.md). Or start with --no-gate."
+)
 # No host name begins so: no node can be called like the controller.
 CONTROLLER = "@controller"
 
@@ -105,6 +109,8 @@ def read(facts: Facts, *, now: datetime, trust: Trust) -> Certificate | str:
         ("clusterwright", certificate.clusterwright, facts.clusterwright),
         ("torch", certificate.torch, facts.torch),
     ):
+        if then != today and what == "environment" and facts.changed:
+            return f"its environment was changed since, which its certificate does not cover: {facts.changed}"
         if then != today:
             return f"its certificate is for the {what} {_short(then)}, and it has {_short(today)} now"
     return certificate
@@ -127,16 +133,25 @@ def proven_by(known: Iterable[Certificate | str]) -> str:
     return f"by {' and '.join(names)}" if names else ""
 
 
-def refusals(job: Job, known: Mapping[str, Certificate | str]) -> tuple[Problem, ...]:
+def refusals(
+    job: Job, known: Mapping[str, Certificate | str], *, altered: Collection[str] = ()
+) -> tuple[Problem, ...]:
     """A problem for each node that answered and on whose certificate the job cannot rely.
 
     Args:
         known: what `read` said of each node that answered.
+        altered: those whose environment is not as it was recorded.
     """
     wanted, held = _slots(job), ranks_of(job)
     found = {host: one if isinstance(one, str) else _uncovered(one, wanted) for host, one in known.items()}
     return tuple(
-        Problem(check="certificate", host=host, ranks=held[host], found=words, fix=PROVE)
+        Problem(
+            check="certificate",
+            host=host,
+            ranks=held[host],
+            found=words,
+            fix=RESTORE if host in altered else PROVE,
+        )
         for host, words in found.items()
         if words
     )

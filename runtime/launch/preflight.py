@@ -19,17 +19,19 @@ TIMEOUT_SECONDS = 20.0
 _SECONDS_OF_A_PAIR = 5e-5
 
 
-def preflight(session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS) -> tuple[Problem, ...]:
-    """Asks every node what it is; all that speaks against starting."""
-    greet(session)
+def preflight(
+    session: Session, *, timeout_seconds: float = TIMEOUT_SECONDS, compares: bool = False
+) -> tuple[Problem, ...]:
+    """Asks every node what it is; all that speaks against starting. `compares` as of `Request`."""
+    greet(session, compares=compares)
     session.hear(timeout_seconds)
     return (*silence(session), *judge(session.job, session.facts))
 
 
-def greet(session: Session) -> None:
+def greet(session: Session, *, compares: bool = False) -> None:
     """Asks every node what it is."""
     for node_rank, host in enumerate(session.lines):
-        request = asdict(_request(session, node_rank))
+        request = asdict(_request(session, node_rank, compares))
         session.send(host, "hello", name=host, request=request, master_port=session.job.master_port)
 
 
@@ -39,7 +41,7 @@ def silence(session: Session) -> tuple[Problem, ...]:
     return tuple(_silence(session, line) for line in lines if line.facts is None or line.fault)
 
 
-def _request(session: Session, node_rank: int) -> Request:
+def _request(session: Session, node_rank: int, compares: bool) -> Request:
     job = session.job
     return Request(
         node_rank=node_rank,
@@ -49,6 +51,7 @@ def _request(session: Session, node_rank: int) -> Request:
         cwd=job.cwd,
         job_path=job.job_path,
         certificate_path=job.certificate_path,
+        compares=compares,
     )
 
 
@@ -175,12 +178,13 @@ def check_nodes(session: Session, *, gate: Trust | None) -> str:
     Raises:
         NodesNotReady: with every node and pair that cannot take part.
     """
-    problems = preflight(session)
+    problems = preflight(session, compares=gate is not None)
     known: dict[str, Certificate | str] = {}
     if gate is not None:
         now = datetime.now(UTC)
         known = {host: read(facts, now=now, trust=gate) for host, facts in session.facts.items()}
-        problems = (*problems, *refusals(session.job, known))
+        altered = {host for host, facts in session.facts.items() if facts.changed}
+        problems = (*problems, *refusals(session.job, known, altered=altered))
     if not problems and len(session.lines) > 1:
         reached, silent = reach(session)
         problems = (*unanswered(session, silent), *reach_problems(session, reached))

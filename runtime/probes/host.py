@@ -29,8 +29,8 @@ from runtime.errors import BadInput
 from runtime.job.env_file import read_job_environment
 from runtime.job.user import jobs_folder
 from runtime.probes import gpu, job_firewall
+from runtime.probes.environment import DIGEST_SCRIPT, environment_digest
 from runtime.probes.gpu import Gpus
-from runtime.probes.job import environment_digest
 from runtime.probes.job_firewall import Fence
 from runtime.probes.mtu import interface_mtu
 from runtime.untrusted.conform import Json, Only
@@ -39,8 +39,6 @@ from runtime.untrusted.conform import Json, Only
 _NAMES_SECONDS = 3.0
 _BLOCK = bytes(1 << 16)
 _RDMA = Path("/sys/class/infiniband")
-# Where the role conda_env puts what tells whether an environment is as it was installed.
-_DIGEST_SCRIPT = Path("/usr/local/lib/clusterwright/environment_digest.py")
 _SHOWN_FILES = 3
 _BLOCK_BYTES = 1 << 20
 _MOST_BYTES = 256 << 20
@@ -213,7 +211,7 @@ class Files:
     problem: str = ""
 
 
-def files(prefix: str, *, script: Path = _DIGEST_SCRIPT, timeout_seconds: float) -> Files:
+def files(prefix: str, *, script: Path = DIGEST_SCRIPT, timeout_seconds: float) -> Files:
     """Looks at every file's status and reads those that were touched since; some tenths of a second."""
     if not script.is_file():
         return Files(known=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -16,12 +15,16 @@ from pathlib import Path
 
 from runtime.edges import addresses, private_files
 from runtime.edges.addresses import AddressOrNone, PortOrNone
+from runtime.probes.environment import Environment, compared, environment_digest
 from runtime.untrusted.conform import Lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the launcher asks of every node alike, but for `node_rank`."""
+    """What the launcher asks of every node alike, but for `node_rank`.
+
+    `compares`: whether the environment's files are compared with its record, which a certificate counts on.
+    """
 
     node_rank: int
     master: str
@@ -30,6 +33,7 @@ class Request:
     cwd: str
     job_path: str
     certificate_path: str
+    compares: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,8 @@ class Facts:
     `program_digest` is the sha256 of the script, empty where the program is no file of this node. `network`
     tells machines apart: the kernel's boot and the network namespace, which a container has of its own.
     `master_port` is the port that the first node holds for the job, 0 where it got none.
-    `certificate` is the text of the smoke test's, `environment` the digest beside it (role conda_env).
+    `certificate` is the text of the smoke test's, `environment` the digest of what lies there now, or, where
+    nobody asked for that, of what role conda_env wrote; `changed` says what is not as it was recorded.
     """
 
     hostname: str
@@ -59,6 +64,7 @@ class Facts:
     interface: str
     certificate: Lines = ""
     environment: str = ""
+    changed: Lines = ""
 
 
 def observe(request: Request, *, master_port: int = 0) -> Facts:
@@ -67,6 +73,10 @@ def observe(request: Request, *, master_port: int = 0) -> Facts:
     owns = addresses.is_own(master)
     address = master if owns else addresses.source_towards(master) if master else ""
     program = _program_file(request)
+    config_path = Path(request.certificate_path).parent
+    environment = (
+        compared(config_path) if request.compares else Environment(digest=environment_digest(config_path))
+    )
     return Facts(
         hostname=socket.gethostname(),
         network=_network(),
@@ -83,17 +93,9 @@ def observe(request: Request, *, master_port: int = 0) -> Facts:
         address=address,
         interface=addresses.interface_of(address),
         certificate=_text(Path(request.certificate_path)),
-        environment=environment_digest(Path(request.certificate_path).parent),
+        environment=environment.digest,
+        changed=environment.changed,
     )
-
-
-def environment_digest(config_path: Path) -> str:
-    """What the role conda_env wrote of the environment; empty where it did not."""
-    try:
-        described = json.loads(_text(config_path / "environment.json"))
-    except json.JSONDecodeError:
-        return ""
-    return str(described.get("digest", "")) if isinstance(described, dict) else ""
 
 
 def _text(path: Path) -> str:

@@ -139,6 +139,32 @@ def test_another_environment_is_refused(proven: LabUnderTest) -> None:
     assert "and it has 0000" in said
 
 
+# As pip leaves it; tests/lab/test_layer.py has pip itself.
+SIX = "/data/miniconda3/envs/llm/lib/python3.11/site-packages/six-1.17.0.dist-info"
+
+
+def test_a_package_that_was_installed_since_is_named_and_not_covered(proven: LabUnderTest) -> None:
+    proven.run("te4", f"mkdir {SIX} && echo 'Name: six' >{SIX}/METADATA")
+    try:
+        status, said = start(proven)
+        open_status, without = start(proven, "--no-gate")
+        verified = proven.provision("env", "verify", "-i", str(proven.inventory), check=False)
+    finally:
+        proven.run("te4", f"rm -r {SIX}")
+
+    assert status == 1, said
+    words = (
+        "its environment was changed since, which its certificate does not cover: six 1.17.0 was installed"
+    )
+    assert f"te4 (rank 3): {words}. `provision env verify` names all of it" in said
+    assert "Proven together, and well: --include te1@te2@te3" in said
+    assert open_status == 0, without
+    assert verified.returncode == 1, verified.stdout + verified.stderr
+    assert "te4: somebody added six 1.17.0; 1 file differs from its record" in verified.stdout
+    assert "te1: as it was built" in verified.stdout
+    assert start(proven)[0] == 0
+
+
 def test_another_set_of_nodes_is_refused_and_a_part_of_the_proven_ones_may_start(
     proven: LabUnderTest,
 ) -> None:

@@ -75,6 +75,18 @@ def known(*texts: str, now: datetime = NOW, **held: Any) -> dict[str, Certificat
     }
 
 
+def test_what_changed_in_an_environment_is_not_covered_and_how_to_go_on_is_said() -> None:
+    held = known(*[text(issued())] * 3, environment="f" * 64, changed="six 1.17.0 was installed")
+
+    (refused,) = refusals(THREE, held, altered={"te2"})
+
+    assert (refused.host, refused.check) == ("te2", "certificate")
+    words = "its environment was changed since, which its certificate does not cover: six 1.17.0"
+    assert words in str(refused)
+    assert "`provision env verify` names all of it and site.yml builds it anew" in refused.fix
+    assert "--no-gate" in refused.fix
+
+
 def test_nodes_that_were_proven_together_may_start() -> None:
     certificates = known(*[text(issued())] * 3)
 
