@@ -120,7 +120,7 @@ def verify(
     It changes nothing. Exit status: 0 all are as they were built, 1 one is not or was not seen, 2 bad input.
     """
     machines = read_site(inventory, environment=os.environ)
-    variables = variables_of(inventory, environment=os.environ)
+    variables = variables_of(inventory, _PLACE, environment=os.environ)
     ledger = read_ledger(secrets_of(inventory, environment=os.environ) / "environments.yml")
     prefix = _prefix_in(next(iter(variables.values()), {}))
     with _progress.status(f"comparing {len(machines)} nodes"):
@@ -130,6 +130,9 @@ def verify(
     else:
         _show(found, prefix)
     raise typer.Exit(1 if any(one.problem for one in found) else 0)
+
+
+_PLACE = ("cluster_environment_prefix", "cluster_environment_name", "cluster_data_path")
 
 
 def _prefix_in(variables: Mapping[str, Any]) -> str:
