@@ -35,7 +35,7 @@ author: Clusterwright
 
 # Values that are checked even where only the role's default sets them.
 CHECKED = (
-    *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture"),
+    *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture", "cluster_ssh_port"),
     *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
 )
 CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")

@@ -23,7 +23,7 @@ from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing
-from provision.roles.ssh_trust import host_keys, sshd_settings
+from provision.roles.ssh_trust import host_keys, listening_port, sshd_settings
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
 from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
 from provision.smoke import certificate
@@ -62,6 +62,10 @@ def ledger_plan(
 
 def known_hosts_block(nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
     return host_keys.known_hosts_block([Node(**node) for node in nodes], ledger)
+
+
+def client_ports(nodes: Dicts, user: str) -> str:
+    return host_keys.client_ports([Node(**node) for node in nodes], user)
 
 
 def known_hosts_with(text: str, nodes: Dicts, ledger: Mapping[str, Sequence[str]]) -> str:
@@ -120,6 +124,10 @@ def ssh_trust_problems(
 
 def sshd_refusals(probe: Sequence[str], cluster_user: str, password_login: bool) -> list[str]:
     return sshd_settings.refusals(probe, cluster_user=cluster_user, password_login=password_login)
+
+
+def ssh_port_refusals(probe: Sequence[str], port: int) -> list[str]:
+    return listening_port.refusals(probe, port=port)
 
 
 def passwords_end(probe: Sequence[str], password_login: bool) -> bool:
@@ -320,6 +328,7 @@ class FilterModule:
             "authorised_line": authorised_line,
             "bad_sources": bad_sources,
             "certificate_to_sign": certificate_to_sign,
+            "client_ports": client_ports,
             "cluster_nodes": cluster_nodes,
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
@@ -353,6 +362,7 @@ class FilterModule:
             "removable_packages": removable_packages,
             "sealed_certificate": certificate.sealed,
             "signers_text": signers_text,
+            "ssh_port_refusals": ssh_port_refusals,
             "ssh_trust_problems": ssh_trust_problems,
             "sshd_lines": sshd_lines,
             "sshd_printed": sshd_settings.printed,

@@ -22,6 +22,7 @@ from provision.model import Machine
 _AGENT_SECONDS = 10.0
 # RFC 8332: a key of the kind ssh-rsa signs by any of these.
 _RSA = {"rsa-sha2-256", "rsa-sha2-512"}
+_OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----"
 # In the words of an attempt that ends the login; what else is refused, the next offer follows.
 _TIME_OUT = "imeout"
 
@@ -167,10 +168,22 @@ class Login(AuthStrategy):  # type: ignore[misc]
 def _public_half(path: Path) -> bytes:
     """The key as a server gets it, by the file beside it or its own; empty where neither tells."""
     for one in (path.with_name(f"{path.name}.pub"), path):
-        with suppress(OSError, ValueError, LookupError, paramiko.SSHException):
+        with suppress(OSError, ValueError):
             kind, text, *_ = one.read_text().split(maxsplit=2)
             if kind.startswith(("ssh-", "ecdsa-", "sk-")):
                 return base64.b64decode(text, validate=True)
     with suppress(Exception):  # it is told when the key itself is to be used
-        return bytes(paramiko.PKey.from_path(path).asbytes())
+        return _public_in(path.read_text()) or bytes(paramiko.PKey.from_path(path).asbytes())
     return b""
+
+
+def _public_in(text: str) -> bytes:
+    """The public half is not encrypted where OpenSSH wrote the key (PROTOCOL.key); else nothing."""
+    if not text.startswith(_OPENSSH):
+        return b""
+    inside = base64.b64decode("".join(text.split("-----")[2].split()))
+    fields = paramiko.Message(inside.removeprefix(b"openssh-key-v1\0"))
+    for _ in ("cipher", "kdf", "its options"):
+        fields.get_binary()
+    fields.get_int()  # how many keys
+    return bytes(fields.get_binary())

@@ -22,6 +22,7 @@ from provision.roles.ssh_trust.cluster_key import bad_source
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MOST_NAME = 64
 _MOST_SLOTS = 256
+_MOST_PORT = 65535
 _MOST_INTERFACE = 15  # IFNAMSIZ - 1, linux/if.h
 
 
@@ -161,6 +162,14 @@ def _slots(site: Site) -> Iterable[Problem]:
                 what=f"{host.name} has {slots} slots",
                 where=_where(site, "cluster_slots", [host.name]),
                 fix=f"Set cluster_slots to its number of GPUs, 1 to {_MOST_SLOTS}.",
+            )
+        port = host.values.get("cluster_ssh_port", 1)
+        stated = "cluster_ssh_port" if "cluster_ssh_port" in host.set_names else "ansible_port"
+        if isinstance(port, int) and not isinstance(port, bool) and not 1 <= port <= _MOST_PORT:
+            yield Problem(
+                what=f"the port of {host.name}'s sshd would be {port}",
+                where=_where(site, stated, [host.name]),
+                fix=f"Set ansible_port, or cluster_ssh_port, to its number, 1 to {_MOST_PORT}.",
             )
         if len(interface := str(host.values.get("cluster_interface", ""))) > _MOST_INTERFACE:
             yield Problem(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_SSH_PORT = 22
+SSH_PORT = 22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,4 +56,4 @@ def _node(name: str, variables: Mapping[str, Any]) -> Node:
 def _port(variables: Mapping[str, Any]) -> int:
     """Of the nodes among themselves; where none is said it is the one that the controller uses."""
     stated = (variables.get(name) for name in ("cluster_ssh_port", "ansible_port", "ansible_ssh_port"))
-    return int(next((port for port in stated if port), _SSH_PORT))
+    return int(next((port for port in stated if port), SSH_PORT))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from provision.roles.cluster_nodes import Node
+from provision.roles.cluster_nodes import SSH_PORT, Node
 from provision.roles.text_block import lines_of, outside_block
 
 Ledger = Mapping[str, Sequence[str]]
@@ -73,8 +73,29 @@ def _differences(known: Sequence[str], found: Sequence[str]) -> list[tuple[str, 
 
 def known_hosts(nodes: Sequence[Node], ledger: Ledger) -> str:
     """The lines of /etc/ssh/ssh_known_hosts for each node's keys, under its name and its address."""
-    lines = [f"{node.name},{node.address} {key}" for node in nodes for key in ledger.get(node.name, ())]
+    lines = [f"{_known_as(node)} {key}" for node in nodes for key in ledger.get(node.name, ())]
     return "".join(f"{line}\n" for line in [BEGIN, *lines])
+
+
+def _known_as(node: Node) -> str:
+    """A port that is not the usual one is part of the name (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    names = (node.name, node.address)
+    return ",".join(names if node.port == SSH_PORT else (f"[{name}]:{node.port}" for name in names))
+
+
+def client_ports(nodes: Sequence[Node], user: str) -> str:
+    """For ssh_config(5): what leads one user to nodes whose sshd has another port than the usual.
+
+    It follows a line that has no end yet, and has none itself; empty where all have the usual one.
+    """
+    by_port: dict[int, list[str]] = {}
+    for node in nodes:
+        by_port.setdefault(node.port, []).extend((node.name, node.address))
+    return "".join(
+        f"\nMatch originalhost {','.join(dict.fromkeys(names))} localuser {user}\n  Port {port}"
+        for port, names in by_port.items()
+        if port != SSH_PORT
+    )
 
 
 def known_hosts_block(nodes: Sequence[Node], ledger: Ledger) -> str:

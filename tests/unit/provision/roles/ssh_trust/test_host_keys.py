@@ -9,6 +9,7 @@ from provision.roles.cluster_nodes import Node
 from provision.roles.ssh_trust.host_keys import (
     BEGIN,
     END,
+    client_ports,
     known_hosts,
     known_hosts_block,
     known_hosts_file,
@@ -59,6 +60,21 @@ def test_known_hosts_has_name_and_address_of_the_nodes_of_the_inventory_only() -
     text = known_hosts([Node(name="te1", address="10.77.0.11")], {"te1": [OLD, RSA], "gone": [NEW]})
 
     assert text.splitlines()[1:] == [f"te1,10.77.0.11 {OLD}", f"te1,10.77.0.11 {RSA}"]
+
+
+def test_a_port_of_its_own_is_part_of_a_node_s_name_and_of_the_way_to_it() -> None:
+    nodes = [
+        Node(name="te1", address="10.0.0.1"),
+        Node(name="te2", address="10.0.0.2", port=2222),
+        Node(name="10.0.0.3", address="10.0.0.3", port=2222),
+    ]
+
+    text = known_hosts(nodes, {"te1": [OLD], "te2": [NEW]})
+
+    assert text.splitlines()[1:] == [f"te1,10.0.0.1 {OLD}", f"[te2]:2222,[10.0.0.2]:2222 {NEW}"]
+    way = "\nMatch originalhost te2,10.0.0.2,10.0.0.3 localuser train\n  Port 2222"
+    assert client_ports(nodes, "train") == way
+    assert client_ports(nodes[:1], "train") == ""
 
 
 def test_host_keys_of_others_stay_and_a_whole_file_of_ours_goes() -> None:
