@@ -140,6 +140,15 @@ def sshd_lines(probe: Sequence[str], max_startups: str, password_login: bool) ->
     return sshd_settings.wanted_lines(theirs, max_startups=max_startups, password_login=password_login)
 
 
+def as_it_was(observed: Mapping[str, str], path: str) -> dict[str, str]:
+    """A file that was observed, as write_files takes it."""
+    return {
+        "path": path,
+        "content": observed["text"],
+        **{name: observed[name] for name in ("mode", "owner", "group")},
+    }
+
+
 def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float) -> str:
     return clock_problem(observed["commands"]["tracking"], largest_offset_seconds=largest_offset_seconds)
 
@@ -325,6 +334,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "clock_problem": clock_problem_of,
+            "as_it_was": as_it_was,
             "authorised_line": authorised_line,
             "bad_sources": bad_sources,
             "certificate_to_sign": certificate_to_sign,

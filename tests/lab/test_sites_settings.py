@@ -46,6 +46,11 @@ def site(lab: LabUnderTest, hosts: dict[str, dict[str, str]], **variables: objec
         others.unlink()
 
 
+def said(finished: Finished) -> str:
+    """All that a run printed, as if its lines had no end."""
+    return " ".join((finished.stdout + finished.stderr).split())
+
+
 def teardown(lab: LabUnderTest) -> Finished:
     return playbook(lab, "playbooks/teardown.yml", "-e", json.dumps({"teardown_confirm": lab.name}))
 
@@ -124,3 +129,38 @@ def test_what_is_larger_than_ours_is_not_lowered(settings: LabUnderTest) -> None
     ]
     assert booted == "9000"
     assert settings.out_of_all(FILES) == before
+
+
+# As an image brings it: te1 is a time server, te2 asks it. No container sets its clock.
+CHRONY = """mkdir -p /etc/systemd/system/chrony.service.d; sed -i /chrony/d /var/lib/clusterwright/packages
+printf '[Unit]\\nConditionCapability=\\n' >/etc/systemd/system/chrony.service.d/own.conf
+echo 'DAEMON_OPTS="-F 1 -x"' >/etc/default/chrony; echo '{source}' >/etc/chrony/chrony.conf
+systemctl daemon-reload; systemctl restart chrony"""
+CLOCK = ("--tags", "node_access,time_sync")
+
+
+@pytest.mark.usefixtures("mirror")
+# In the gate test_time_sync works out which sources stay.
+@pytest.mark.long
+def test_a_clock_of_the_owner_s_is_kept_and_one_that_nobody_reaches_is_named(settings: LabUnderTest) -> None:
+    packages = ("--tags", "base_packages", "-e", json.dumps({"base_packages_names": ["chrony"]}))
+    playbook(settings, *packages)
+    settings.run("te1", CHRONY.format(source="local stratum 8\nallow"))
+    settings.run("te2", CHRONY.format(source=f"server {settings.address('te1')} iburst"))
+    before = settings.out_of_all("sha256sum /etc/chrony/chrony.conf /etc/default/chrony")
+    pool = {"time_sync_pools": ["pool.ntp.org"]}
+
+    kept = playbook(settings, *CLOCK, "-e", json.dumps(pool))
+    unreached = {**pool, "time_sync_servers": ["10.77.243.250"]}
+    refused = playbook(settings, *CLOCK, "-e", json.dumps(unreached), check=False)
+
+    assert not any(changed(kept).values())
+    assert refused.returncode != 0
+    assert "chrony has no source yet" in said(refused)
+    assert "Asked were 10.77.243.250" in said(refused)
+    assert "its chrony.conf is as it was before" in said(refused)
+    conf = "sha256sum /etc/chrony/chrony.conf"
+    assert settings.out_of_all(conf) == [text.splitlines()[0] for text in before]
+    assert "Normal" in settings.out(
+        "te2", "chronyc -n waitsync 20 0 0 0.5 >/dev/null; chronyc -n -c tracking"
+    )
