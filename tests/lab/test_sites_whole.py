@@ -35,7 +35,7 @@ class Case:
     """A site on two nodes of a lab.
 
     In its texts $te1 and $te2 are addresses, $disk1 and $disk2 the data disks as this machine sees them, $key
-    and $known the controller's files, $controller its address.
+    and $known the controller's files, $controller its address; any other dollar is the shell's.
 
     Attributes:
         inventory: the text of its hosts, as a person writes it.
@@ -142,6 +142,7 @@ def test_a_site_is_made_proven_looked_after_and_given_back(
 ) -> None:
     case, lab = site
     files, kept = of_all(lab, FILES), [of_all(lab, command) for command in case.kept]
+    addresses = {node: lab.address(node) for node in lab.nodes}
     names = list(json.loads(listed(lab))["_meta"]["hostvars"])
 
     playbook(lab)
@@ -149,7 +150,8 @@ def test_a_site_is_made_proven_looked_after_and_given_back(
     again = playbook(lab)
     assert not any(changed(again).values()), again.stdout
     for node, commands in case.holds.items():
-        assert {command: inside(lab, node, command) for command in commands} == commands
+        said = {command: inside(lab, node, command) for command in commands}
+        assert said == {command: filled(words, addresses) for command, words in commands.items()}
 
     where = ("-i", str(lab.inventory))
     provision("smoke", "--quick", *where)
