@@ -92,7 +92,7 @@ def client_ports(nodes: Sequence[Node], user: str) -> str:
     for node in nodes:
         by_port.setdefault(node.port, []).extend((node.name, node.address))
     return "".join(
-        f"\nMatch originalhost {','.join(dict.fromkeys(names))} localuser {user}\n  Port {port}"
+        f"\nMatch host {','.join(dict.fromkeys(names))} localuser {user}\n  Port {port}"
         for port, names in by_port.items()
         if port != SSH_PORT
     )

@@ -72,7 +72,7 @@ def test_a_port_of_its_own_is_part_of_a_node_s_name_and_of_the_way_to_it() -> No
     text = known_hosts(nodes, {"te1": [OLD], "te2": [NEW]})
 
     assert text.splitlines()[1:] == [f"te1,10.0.0.1 {OLD}", f"[te2]:2222,[10.0.0.2]:2222 {NEW}"]
-    way = "\nMatch originalhost te2,10.0.0.2,10.0.0.3 localuser train\n  Port 2222"
+    way = "\nMatch host te2,10.0.0.2,10.0.0.3 localuser train\n  Port 2222"
     assert client_ports(nodes, "train") == way
     assert client_ports(nodes[:1], "train") == ""
 
