@@ -13,7 +13,7 @@ from typing import Any
 from provision.audit.findings import Answer, Expected, Finding, judge, key_in, unheard
 from provision.edges import ssh
 from provision.edges.public_keys import public_keys
-from provision.errors import CommandFailed
+from provision.errors import BadInput, CommandFailed
 from provision.inventory.site import read_site, secrets_of, variables_of
 from provision.model import Machine
 from provision.roles.cluster_nodes import nodes_of
@@ -65,11 +65,25 @@ class Seen:
 
 def read(inventory: Path, environment: Mapping[str, str]) -> Site:
     """Raises:
-    BadInput: the inventory cannot be read.
+    BadInput: the inventory cannot be read, or a variable of it is not of its type.
     """
     machines = read_site(inventory, environment=environment)
     secrets = secrets_of(inventory, environment=environment)
     variables = variables_of(inventory, _VARIABLES, environment=environment)
+    try:
+        expected = _expected(machines, secrets, variables)
+    except (TypeError, ValueError, AttributeError) as e:
+        raise BadInput(
+            f"read the variables of {inventory}",
+            found=f"one of them is not of its type ({e})",
+            fix=f"ansible-playbook playbooks/validate.yml -i {inventory} names it.",
+        ) from e
+    return Site(machines=machines, secrets=secrets, expected=expected)
+
+
+def _expected(
+    machines: Sequence[Machine], secrets: Path, variables: Mapping[str, Mapping[str, Any]]
+) -> Expected:
     nodes = nodes_of(list(variables), variables)
     first: Mapping[str, Any] = next(iter(variables.values()), {})
     public = _lines(secrets / "cluster_key.pub")[:1]
@@ -80,27 +94,23 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
         *(line for one in _ways_in(machines) for line in public_keys(one)),
         *_listed(first, "cluster_known_keys"),
     ]
-    return Site(
-        machines=machines,
-        secrets=secrets,
-        expected=Expected(
-            user=str(first.get("cluster_user", "trainer")),
-            line=authorised_line(public[0] if public else "", sources),
-            cluster_key=key_in(public[0]) if public else "",
-            retired=frozenset(map(key_in, _lines(secrets / "retired_keys.pub"))),
-            people=frozenset({key_in(line) for line in people} - {key_in(line) for line in public} - {""}),
-            listeners=frozenset(_listed(first, "cluster_known_listeners")),
-            programs=frozenset(_listed(first, "cluster_known_programs")),
-            mesh=frozenset(
-                f"udp/{one.get('wireguard_mesh_port', PORT)}"
-                for one in variables.values()
-                if one.get("wireguard_mesh_enabled") is True
-            ),
-            ssh=frozenset(
-                {"tcp/22", *(f"tcp/{node.port}" for node in nodes), *(f"tcp/{one.port}" for one in machines)}
-            ),
-            prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
+    return Expected(
+        user=str(first.get("cluster_user", "trainer")),
+        line=authorised_line(public[0] if public else "", sources),
+        cluster_key=key_in(public[0]) if public else "",
+        retired=frozenset(map(key_in, _lines(secrets / "retired_keys.pub"))),
+        people=frozenset({key_in(line) for line in people} - {key_in(line) for line in public} - {""}),
+        listeners=frozenset(_listed(first, "cluster_known_listeners")),
+        programs=frozenset(_listed(first, "cluster_known_programs")),
+        mesh=frozenset(
+            f"udp/{one.get('wireguard_mesh_port', PORT)}"
+            for one in variables.values()
+            if one.get("wireguard_mesh_enabled") is True
         ),
+        ssh=frozenset(
+            {"tcp/22", *(f"tcp/{node.port}" for node in nodes), *(f"tcp/{one.port}" for one in machines)}
+        ),
+        prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
     )
 
 

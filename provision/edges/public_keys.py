@@ -37,7 +37,7 @@ def login_key(machine: Machine) -> str:
 
 def _of_file(path: Path) -> str:
     """From the file beside the key; from the key itself where there is none."""
-    beside = path.with_name(f"{path.name}.pub")
+    beside = Path(f"{path}.pub")
     if beside.is_file():
         return beside.read_text(errors="replace").strip().partition("\n")[0]
     return _said(("ssh-keygen", "-y", "-P", "", "-f", str(path))).strip() if path.exists() else ""

@@ -167,7 +167,7 @@ class Login(AuthStrategy):  # type: ignore[misc]
 
 def _public_half(path: Path) -> bytes:
     """The key as a server gets it, by the file beside it or its own; empty where neither tells."""
-    for one in (path.with_name(f"{path.name}.pub"), path):
+    for one in (Path(f"{path}.pub"), path):
         with suppress(OSError, ValueError):
             kind, text, *_ = one.read_text().split(maxsplit=2)
             if kind.startswith(("ssh-", "ecdsa-", "sk-")):

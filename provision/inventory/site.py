@@ -18,7 +18,7 @@ from provision.inventory.ssh_settings import Place, faulty, machine_of, question
 from provision.model import Machine
 
 _READ_SECONDS, _SSH_SECONDS = 60.0, 20.0
-_SHOWN = 500
+_SHOWN, _LINES = 500, 8
 
 
 def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machine]:
@@ -108,8 +108,14 @@ def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str]
     if finished.returncode != 0:
         raise BadInput(
             f"read the inventory {inventory}",
-            found=finished.stderr.strip()[-_SHOWN:] or f"Ansible ended with status {finished.returncode}",
+            found=_last_of(finished.stderr) or f"Ansible ended with status {finished.returncode}",
             fix="ansible-playbook playbooks/validate.yml says what is wrong.",
         )
     found: dict[str, Any] = json.loads(finished.stdout.strip().rpartition("\n")[2])
     return found
+
+
+def _last_of(text: str) -> str:
+    """Whole lines: the reason is in the last of them."""
+    lines = [line.strip()[:_SHOWN] for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-_LINES:])

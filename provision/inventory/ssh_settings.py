@@ -54,7 +54,10 @@ def question(login: Mapping[str, Any]) -> list[str]:
     words += [*_split(login, "ssh_common_args"), *_split(login, "ssh_extra_args")]
     if any(word in _VERSION for word in words):
         raise _unusable("its ssh arguments ask for no connection (-V, -Q)")
-    return [*words, "--", host]
+    words += ["--", host]
+    if any("\0" in word for word in words):  # which no program can be given
+        raise _unusable("its settings hold a null byte")
+    return words
 
 
 def _split(login: Mapping[str, Any], name: str) -> list[str]:

@@ -6,7 +6,9 @@ import json
 import os
 import shlex
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,8 @@ class Reached:
             "ansible_become_password": PASSWORD,
             "ansible_ssh_common_args": f"-F {self.config}",
         }
-        (self.lab.inventory / "group_vars" / "all" / "site.yml").write_text(json.dumps({**own, **variables}))
+        wanted = {name: value for name, value in {**own, **variables}.items() if value is not None}
+        (self.lab.inventory / "group_vars" / "all" / "site.yml").write_text(json.dumps(wanted))
 
     def sudo(self, node: str, command: str) -> str:
         """What a command prints as root, over the controller's own ssh."""
@@ -109,6 +112,26 @@ def reached(conn: LabUnderTest, tmp_path: Path) -> Reached:
     return found
 
 
+@contextmanager
+def processes() -> Iterator[set[str]]:
+    """The words of all processes of this machine and its nodes, looked at again and again."""
+    seen, ended = set[str](), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.01):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_text(errors="replace").replace("\0", " "))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
 def said(finished: Finished) -> str:
     return " ".join((finished.stdout + finished.stderr).split())
 
@@ -116,8 +139,9 @@ def said(finished: Finished) -> str:
 def test_another_port_a_jump_host_sudo_and_groups_of_groups(reached: Reached) -> None:
     playbook(reached.lab, *TRUST)
     again = playbook(reached.lab, *TRUST)
-    status = provision("status", "--json", "-i", reached.inventory, check=False)
-    audit = provision("audit", "--keys-only", "-i", reached.inventory, check=False)
+    with processes() as seen:
+        status = provision("status", "--json", "-i", reached.inventory, check=False)
+        audit = provision("audit", "--keys-only", "-i", reached.inventory, check=False)
     spread = "runuser -u {user} -- ssh -o BatchMode=yes {node} hostname"
     to_te1 = reached.sudo("te2", spread.format(user=JOB_USER, node="te1"))
     to_te2 = reached.sudo("te1", spread.format(user=JOB_USER, node=reached.lab.address("te2")))
@@ -126,6 +150,8 @@ def test_another_port_a_jump_host_sudo_and_groups_of_groups(reached: Reached) ->
     assert [node["unreachable"] for node in json.loads(status.stdout)["nodes"]] == ["", ""]
     assert "not seen" not in said(audit)
     assert PASSWORD not in status.stdout + status.stderr + audit.stdout + audit.stderr
+    assert any("sudo" in words for words in seen)  # those of the nodes are seen from here
+    assert not [words for words in seen if PASSWORD in words]
     assert (to_te1, to_te2) == ("te1", "te2")
     assert f"[te1]:{PORT},[{reached.lab.address('te1')}]:{PORT} " in reached.sudo(
         "te2", "cat /etc/ssh/ssh_known_hosts"
@@ -206,3 +232,38 @@ def test_a_socket_that_starts_sshd_has_the_port_that_counts(conn: LabUnderTest, 
     assert f"{PORT} (Stream)" in said(refused)
     assert not any(changed(again).values())
     assert conn.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
+
+
+WHO = "import os; print('ran as', os.environ['USER'], os.getcwd())"
+
+
+# All of it at once, and to the end. In the gate the tests above ask the same of the roles that reach nodes.
+@pytest.mark.long
+@pytest.mark.usefixtures("mirror")
+def test_such_a_site_with_a_user_of_its_own_goes_from_start_to_end(reached: Reached) -> None:
+    password = reached.folder / "password"
+    password.write_text(f"{PASSWORD}\n")
+    for node in reached.lab.nodes:
+        reached.sudo(node, "useradd --create-home --shell /bin/bash train")
+    reached.write(cluster_user="train", ansible_become_password=None, ansible_ssh_private_key_file="")
+
+    with processes() as seen:
+        playbook(reached.lab, "--become-password-file", str(password))
+    again = playbook(reached.lab, "--become-password-file", str(password))
+    wrong = provision("status", "--json", "-i", reached.inventory, check=False)
+    reached.write(cluster_user="train")
+    status = provision("status", "--json", "-i", reached.inventory, check=False)
+    smoke = provision("smoke", "--quick", "-i", reached.inventory, check=False)
+    baked = provision("image", "bake", "te2", "--check", "-i", reached.inventory, check=False)
+    as_train = "cd /data/jobs/train && runuser -u train -- "
+    for node in reached.lab.nodes:
+        reached.sudo(node, as_train + f"sh -c {shlex.quote(f'echo {shlex.quote(WHO)} > who.py')}")
+    job = reached.sudo("te1", as_train + "zerorun --tee all who.py")
+
+    assert not any(changed(again).values())
+    assert not [words for words in seen if PASSWORD in words]
+    assert "ansible_become_password" in said(wrong)
+    assert [node["unreachable"] for node in json.loads(status.stdout)["nodes"]] == ["", ""]
+    assert (status.returncode, smoke.returncode) == (0, 0), said(status) + said(smoke)
+    assert baked.returncode == 0, said(baked)
+    assert job.count("ran as train /data/jobs/train") == 2

@@ -69,6 +69,7 @@ def test_ssh_is_asked_with_what_ansible_would_give_it_in_its_order() -> None:
         ({"host": ""}, "its address is ''"),
         ({"host": "-oProxyCommand=x"}, "its address is '-oProxyCommand=x'"),
         ({"ssh_common_args": "-o 'x"}, "No closing quotation"),
+        ({"remote_user": "ro\0ot"}, "hold a null byte"),
         ({"ssh_extra_args": "-V"}, "ask for no connection"),
     ],
 )
