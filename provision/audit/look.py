@@ -14,7 +14,7 @@ from provision.audit.findings import Answer, Expected, Finding, judge, key_in, u
 from provision.edges import ssh
 from provision.edges.public_keys import public_keys
 from provision.errors import BadInput, CommandFailed
-from provision.inventory.site import read_site, secrets_of, variables_of
+from provision.inventory.site import read_whole
 from provision.model import Machine
 from provision.roles.cluster_nodes import nodes_of
 from provision.roles.ssh_trust.cluster_key import authorised_line
@@ -67,18 +67,16 @@ def read(inventory: Path, environment: Mapping[str, str]) -> Site:
     """Raises:
     BadInput: the inventory cannot be read, or a variable of it is not of its type.
     """
-    machines = read_site(inventory, environment=environment)
-    secrets = secrets_of(inventory, environment=environment)
-    variables = variables_of(inventory, _VARIABLES, environment=environment)
+    site = read_whole(inventory, _VARIABLES, environment=environment)
     try:
-        expected = _expected(machines, secrets, variables)
+        expected = _expected(site.machines, site.secrets, site.variables)
     except (TypeError, ValueError, AttributeError) as e:
         raise BadInput(
             f"read the variables of {inventory}",
             found=f"one of them is not of its type ({e})",
             fix=f"ansible-playbook playbooks/validate.yml -i {inventory} names it.",
         ) from e
-    return Site(machines=machines, secrets=secrets, expected=expected)
+    return Site(machines=site.machines, secrets=site.secrets, expected=expected)
 
 
 def _expected(

@@ -12,7 +12,7 @@ import typer
 
 from provision.edges.terminal import Console
 from provision.errors import BadInput
-from provision.inventory.site import read_members, read_site, secrets_of
+from provision.inventory.site import read_whole
 from provision.join.protocol import Call
 from provision.join.server import listening, own_address_towards
 from provision.join.user_data import write_user_data
@@ -60,11 +60,9 @@ def restore(
     """
     if user_data is None and (shared or controller):
         raise BadInput("use --shared or --controller", found="no --user-data", fix="Name its folder.")
-    machines = _chosen(read_site(inventory, environment=os.environ), nodes or [])
-    secrets = secrets_of(inventory, environment=os.environ)
-    site = RestoredSite(
-        inventory=inventory, secrets=secrets, members=read_members(inventory, environment=os.environ)
-    )
+    read = read_whole(inventory, environment=os.environ)
+    machines, secrets = _chosen(read.machines, nodes or []), read.secrets
+    site = RestoredSite(inventory=inventory, secrets=secrets, members=read.members)
     key = _key(secrets / "join_key")
     for path in site.tokens.remove_superseded():
         _say(f"{path} is gone: machines show tokens of their own now; images of before are to be baked anew")

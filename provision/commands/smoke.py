@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,18 +15,20 @@ from provision.commands.drill import DrillRow, drill, table_of
 from provision.commands.which_lab import existing
 from provision.diagnose.causes import explain
 from provision.diagnose.rows import ROWS
+from provision.edges import ssh
 from provision.edges.files import refuse_unwritable
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
-from provision.inventory.site import read_site, secrets_of
+from provision.inventory.site import read_whole
 from provision.inventory.trust import controller_key
 from provision.lab.fault.drill import Outcome
 from provision.lab.record import write_file
 from provision.lab.requirements import require
+from provision.model import Machine
 from provision.smoke.remote import Ended, Signing, run_smoke
 from provision.smoke.result import INCONCLUSIVE, explained, harmless
 
-_LIMIT_SECONDS = 900.0
+_LIMIT_SECONDS, _ANSWER_SECONDS = 900.0, 20.0
 _out = Console(highlight=False)
 
 
@@ -85,11 +87,11 @@ def smoke(
 
 
 def _prove(inventory: Path, options: list[str], json_file: Path | None, formats: Mapping[str, Path]) -> None:
-    machines = read_site(inventory, environment=os.environ)
-    first, secrets = machines[0], secrets_of(inventory, environment=os.environ)
+    site = read_whole(inventory, environment=os.environ)
     signing = Signing(
-        key=controller_key(secrets, "prove a cluster"), nodes=[machine.name for machine in machines]
+        key=controller_key(site.secrets, "prove a cluster"), nodes=[machine.name for machine in site.machines]
     )
+    first, silent = _first_that_answers(site.machines)
     with Console(stderr=True).status(f"the test runs on {first.name}"):
         ended = run_smoke(
             first,
@@ -104,7 +106,30 @@ def _prove(inventory: Path, options: list[str], json_file: Path | None, formats:
     for name, text in ended.formats.items():
         write_file(formats[name], _own_page(text, first.name) if name == "html" else text)
     _tell_causes(ended)
-    raise typer.Exit(ended.exit_code)
+    for why in silent:
+        _say(f"not asked from here: {why}")
+    raise typer.Exit(ended.exit_code or (1 if silent else 0))
+
+
+def _first_that_answers(machines: Sequence[Machine]) -> tuple[Machine, list[str]]:
+    """The node that runs the test, and why those before it do not.
+
+    Raises:
+        CommandFailed: none answers.
+    """
+    silent: list[CommandFailed] = []
+    for machine in machines:
+        try:
+            ssh.run(machine, ("true",), timeout_seconds=_ANSWER_SECONDS)
+        except CommandFailed as e:
+            silent.append(e)
+            continue
+        return machine, [str(one) for one in silent]
+    raise CommandFailed(
+        f"ask a node of {len(machines)}",
+        found="\n".join(f"{one.asked}: {one.found}" for one in silent),
+        fix=silent[0].fix,
+    )
 
 
 def _own_page(page: str, node: str) -> str:

@@ -18,7 +18,7 @@ from rich.table import Table
 from provision.diagnose.questions import ask
 from provision.edges import cluster_lock
 from provision.edges.terminal import Console
-from provision.inventory.site import read_members, read_site, secrets_of
+from provision.inventory.site import read_whole
 from provision.nodes.life import records
 from provision.nodes.node_record import NodeStatus, is_well, status_of
 
@@ -37,9 +37,8 @@ def status(
 
     Exit status: 0 jobs can start on every node that is not drained, 1 not, 2 bad input.
     """
-    machines = read_site(inventory, environment=os.environ)
-    drained = read_members(inventory, environment=os.environ).drained
-    secrets = secrets_of(inventory, environment=os.environ)
+    site = read_whole(inventory, environment=os.environ)
+    machines, drained, secrets = site.machines, site.members.drained, site.secrets
     with _progress.status(f"asking {len(machines)} nodes"):
         asked = ask(machines, lambda _: None)
     found = status_of(

@@ -15,6 +15,7 @@ from provision.errors import BadInput
 
 DRAINED = "cluster_drained"
 _ADDRESSES = ("ansible_host", "cluster_address")
+_Entry = tuple[yaml.Node, Any]
 _BARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -27,7 +28,7 @@ def add(text: str, name: str, *, address: str, slots: int | None, cluster_addres
     Raises:
         BadInput: the text has no such list, or the node stands there with another address.
     """
-    hosts = _hosts(text)
+    hosts = _hosts(text, name)
     known = _find(hosts, name)
     if known is not None:
         if (has := _address_of(known[1], name)) == address:
@@ -80,11 +81,12 @@ def remove(text: str, name: str) -> str:
     Raises:
         BadInput: it is the last node, or stands elsewhere in the text as well.
     """
-    hosts = _hosts(text)
-    known = _find(hosts, name)
-    if known is None:
+    if name not in _hosts_in(text):
         return text
-    if len(hosts.value) == 1:
+    hosts = _hosts(text, name)
+    known = _find(hosts, name)
+    assert known is not None
+    if len(_hosts_in(text)) == 1:
         raise BadInput(
             f"remove node {name}",
             found="it is the only one of the cluster",
@@ -146,33 +148,52 @@ def _unreadable(found: object) -> BadInput:
     return BadInput("read hosts.yml", found=str(found), fix="Correct it, then run the command again.")
 
 
-def _hosts(text: str) -> yaml.MappingNode:
-    """The mapping `hosts` of the group `cluster`, wherever the group stands."""
+def _lists(text: str) -> list[yaml.MappingNode]:
+    """The mappings `hosts` of the group `cluster` and of those that it is made of, wherever they stand."""
     try:
         root = yaml.compose(text)
     except (yaml.YAMLError, RecursionError) as e:
         raise _unreadable(e) from e
-    found = [hosts for group, hosts in _groups(root, set()) if group == "cluster"]
-    if len(found) != 1 or not isinstance(found[0], yaml.MappingNode) or not found[0].value:
+    groups = list(_groups(root, set()))
+    inside = {"cluster"}
+    pairs = [(name, str(key.value)) for name, _, own in groups for key, _ in own]
+    while more := {child for name, child in pairs if name in inside} - inside:
+        inside |= more
+    found = [hosts for name, hosts, _ in groups if name in inside and hosts is not None]
+    filled = [hosts for hosts in found if isinstance(hosts, yaml.MappingNode) and hosts.value]
+    if not filled:
         raise BadInput(
             "find the nodes in hosts.yml",
             found=f"{len(found)} lists `hosts` below `cluster`, and one that is not empty is needed",
             fix="Write the nodes as inventory/example/hosts.yml does.",
+        )
+    return filled
+
+
+def _hosts(text: str, name: str) -> yaml.MappingNode:
+    """The list that has this node, or the only one."""
+    lists = _lists(text)
+    found = [hosts for hosts in lists if _find(hosts, name) is not None] or lists
+    if len(found) != 1:
+        raise BadInput(
+            f"find the line of {name} in hosts.yml",
+            found=f"it can be in each of {len(found)} lists `hosts` below `cluster`",
+            fix="Edit it in that group by hand, then run this command again.",
         )
     return found[0]
 
 
 def _groups(
     node: yaml.Node | None, met: set[tuple[int, str]], name: str = ""
-) -> Iterator[tuple[str, yaml.Node]]:
-    """Each mapping once by a name: by an alias one is met again, and may hold itself."""
+) -> Iterator[tuple[str, yaml.Node | None, list[_Entry]]]:
+    """Each mapping with its `hosts` and `children`, once by a name: by an alias it is met again."""
     if (id(node), name) in met:
         return
     met.add((id(node), name))
+    own = {key.value: value for key, value in _entries(node)}
+    yield name, own.get("hosts"), list(_entries(own.get("children")))
     for key, value in _entries(node):
-        if key.value == "hosts":
-            yield name, value
-        else:
+        if key.value != "hosts":
             yield from _groups(value, met, str(key.value))
 
 
@@ -181,20 +202,17 @@ def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, Any]]:
         yield from node.value
 
 
-_Entry = tuple[yaml.Node, Any]
-
-
 def _find(hosts: yaml.MappingNode, name: str) -> _Entry | None:
     return next(((key, value) for key, value in hosts.value if key.value == name), None)
 
 
 def _known(text: str, name: str) -> _Entry:
-    hosts = _hosts(text)
-    found = _find(hosts, name)
+    names = [str(key.value) for hosts in _lists(text) for key, _ in hosts.value]
+    found = _find(_hosts(text, name), name) if name in names else None
     if found is None:
         raise BadInput(
             f"find node {name} in hosts.yml",
-            found=f"its nodes are {', '.join(str(key.value) for key, _ in hosts.value)}",
+            found=f"its nodes are {', '.join(names)}",
             fix="Name one of them, or add it: provision node add.",
         )
     return found
@@ -319,4 +337,4 @@ def _checked(text: str, changed: str, name: str, values: Mapping[str, Any] | Non
 
 
 def _hosts_in(text: str) -> dict[str, Any]:
-    return {str(key.value): _values(value) for key, value in _entries(_hosts(text))}
+    return {str(key.value): _values(value) for hosts in _lists(text) for key, value in _entries(hosts)}

@@ -7,6 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,35 @@ _READ_SECONDS, _SSH_SECONDS = 60.0, 20.0
 _SHOWN, _LINES = 500, 8
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A site read once: its machines and members, where the controller keeps its key and ledger, and of each
+    node those of the wanted variables that are set.
+    """
+
+    machines: list[Machine]
+    members: Members
+    secrets: Path
+    variables: dict[str, Mapping[str, Any]]
+
+
+def read_whole(inventory: Path, wanted: Sequence[str] = (), *, environment: Mapping[str, str]) -> Site:
+    """Everything of a site.
+
+    Raises:
+        BadInput: there is no such inventory, Ansible cannot read it, or it has no machine.
+        MissingRequirement: there is no ssh here.
+    """
+    read = _read(inventory, environment, [*MEMBER_VARIABLES, *wanted])
+    variables = {name: node["variables"] for name, node in read["nodes"].items()}
+    return Site(
+        machines=_machines(inventory, read["nodes"], environment),
+        members=members_in(variables),
+        secrets=_secrets(inventory, read),
+        variables=variables,
+    )
+
+
 def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machine]:
     """The machines of the group `cluster`, in the inventory's order.
 
@@ -30,7 +60,12 @@ def read_site(inventory: Path, *, environment: Mapping[str, str]) -> list[Machin
         BadInput: there is no such inventory, Ansible cannot read it, or it has no machine.
         MissingRequirement: there is no ssh here.
     """
-    nodes = _read(inventory, environment)["nodes"]
+    return _machines(inventory, _read(inventory, environment)["nodes"], environment)
+
+
+def _machines(
+    inventory: Path, nodes: Mapping[str, Mapping[str, Any]], environment: Mapping[str, str]
+) -> list[Machine]:
     if not nodes:
         raise BadInput(
             f"find the machines of {inventory}",
@@ -67,21 +102,13 @@ def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    found = _read(inventory, environment)["secrets"]
+    return _secrets(inventory, _read(inventory, environment))
+
+
+def _secrets(inventory: Path, read: Mapping[str, Any]) -> Path:
+    found = read["secrets"]
     folder = inventory if inventory.is_dir() else inventory.parent
     return Path(found) if found else folder.resolve() / "secrets"
-
-
-def variables_of(
-    inventory: Path, wanted: Sequence[str], *, environment: Mapping[str, str]
-) -> dict[str, Mapping[str, Any]]:
-    """Of each node, in the inventory's order, those of the wanted variables that are set.
-
-    Raises:
-        BadInput: there is no such inventory, or Ansible cannot read it.
-    """
-    nodes = _read(inventory, environment, wanted)["nodes"]
-    return {name: node["variables"] for name, node in nodes.items()}
 
 
 def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
@@ -90,7 +117,8 @@ def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    return members_in(variables_of(inventory, MEMBER_VARIABLES, environment=environment))
+    nodes = _read(inventory, environment, MEMBER_VARIABLES)["nodes"]
+    return members_in({name: node["variables"] for name, node in nodes.items()})
 
 
 def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str] = ()) -> dict[str, Any]:

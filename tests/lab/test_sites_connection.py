@@ -254,7 +254,8 @@ def test_such_a_site_with_a_user_of_its_own_goes_from_start_to_end(reached: Reac
     reached.write(cluster_user="train")
     status = provision("status", "--json", "-i", reached.inventory, check=False)
     smoke = provision("smoke", "--quick", "-i", reached.inventory, check=False)
-    baked = provision("image", "bake", "te2", "--check", "-i", reached.inventory, check=False)
+    output = ("--output", str(reached.folder / "image"))
+    baked = provision("image", "bake", "te2", "--check", *output, "-i", reached.inventory, check=False)
     as_train = "cd /data/jobs/train && runuser -u train -- "
     for node in reached.lab.nodes:
         reached.sudo(node, as_train + f"sh -c {shlex.quote(f'echo {shlex.quote(WHO)} > who.py')}")

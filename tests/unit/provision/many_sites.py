@@ -6,11 +6,14 @@ and output. The process that `provision` asks for Ansible's reading is forked as
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any, NoReturn
 
 import fabric  # noqa: F401  imported once for all
@@ -76,6 +79,15 @@ def command(words: Sequence[str]) -> tuple[int, str]:
     return status, out + err
 
 
+def load_plugins() -> None:
+    """Ansible loads them when a first site is read; each fork has them then."""
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        hosts = Path(folder) / "hosts.yml"
+        hosts.write_text("cluster: {hosts: {te1: {ansible_become: true}}}\n")
+        as_ansible.main([str(hosts)])
+
+
 if __name__ == "__main__":
+    load_plugins()
     cases: list[list[str]] = json.load(sys.stdin)
     print(json.dumps([command(words) for words in cases]))

@@ -25,7 +25,7 @@ COMMANDS: list[list[str]] = [
     ["node", "drain", "te1", "--check"],
     ["node", "remove", "te1", "--check"],
     ["node", "replace", "te1", "--address", "127.0.0.8", "--check"],
-    ["image", "bake", "te1", "--check"],
+    ["image", "bake", "te1", "--check", "--output", "/nonexistent/image"],
     ["restore", "te1"],
 ]
 # Values of a node's variables, each wrong or leading to nobody (port 1 of this machine refuses at once); and

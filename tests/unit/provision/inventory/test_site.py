@@ -12,7 +12,7 @@ import pytest
 
 from provision.errors import BadInput
 from provision.inventory.members import Members
-from provision.inventory.site import read_members, read_site, secrets_of, variables_of
+from provision.inventory.site import read_members, read_site, read_whole, secrets_of
 from provision.model import Machine, Sudo
 
 YAML = """\
@@ -106,9 +106,11 @@ def test_variables_are_worked_out_and_only_those_that_are_set(tmp_path: Path) ->
         YAML.replace("vars: {", "vars: {cluster_user: '{{ ansible_user }}', ")
     )
 
-    found = variables_of(tmp_path, ["cluster_user", "cluster_group"], environment=os.environ)
+    found = read_whole(tmp_path, ["cluster_user", "cluster_group"], environment=os.environ)
 
-    assert found["te1"] == {"cluster_user": "root"}
+    assert found.variables["te1"] == {"cluster_user": "root"}
+    assert found.members.names == tuple(found.variables)
+    assert found.secrets == tmp_path / "secrets"
 
 
 @pytest.mark.parametrize(
