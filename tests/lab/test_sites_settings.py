@@ -196,3 +196,27 @@ def test_a_site_of_ipv6_and_of_whole_names_goes_from_start_to_end(settings: LabU
     assert status.returncode == 0, status.stdout + status.stderr
     assert "1" in job
     assert settings.out_of_all(FILES) == before
+
+
+# A stand-in whose first boot ends after two seconds, and what a cloud handed to it.
+CLOUD_INIT = """mkdir -p /run/cloud-init /var/lib/cloud/instance /etc/cloud/cloud.cfg.d
+printf '%s\\n' '#!/bin/sh' \\
+ 'sleep 2; touch /run/cloud-init/result.json; echo status: done' >/usr/bin/cloud-init
+chmod 755 /usr/bin/cloud-init
+printf '#cloud-config\\nmanage_etc_hosts: {manages}\\n' >/var/lib/cloud/instance/cloud-config.txt"""
+
+
+def test_a_first_boot_is_waited_for_and_user_data_that_wins_is_named(settings: LabUnderTest) -> None:
+    settings.run("te1", CLOUD_INIT.format(manages="false"))
+    settings.run("te2", CLOUD_INIT.format(manages="localhost"))
+    before = settings.out("te2", "cat /etc/hosts")
+
+    run = playbook(settings, "--tags", "node_access,host_names", check=False)
+
+    booted = "ls /run/cloud-init/result.json"
+    assert settings.out_of_all(booted) == ["/run/cloud-init/result.json"] * 2
+    assert "te2: keep /etc/hosts" in said(run)
+    assert "/var/lib/cloud/instance/cloud-config.txt:2:manage_etc_hosts: localhost" in said(run)
+    assert settings.out("te2", "cat /etc/hosts") == before
+    ours = settings.out("te1", "cat /etc/cloud/cloud.cfg.d/99-clusterwright.cfg")
+    assert "manage_etc_hosts: false" in ours
