@@ -27,7 +27,7 @@ from provision.environments.locks import (
 )
 from provision.environments.on_nodes import compared, read_ledger
 from provision.errors import BadInput, MissingRequirement, ProvisionError
-from provision.inventory.site import read_site, secrets_of, variables_of
+from provision.inventory.site import read_whole
 from provision.lab.mirror.installers import conda_of, installer_in
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
@@ -119,12 +119,11 @@ def verify(
 
     It changes nothing. Exit status: 0 all are as they were built, 1 one is not or was not seen, 2 bad input.
     """
-    machines = read_site(inventory, environment=os.environ)
-    variables = variables_of(inventory, _PLACE, environment=os.environ)
-    ledger = read_ledger(secrets_of(inventory, environment=os.environ) / "environments.yml")
-    prefix = _prefix_in(next(iter(variables.values()), {}))
-    with _progress.status(f"comparing {len(machines)} nodes"):
-        found = compared(machines, prefix=prefix, ledger=ledger, full=full)
+    site = read_whole(inventory, _PLACE, environment=os.environ)
+    ledger = read_ledger(site.secrets / "environments.yml")
+    prefix = _prefix_in(next(iter(site.variables.values())))
+    with _progress.status(f"comparing {len(site.machines)} nodes"):
+        found = compared(site.machines, prefix=prefix, ledger=ledger, full=full)
     if as_json:
         typer.echo(json.dumps({"prefix": prefix, "nodes": [asdict(one) for one in found]}, indent=2))
     else:

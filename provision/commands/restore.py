@@ -68,7 +68,7 @@ def restore(
         _say(f"{path} is gone: machines show tokens of their own now; images of before are to be baked anew")
     address = address or _own_address(machines)
     if user_data:
-        told = controller or f"{address}:{port}"
+        told = controller or (f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
         expires = time.time() + token_hours * 3600
         for path in write_user_data(
             user_data, machines, site.tokens, controller=told, shared=shared, expires=expires

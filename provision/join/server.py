@@ -105,6 +105,7 @@ class _Server(ThreadingMixIn, TCPServer):
     def __init__(
         self, at: tuple[str, int], expected: Collection[str], on_call: OnCall, report: Report
     ) -> None:
+        self.address_family = _family_of(at[0])
         super().__init__(at, _Handler)
         self.on_call = on_call
         self.places = _Places(expected=frozenset(expected))
@@ -233,6 +234,10 @@ def listening(
             thread.join()
 
 
+def _family_of(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def own_address_towards(address: str) -> str:
     """The address of this machine from which packets go to another one.
 
@@ -240,7 +245,7 @@ def own_address_towards(address: str) -> str:
         CommandFailed: there is no way to it.
     """
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+        with socket.socket(_family_of(address), socket.SOCK_DGRAM) as way:
             way.connect((address, 9))  # nothing is sent
             return str(way.getsockname()[0])
     except OSError as e:

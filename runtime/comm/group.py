@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.comm.recorder import keep_flight
+from runtime.edges.addresses import in_url
 from runtime.errors import BadInput, GroupFailed
 from runtime.topology import Topology
 
@@ -69,14 +70,14 @@ def initialize(
             rank=topology.rank,
             world_size=topology.world_size,
             timeout=timedelta(seconds=timeout_seconds),
-            **_meeting_point(topology),
+            **meeting_point(topology),
             **arguments,
         )
     except RuntimeError as e:
         raise GroupFailed(
             f"join {topology.world_size} ranks over {chosen}",
             found=f"rank {topology.rank} on {topology.hostname} gave up at "
-            f"{topology.master_addr}:{topology.master_port}: {e}",
+            f"{in_url(topology.master_addr)}:{topology.master_port}: {e}",
             fix="Find the node or link at fault with `python -m runtime smoke`.",
         ) from e
     return Group(topology=topology, backend=chosen, device=device, owned=True)
@@ -109,13 +110,13 @@ def default_backend() -> str:
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
 
-def _meeting_point(topology: Topology) -> dict[str, Any]:
+def meeting_point(topology: Topology) -> dict[str, Any]:
     """Where the ranks find each other; a process on its own needs no port."""
     import torch.distributed as dist
 
     if topology.world_size == 1:
         return {"store": dist.HashStore()}  # type: ignore[attr-defined]
-    return {"init_method": f"tcp://{topology.master_addr}:{topology.master_port}"}
+    return {"init_method": f"tcp://{in_url(topology.master_addr)}:{topology.master_port}"}
 
 
 def _bind(topology: Topology, backend: str) -> torch.device:

@@ -10,12 +10,14 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated
 
 from runtime.untrusted.conform import Only, between
 
 _SIOCGIFADDR = 0x8915
 _SIOCGIFNETMASK = 0x891B
+_IPV6 = Path("/proc/net/if_inet6")
 # Nodes that may ask at once; the kernel lowers it to net.core.somaxconn (listen(2)).
 _BACKLOG = 4096
 # Connections that are answered at once; nodes of one job ask each other at the same time.
@@ -83,19 +85,38 @@ def source_towards(address: str) -> str:
 
 
 def interface_of(address: str) -> str:
-    """The interface that holds an own IPv4 address; empty when none does (and for IPv6)."""
-    if not address or family_of(address) != socket.AF_INET:
+    """The interface that holds an own address; empty when none does."""
+    if not address:
         return ""
     if is_loopback(address):
         return "lo"
+    if family_of(address) == socket.AF_INET6:
+        own = ipaddress.ip_address(address)
+        return next((name for name, held in _ipv6() if held.ip == own), "")
     names = (name for _, name in socket.if_nameindex())
     return next((name for name in names if _ask(name, _SIOCGIFADDR) == address), "")
 
 
 def address_of(interface: str) -> str:
-    """An interface's IPv4 address with its prefix length, "10.0.0.1/24"; empty when it has none."""
+    """An interface's address with its prefix length, "10.0.0.1/24", IPv4 before IPv6; else empty."""
     address, mask = (_ask(interface, request) for request in (_SIOCGIFADDR, _SIOCGIFNETMASK))
-    return str(ipaddress.ip_interface(f"{address}/{mask}")) if address and mask else ""
+    if address and mask:
+        return str(ipaddress.ip_interface(f"{address}/{mask}"))
+    held = (each for name, each in _ipv6() if name == interface and not each.is_link_local)
+    return str(next(held, ""))
+
+
+def _ipv6() -> list[tuple[str, ipaddress.IPv6Interface]]:
+    """Each interface with an IPv6 address of it. Columns: address, index, length, scope, flags, name."""
+    try:
+        lines = [line.split() for line in _IPV6.read_text().splitlines()]
+    except OSError:  # a kernel without IPv6
+        return []
+    return [
+        (words[5], ipaddress.IPv6Interface((int(words[0], 16), int(words[2], 16))))
+        for words in lines
+        if len(words) == 6
+    ]
 
 
 def _ask(interface: str, request: int) -> str:
@@ -135,6 +156,11 @@ def unreached(address: str, port: int, timeout_seconds: float) -> str:
 def family_of(address: str) -> socket.AddressFamily:
     """IPv6 for an address with a colon, else IPv4."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def in_url(address: str) -> str:
+    """The address as it stands before a port: IPv6 in brackets (RFC 3986, 3.2.2)."""
+    return f"[{address}]" if ":" in address else address
 
 
 def receive(connection: socket.socket, count: int) -> bytes:

@@ -100,10 +100,11 @@ def rank_environment(
     if order.slots:
         forwarded["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, order.slots))
     threads = {"OMP_NUM_THREADS": str(max(1, cpus // order.nproc))}
-    computed = {**threads, **_ASYNC, **_recorder(order, torch), **_interfaces(interface)}
+    computed = {**threads, **_ASYNC, **_recorder(order, torch)}
+    computed |= _interfaces(interface, order.master_addr)
     own = matching(session, SESSION)
     own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
-    chosen = _interfaces(order.interface)
+    chosen = _interfaces(order.interface, order.master_addr)
     return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
 
 
@@ -146,6 +147,14 @@ def _recorder(order: Order, torch: str) -> dict[str, str]:
     }
 
 
-def _interfaces(name: str) -> dict[str, str]:
-    """NCCL matches by prefix unless told `=`; Gloo wants one exact name (NCCL's `^lo` is fatal to it)."""
-    return {"NCCL_SOCKET_IFNAME": f"={name}", "GLOO_SOCKET_IFNAME": name} if name else {}
+def _interfaces(name: str, master_addr: str) -> dict[str, str]:
+    """NCCL matches by prefix unless told `=`; Gloo wants one exact name (NCCL's `^lo` is fatal to it).
+
+    Of an interface that has both, Gloo takes the IPv4 address (gloo/transport/tcp/device.cc):
+    where nodes have IPv6 addresses it goes by the node's own name.
+    """
+    if not name:
+        return {}
+    if ":" in master_addr:
+        return {"NCCL_SOCKET_IFNAME": f"={name}", "NCCL_SOCKET_FAMILY": "AF_INET6"}
+    return {"NCCL_SOCKET_IFNAME": f"={name}", "GLOO_SOCKET_IFNAME": name}

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.edges.addresses import family_of, in_url
 from runtime.edges.process import complete
 from runtime.untrusted.conform import Lines, conform
 
@@ -109,7 +110,7 @@ def _probed(path: Path = PROBE) -> Probed | None:
 def main(address: str) -> None:
     """Prints what root finds as JSON: the live rules, and one port of ours tried as somebody else."""
     status, out, errors = _listed()
-    with socket.create_server((address, 0)) as listener:
+    with socket.create_server((address, 0), family=family_of(address)) as listener:
         intrusion = intrude(address, [(address, listener.getsockname()[1])])
     probed = Probed(status=status, out=out, errors=errors, intrusion=intrusion)
     sys.stdout.write(json.dumps(asdict(probed)) + "\n")
@@ -139,7 +140,7 @@ def intrude(own_address: str, targets: Sequence[tuple[str, int]]) -> Intrusion:
     outcomes: dict[str, bool | None] = {}
     for address, port in targets:
         if _connects(own_address, address, port):
-            outcomes[f"{address}:{port}"] = _as_stranger(own_address, address, port)
+            outcomes[f"{in_url(address)}:{port}"] = _as_stranger(own_address, address, port)
     if not outcomes:
         return Intrusion(left_out="no port could be reached at all")
     if None in outcomes.values():

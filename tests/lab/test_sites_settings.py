@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook
+from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook, provision
 
 NAMES = ("--tags", "node_access,host_names,ssh_trust")
 # The first is Debian's installer's; then another machine, of whose name a node's is a part.
@@ -158,9 +158,65 @@ def test_a_clock_of_the_owner_s_is_kept_and_one_that_nobody_reaches_is_named(set
     assert refused.returncode != 0
     assert "chrony has no source yet" in said(refused)
     assert "Asked were 10.77.243.250" in said(refused)
-    assert "its chrony.conf is as it was before" in said(refused)
+    assert "Its chrony.conf is as it was before" in said(refused)
     conf = "sha256sum /etc/chrony/chrony.conf"
     assert settings.out_of_all(conf) == [text.splitlines()[0] for text in before]
     assert "Normal" in settings.out(
         "te2", "chronyc -n waitsync 20 0 0 0.5 >/dev/null; chronyc -n -c tracking"
     )
+
+
+IPV6 = "ip -6 address add {address}/64 dev eth0 nodad"
+
+
+# In the gate the parts are asked: meeting points, interfaces, spellings, the sets of the firewall.
+@pytest.mark.long
+@pytest.mark.usefixtures("mirror")
+def test_a_site_of_ipv6_and_of_whole_names_goes_from_start_to_end(settings: LabUnderTest) -> None:
+    """Addresses in two spellings; the names have a domain, and Debian's own line is there."""
+    names = whole_names(settings, "te1.cluster.example", "te2.cluster.example")
+    for number, (node, name) in enumerate(zip(settings.nodes, names, strict=True), start=1):
+        names[name]["cluster_address"] = f"fd88:0:0::1{number}"
+        settings.run(
+            node, f"{DEBIAN.format(name=name, short=node)}; {IPV6.format(address=f'fd88::1{number}')}"
+        )
+    before = settings.out_of_all(FILES)
+
+    with site(settings, names):
+        playbook(settings)
+        again = playbook(settings)
+        smoke = provision("smoke", "--quick", "-i", str(settings.inventory), check=False)
+        status = provision("status", "-i", str(settings.inventory), check=False)
+        settings.run("te1", "echo 'import os; print(os.environ[\"RANK\"])' >/data/jobs/trainer/rank.py")
+        job = settings.out("te1", "zerorun --tee all /data/jobs/trainer/rank.py", user=JOB_USER)
+        teardown(settings)
+
+    assert not any(changed(again).values())
+    assert smoke.returncode == 0, smoke.stdout + smoke.stderr
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert "1" in job
+    assert settings.out_of_all(FILES) == before
+
+
+# A stand-in whose first boot ends after two seconds, and what a cloud handed to it.
+CLOUD_INIT = """mkdir -p /run/cloud-init /var/lib/cloud/instance /etc/cloud/cloud.cfg.d
+printf '%s\\n' '#!/bin/sh' \\
+ 'sleep 2; touch /run/cloud-init/result.json; echo status: done' >/usr/bin/cloud-init
+chmod 755 /usr/bin/cloud-init
+printf '#cloud-config\\nmanage_etc_hosts: {manages}\\n' >/var/lib/cloud/instance/cloud-config.txt"""
+
+
+def test_a_first_boot_is_waited_for_and_user_data_that_wins_is_named(settings: LabUnderTest) -> None:
+    settings.run("te1", CLOUD_INIT.format(manages="false"))
+    settings.run("te2", CLOUD_INIT.format(manages="localhost"))
+    before = settings.out("te2", "cat /etc/hosts")
+
+    run = playbook(settings, "--tags", "node_access,host_names", check=False)
+
+    booted = "ls /run/cloud-init/result.json"
+    assert settings.out_of_all(booted) == ["/run/cloud-init/result.json"] * 2
+    assert "te2: keep /etc/hosts" in said(run)
+    assert "/var/lib/cloud/instance/cloud-config.txt:2:manage_etc_hosts: localhost" in said(run)
+    assert settings.out("te2", "cat /etc/hosts") == before
+    ours = settings.out("te1", "cat /etc/cloud/cloud.cfg.d/99-clusterwright.cfg")
+    assert "manage_etc_hosts: false" in ours

@@ -301,7 +301,9 @@ def ask(address: str, body: str, *, token: str, key: str) -> dict[str, Any]:
 
 def own_address(controller_address: str) -> str:
     host, _, port = controller_address.rpartition(":")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as way:
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as way:
         way.connect((host, int(port)))
         return str(way.getsockname()[0])
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.comm.group import is_at_work
+from runtime.comm.group import is_at_work, meeting_point
+from runtime.topology import Topology
 
 # Holds the group, as a device mesh does, so that destroying it does not end its threads; and keeps them busy
 # with a collective that is over for its caller while a thread still works on it.
@@ -67,3 +68,19 @@ def test_the_interpreter_ends_only_after_gloo_has_let_go(slow_threads: Path) -> 
     )
 
     assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+
+
+def test_ranks_meet_over_ipv6() -> None:
+    """Without brackets `tcp://::1:29500` names no port (torch's rendezvous: `port number missing`)."""
+    topology = Topology(
+        rank=0,
+        local_rank=0,
+        world_size=2,
+        local_world_size=1,
+        node_rank=0,
+        master_addr="fd88::11",
+        master_port=29500,
+        hostname="te1",
+    )
+
+    assert meeting_point(topology) == {"init_method": "tcp://[fd88::11]:29500"}

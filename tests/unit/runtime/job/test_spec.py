@@ -63,10 +63,11 @@ def environment(
     given: Mapping[str, str] | None = None,
     of_node: Mapping[str, str] | None = None,
     interface: str = "",
+    master_addr: str = "10.0.0.1",
 ) -> dict[str, str]:
     order = orders(
         job(include=include, forwarded=forwarded or {}, environment=given or {}, interface=interface),
-        master_addr="10.0.0.1",
+        master_addr=master_addr,
         master_port=29500,
     )[0]
     session = {"PATH": "/usr/bin", "HOME": "/root", "RANK": "7", "PET_NNODES": "9"}
@@ -95,6 +96,13 @@ def test_a_rank_gets_the_short_list_of_the_session_and_computed_defaults() -> No
         "NCCL_SOCKET_IFNAME": "=eth0",
         "GLOO_SOCKET_IFNAME": "eth0",
     }
+
+
+def test_over_ipv6_gloo_goes_by_the_name_of_the_node_since_it_takes_an_interface_s_ipv4_address() -> None:
+    got = environment(master_addr="fd88::11")
+
+    assert "GLOO_SOCKET_IFNAME" not in got
+    assert (got["NCCL_SOCKET_IFNAME"], got["NCCL_SOCKET_FAMILY"]) == ("=eth0", "AF_INET6")
 
 
 def test_the_nodes_file_beats_the_shell_and_the_option_beats_both() -> None:

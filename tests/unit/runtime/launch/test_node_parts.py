@@ -143,6 +143,30 @@ def test_own_addresses_interfaces_and_ports() -> None:
     assert addresses.interface_of(addresses.source_towards("127.0.0.1")) == "lo"
     assert addresses.resolve("localhost") == "127.0.0.1"
     assert addresses.resolve("127.0.0.9") == "127.0.0.9"
+    assert addresses.interface_of("::1") == "lo"
+
+
+def test_an_address_has_brackets_before_a_port_where_it_has_colons() -> None:
+    assert [addresses.in_url(text) for text in ("10.0.0.1", "te1", "fd88::11")] == [
+        "10.0.0.1",
+        "te1",
+        "[fd88::11]",
+    ]
+
+
+def test_an_ipv6_address_leads_to_its_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "if_inet6"
+    table.write_text(
+        "00000000000000000000000000000001 01 80 10 80       lo\n"
+        "fe800000000000000046 96fffe9e51b8\n"
+        "fe80000000000000004696fffe9e51b8 02 40 20 80     eth9\n"
+        "fd880000000000000000000000000011 02 40 00 80     eth9\n"
+    )
+    monkeypatch.setattr(addresses, "_IPV6", table)
+
+    assert addresses.interface_of("fd88:0:0::11") == "eth9"
+    assert addresses.interface_of("fd88::12") == ""
+    assert addresses.address_of("eth9") == "fd88::11/64"
 
 
 def test_a_meeting_point_listens_on_its_address_alone_and_is_nobody_else_s() -> None:
