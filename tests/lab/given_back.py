@@ -11,7 +11,7 @@ FILES = (
     r"-o -type d -printf '%p/ %m\n'"
 )
 _LEFT_BEHIND = re.compile(
-    r"^(/var|/data|/root/\.ansible|/root/\.cache|/root/\.conda|/usr/share/zoneinfo|/usr/share/doc/tzdata)/"
+    r"^(/var|/data|(/root|/home/[^/]+)/\.(ansible|cache|conda)|/usr/share/zoneinfo|/usr/share/doc/tzdata)/"
     r"|^/etc/(fstab|machine-id|ld\.so\.cache|timezone|localtime|(passwd|group|shadow|gshadow|subuid|subgid)-)$"
     r"|^/usr/share/lintian/overrides/tzdata$|/__pycache__/"
 )
