@@ -187,7 +187,7 @@ def test_a_site_of_ipv6_and_of_whole_names_goes_from_start_to_end(settings: LabU
         again = playbook(settings)
         smoke = provision("smoke", "--quick", "-i", str(settings.inventory), check=False)
         status = provision("status", "-i", str(settings.inventory), check=False)
-        settings.run("te1", "echo 'import os; print(os.environ[\"RANK\"])' >/data/jobs/trainer/rank.py")
+        settings.out_of_all("echo 'import os; print(os.environ[\"RANK\"])' >/data/jobs/trainer/rank.py")
         job = settings.out("te1", "zerorun --tee all /data/jobs/trainer/rank.py", user=JOB_USER)
         teardown(settings)
 
