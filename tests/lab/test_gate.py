@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.lab.conftest import CERTIFICATE, LabUnderTest, as_first_proven
+from tests.lab.conftest import CERTIFICATE, LabUnderTest, as_first_proven, provision
 from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
 
 KNOWN = "/home/trainer/.ssh/known_hosts"
@@ -148,7 +148,7 @@ def test_a_package_that_was_installed_since_is_named_and_not_covered(proven: Lab
     try:
         status, said = start(proven)
         open_status, without = start(proven, "--no-gate")
-        verified = proven.provision("env", "verify", "-i", str(proven.inventory), check=False)
+        verified = provision("env", "verify", "-i", str(proven.inventory), check=False)
     finally:
         proven.run("te4", f"rm -r {SIX}")
 
