@@ -79,6 +79,13 @@ def test_what_was_found_instead_is_said(
     assert words in str(refused.value)
 
 
+def test_a_file_that_cannot_be_read_is_named_before_another_is_edited(tmp_path: Path) -> None:
+    inventory = site(tmp_path, {"hosts.yml": YAML, "more": "[cluster]\nte3 note='\n"})
+
+    with pytest.raises(BadInput, match="read .*more: line 2 has a quote that does not end"):
+        edited_file(inventory, Action.add, "te9", None)
+
+
 def test_a_site_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is none"):
         edited_file(tmp_path / "mine", Action.add, "te9", None)
@@ -99,7 +106,7 @@ def test_ansible_takes_the_same_files(tmp_path: Path) -> None:
         "n.pyc",
         "o.pyo",
     ]
-    ignored += ["p.rpm", ".q", "known_hosts", "secrets/r", "vars_plugins/u", "w/y.orig"]
+    ignored += ["o.pyo", "p.rpm", ".q", "known_hosts", "secrets/r", "vars_plugins/u", "w/y.orig"]
     names = read + ignored
     is_yaml = [name.endswith((".yml", ".yaml")) for name in names]
     nodes = {f"node{at}": name for at, name in enumerate(names)}

@@ -301,9 +301,9 @@ REFUSED = {
         *(Action.add, "te4", without_controller_key),
         *("add node te4", "secrets/controller_key, with which this controller signs", "site.yml makes it"),
     ),
-    "no hosts.yml": (
-        *(Action.drain, "te2", without_hosts),
-        *("edit the inventory", "hosts.yml is no YAML file", "Name a site's folder with a hosts.yml"),
+    "no nodes of the cluster": (
+        *(Action.drain, "te2", without_nodes),
+        *("drain node te2 in the inventory", "hosts.yml (it lists no nodes", "in one YAML or ini file"),
     ),
     "no text": (
         *(Action.drain, "te2", no_utf8),
