@@ -101,10 +101,12 @@ def sources(inventory: Path) -> list[Path]:
 
 def _file(path: Path) -> _File:
     """A file as it is; one that cannot be read says why."""
-    text = text_of(path) if path.is_file() else ""
+    if not path.is_file():
+        return _File(path=path, why="no regular file", is_edited=False)
+    text = text_of(path)
     if path.suffix in (".toml", ".json"):
         return _File(path=path, text=text, why=f"{path.suffix[1:].upper()} is not edited", is_edited=False)
-    if text.startswith("#!") or not path.is_file():
+    if text.startswith("#!"):
         return _File(path=path, text=text, why="a program", is_edited=False)
     if re.search(r"^plugin\s*:", text, re.MULTILINE):
         return _File(path=path, text=text, why="the settings of a plugin", is_edited=False)

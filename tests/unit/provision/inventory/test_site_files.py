@@ -82,7 +82,7 @@ def test_what_was_found_instead_is_said(
 def test_a_file_that_cannot_be_read_is_named_before_another_is_edited(tmp_path: Path) -> None:
     inventory = site(tmp_path, {"hosts.yml": YAML, "more": "[cluster]\nte3 note='\n"})
 
-    with pytest.raises(BadInput, match="read .*more: line 2 has a quote that does not end"):
+    with pytest.raises(BadInput, match=r"read .*more: line 2 has a quote that does not end"):
         edited_file(inventory, Action.add, "te9", None)
 
 
