@@ -15,7 +15,7 @@ import typer
 
 from provision.edges.playbook import words_of
 from provision.edges.terminal import Console
-from provision.inventory import edits
+from provision.inventory.formats import edits_of
 from provision.inventory.members import Action
 from provision.nodes.life import Change, Changed, Reporter, apply, preview
 from provision.nodes.steps import Step
@@ -34,6 +34,9 @@ KeepClusterAddress = Annotated[
     bool, typer.Option("--keep-cluster-address", help="Change ansible_host alone, as with a mesh.")
 ]
 Slots = Annotated[int | None, typer.Option("--slots", min=1, help="Its GPUs, where the site says otherwise.")]
+Group = Annotated[
+    str | None, typer.Option("--group", help="Its group, where several groups of the cluster list nodes.")
+]
 Check = Annotated[bool, typer.Option("--check", help="Print the edit and the playbooks, and do nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -45,6 +48,7 @@ def add(
     address: Address,
     cluster_address: ClusterAddress = None,
     slots: Slots = None,
+    group: Group = None,
     check: Check = False,
     as_json: AsJson = False,
 ) -> None:
@@ -54,9 +58,11 @@ def add(
     """
 
     def edit(text: str) -> str:
-        return edits.add(text, name, address=address, slots=slots, cluster_address=cluster_address)
+        return edits_of(text).add(
+            text, name, address=address, slots=slots, cluster_address=cluster_address, group=group
+        )
 
-    _change(Action.add, name, inventory, edit, check=check, as_json=as_json)
+    _change(Action.add, name, inventory, edit, group=group, check=check, as_json=as_json)
 
 
 @app.command()
@@ -74,7 +80,7 @@ def replace(
     """
 
     def edit(text: str) -> str:
-        return edits.replace(text, name, address=address, keeps_cluster_address=keep_cluster_address)
+        return edits_of(text).replace(text, name, address=address, keeps_cluster_address=keep_cluster_address)
 
     _change(Action.replace, name, inventory, edit, check=check, as_json=as_json)
 
@@ -88,7 +94,7 @@ def remove(name: Name, inventory: Inventory, check: Check = False, as_json: AsJs
     """
 
     def edit(text: str) -> str:
-        return edits.remove(text, name)
+        return edits_of(text).remove(text, name)
 
     _change(Action.remove, name, inventory, edit, check=check, as_json=as_json)
 
@@ -98,7 +104,7 @@ def drain(name: Name, inventory: Inventory, check: Check = False, as_json: AsJso
     """Leave a node out of new jobs: it stays in the inventory, and goes from the hostfile of all nodes."""
 
     def edit(text: str) -> str:
-        return edits.drain(text, name)
+        return edits_of(text).drain(text, name)
 
     _change(Action.drain, name, inventory, edit, check=check, as_json=as_json)
 
@@ -108,15 +114,22 @@ def undrain(name: Name, inventory: Inventory, check: Check = False, as_json: AsJ
     """Take a node back into new jobs, which start on it where its certificate still holds."""
 
     def edit(text: str) -> str:
-        return edits.undrain(text, name)
+        return edits_of(text).undrain(text, name)
 
     _change(Action.undrain, name, inventory, edit, check=check, as_json=as_json)
 
 
 def _change(
-    action: Action, name: str, inventory: Path, edit: Callable[[str], str], *, check: bool, as_json: bool
+    action: Action,
+    name: str,
+    inventory: Path,
+    edit: Callable[[str], str],
+    *,
+    group: str | None = None,
+    check: bool,
+    as_json: bool,
 ) -> None:
-    change = Change(action=action, node=name, inventory=inventory, edit=edit)
+    change = Change(action=action, node=name, inventory=inventory, edit=edit, group=group)
     if check:
         _show_preview(change, as_json=as_json)
         return

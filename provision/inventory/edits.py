@@ -1,4 +1,4 @@
-"""One node's line in a hosts.yml: added, changed or taken out; every other byte stays. Pure.
+"""One node's line in a YAML inventory: added, changed or taken out; every other byte stays. Pure.
 
 A parser says where things stand, and the text is cut there: comments, order and quoting are the person's own.
 """
@@ -12,40 +12,48 @@ from typing import Any
 import yaml
 
 from provision.errors import BadInput
+from provision.inventory import edit_rules as rules
+from provision.inventory.edit_rules import DRAINED, NodeLine, NodeLines
 
-DRAINED = "cluster_drained"
-_ADDRESSES = ("ansible_host", "cluster_address")
-_Entry = tuple[yaml.Node, Any]
 _BARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def add(text: str, name: str, *, address: str, slots: int | None, cluster_address: str | None = None) -> str:
+_Entry = tuple[yaml.Node, Any]
+_Place = tuple[yaml.Node, Any, yaml.MappingNode]
+"""A node's key and value, and the list in which it stands."""
+
+
+def add(
+    text: str,
+    name: str,
+    *,
+    address: str,
+    slots: int | None,
+    cluster_address: str | None = None,
+    group: str | None = None,
+) -> str:
     """The text with a line for a new node after the last one.
 
     Args:
         cluster_address: its address among the nodes, where that is another one.
+        group: which of the cluster's groups takes it, where several list nodes.
 
     Raises:
         BadInput: the text has no such list, or the node stands there with another address.
     """
-    hosts = _hosts(text, name)
-    known = _find(hosts, name)
-    if known is not None:
-        if (has := _address_of(known[1], name)) == address:
-            return text
-        raise BadInput(
-            f"add node {name} at {address}",
-            found=f"it is in the inventory already, at {has}",
-            fix=f"provision node replace {name} --address {address}",
-        )
-    values: dict[str, Any] = {"ansible_host": address}
-    if cluster_address is not None:
-        values["cluster_address"] = cluster_address
-    if slots is not None:
-        values["cluster_slots"] = slots
+    listed = nodes(text)
+    if any(line.name == name for line in listed.of_cluster()):
+        rules.refuse_other_address(listed.one(name).values, name, address)
+        return text
+    lists = [one for one in _lists(text) if one[0] in listed.groups]
+    chosen = listed.group_for(name, group, {one[0] for one in lists})
+    found = [hosts for one, hosts in lists if one == chosen]
+    if len(found) != 1:
+        raise rules.not_safe(name)
+    values = rules.new_values(address, slots, cluster_address)
     line = f"{_quoted(name)}: {{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
-    changed = _after(text, hosts, line)
-    return _checked(text, changed, name, values)
+    changed = _after(text, found[0], line)
+    return _checked(text, changed, name, values, in_list=_number(found[0]))
 
 
 def replace(text: str, name: str, *, address: str, keeps_cluster_address: bool = False) -> str:
@@ -57,22 +65,16 @@ def replace(text: str, name: str, *, address: str, keeps_cluster_address: bool =
     Raises:
         BadInput: there is no such node, or it has two addresses.
     """
-    known = _known(text, name)
-    wanted = _ADDRESSES[:1] if keeps_cluster_address else _ADDRESSES
-    found = {key.value: value for key, value in _entries(known[1]) if key.value in wanted}
-    if found and all(value.value == address for value in found.values()):
+    known = nodes(text).one(name)
+    variable = rules.replaced_variable(known.values, name, address, keeps_cluster_address)
+    if variable is None:
         return text
-    if len(found) != 1:
-        raise BadInput(
-            f"give node {name} the address {address}",
-            found="it has ansible_host and cluster_address" if found else "its line has no address",
-            fix="Where only its ansible_host is another one, as with a mesh: --keep-cluster-address; "
-            "else write its line by hand, then run this command again with its ansible_host.",
-        )
-    (variable, value), *_ = found.items()
+    value = next((value for key, value in _entries(known.place[1]) if key.value == variable), None)
+    if not isinstance(value, yaml.ScalarNode):
+        raise rules.not_safe(name)
     mark = value.style if value.style in ("'", '"') else ""
     changed = _cut(text, value.start_mark.index, value.end_mark.index, f"{mark}{address}{mark}")
-    return _checked(text, changed, name, {**_values(known[1]), variable: address})
+    return _checked(text, changed, name, {**known.values, variable: address}, in_list=_number(known.place[2]))
 
 
 def remove(text: str, name: str) -> str:
@@ -81,25 +83,16 @@ def remove(text: str, name: str) -> str:
     Raises:
         BadInput: it is the last node, or stands elsewhere in the text as well.
     """
-    if name not in _hosts_in(text):
+    listed = nodes(text)
+    inside = listed.of_cluster()
+    known = next((line for line in inside if line.name == name), None)
+    if known is None:
         return text
-    hosts = _hosts(text, name)
-    known = _find(hosts, name)
-    assert known is not None
-    if len(_hosts_in(text)) == 1:
-        raise BadInput(
-            f"remove node {name}",
-            found="it is the only one of the cluster",
-            fix="ansible-playbook playbooks/teardown.yml takes everything off it.",
-        )
-    if others := [line for line in _lines_naming(text, name) if line != known[0].start_mark.line + 1]:
-        raise BadInput(
-            f"remove node {name}",
-            found=f"line {', '.join(map(str, others))} of hosts.yml names it as well",
-            fix="Take it out there first.",
-        )
-    changed = _without_entry(text, hosts, known)
-    return _checked(text, changed, name, None)
+    rules.refuse_last(inside, name)
+    rules.refuse_other_mention(text, listed.lines, name, known.number)
+    key, value, hosts = known.place
+    changed = _without_entry(text, hosts, (key, value))
+    return _checked(text, changed, name, None, in_list=_number(hosts))
 
 
 def drain(text: str, name: str) -> str:
@@ -108,18 +101,15 @@ def drain(text: str, name: str) -> str:
     Raises:
         BadInput: there is no such node, or no other would be left.
     """
-    _known(text, name)
-    hosts = _hosts_in(text)
-    if hosts[name].get(DRAINED) is True:
+    listed = nodes(text)
+    known = listed.one(name)
+    if known.values.get(DRAINED) is True:
         return text
-    if all(values.get(DRAINED) is True for other, values in hosts.items() if other != name):
-        raise BadInput(
-            f"drain node {name}",
-            found="no other node would take jobs",
-            fix="Take one back first: provision node undrain NODE",
-        )
+    rules.refuse_last_working(listed.of_cluster(), name)
     cleared = undrain(text, name)
-    return _checked(text, _marked(cleared, name), name, {**_values(_known(cleared, name)[1]), DRAINED: True})
+    known = nodes(cleared).one(name)
+    changed = _marked(cleared, known.place)
+    return _checked(text, changed, name, {**known.values, DRAINED: True}, in_list=_number(known.place[2]))
 
 
 def undrain(text: str, name: str) -> str:
@@ -128,13 +118,34 @@ def undrain(text: str, name: str) -> str:
     Raises:
         BadInput: there is no such node.
     """
-    known = _known(text, name)
-    entries = list(_entries(known[1]))
+    known = nodes(text).one(name)
+    entries = list(_entries(known.place[1]))
     at = next((number for number, (key, _) in enumerate(entries) if key.value == DRAINED), None)
     if at is None:
         return text
-    values = {key: value for key, value in _values(known[1]).items() if key != DRAINED}
-    return _checked(text, _without_value(text, known[1], entries, at), name, values)
+    values = {key: value for key, value in known.values.items() if key != DRAINED}
+    changed = _without_value(text, known.place[1], entries, at)
+    return _checked(text, changed, name, values, in_list=_number(known.place[2]))
+
+
+def nodes(text: str) -> NodeLines[_Place]:
+    """The nodes of the text, of whichever group.
+
+    Raises:
+        BadInput: it cannot be read.
+    """
+    lines = [
+        NodeLine(
+            group=group,
+            name=str(key.value),
+            values=_values(value),
+            number=key.start_mark.line + 1,
+            place=(key, value, hosts),
+        )
+        for group, hosts in _lists(text)
+        for key, value in hosts.value
+    ]
+    return NodeLines(lines=lines, groups=_below(text))
 
 
 class _Constructor(yaml.constructor.SafeConstructor):
@@ -144,57 +155,48 @@ class _Constructor(yaml.constructor.SafeConstructor):
 _Constructor.add_constructor(None, lambda _, node: (node.tag, yaml.serialize(node)))
 
 
-def _unreadable(found: object) -> BadInput:
-    return BadInput("read hosts.yml", found=str(found), fix="Correct it, then run the command again.")
+def _lists(text: str) -> list[tuple[str, yaml.MappingNode]]:
+    """Each mapping `hosts` that is not empty, with its group."""
+    return [
+        (name, value)
+        for name, group in _groups(text)
+        for key, value in _entries(group)
+        if key.value == "hosts" and isinstance(value, yaml.MappingNode) and value.value
+    ]
 
 
-def _lists(text: str) -> list[yaml.MappingNode]:
-    """The mappings `hosts` of the group `cluster` and of those that it is made of, wherever they stand."""
+def _below(text: str) -> set[str]:
+    """The group `cluster` and those below it: what is said of a group holds wherever it is named."""
+    children: dict[str, set[str]] = {}
+    for name, group in _groups(text):
+        under = (value for key, value in _entries(group) if key.value == "children")
+        children.setdefault(name, set()).update(str(key.value) for one in under for key, _ in _entries(one))
+    return rules.groups_below(children)
+
+
+def _groups(text: str) -> list[tuple[str, yaml.Node]]:
+    """Each group by its name, once for each place where it is written."""
     try:
         root = yaml.compose(text)
     except (yaml.YAMLError, RecursionError) as e:
-        raise _unreadable(e) from e
-    groups = list(_groups(root, set()))
-    inside = {"cluster"}
-    pairs = [(name, str(key.value)) for name, _, own in groups for key, _ in own]
-    while more := {child for name, child in pairs if name in inside} - inside:
-        inside |= more
-    found = [hosts for name, hosts, _ in groups if name in inside and hosts is not None]
-    filled = [hosts for hosts in found if isinstance(hosts, yaml.MappingNode) and hosts.value]
-    if not filled:
-        raise BadInput(
-            "find the nodes in hosts.yml",
-            found=f"{len(found)} lists `hosts` below `cluster`, and one that is not empty is needed",
-            fix="Write the nodes as inventory/example/hosts.yml does.",
-        )
-    return filled
+        raise rules.unreadable(e) from e
+    found: dict[tuple[int, str], yaml.Node] = {}
+    waiting = list(_entries(root))[::-1]
+    while waiting:
+        key, group = waiting.pop()
+        if (id(group), str(key.value)) in found:  # by an alias one is met again, and may hold itself
+            continue
+        found[id(group), str(key.value)] = group
+        for word, value in _entries(group):
+            if word.value == "children":
+                waiting.extend(list(_entries(value))[::-1])
+    return [(name, group) for (_, name), group in found.items()]
 
 
-def _hosts(text: str, name: str) -> yaml.MappingNode:
-    """The list that has this node, or the only one."""
-    lists = _lists(text)
-    found = [hosts for hosts in lists if _find(hosts, name) is not None] or lists
-    if len(found) != 1:
-        raise BadInput(
-            f"find the line of {name} in hosts.yml",
-            found=f"it can be in each of {len(found)} lists `hosts` below `cluster`",
-            fix="Edit it in that group by hand, then run this command again.",
-        )
-    return found[0]
-
-
-def _groups(
-    node: yaml.Node | None, met: set[tuple[int, str]], name: str = ""
-) -> Iterator[tuple[str, yaml.Node | None, list[_Entry]]]:
-    """Each mapping with its `hosts` and `children`, once by a name: by an alias it is met again."""
-    if (id(node), name) in met:
-        return
-    met.add((id(node), name))
-    own = {key.value: value for key, value in _entries(node)}
-    yield name, own.get("hosts"), list(_entries(own.get("children")))
-    for key, value in _entries(node):
-        if key.value != "hosts":
-            yield from _groups(value, met, str(key.value))
+def _number(hosts: yaml.MappingNode) -> int:
+    """The byte at which a list begins, by which it is known: the edits of one node lie behind it."""
+    number: int = hosts.start_mark.index
+    return number
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, Any]]:
@@ -202,36 +204,15 @@ def _entries(node: yaml.Node | None) -> Iterator[tuple[yaml.Node, Any]]:
         yield from node.value
 
 
-def _find(hosts: yaml.MappingNode, name: str) -> _Entry | None:
-    return next(((key, value) for key, value in hosts.value if key.value == name), None)
-
-
-def _known(text: str, name: str) -> _Entry:
-    names = [str(key.value) for hosts in _lists(text) for key, _ in hosts.value]
-    found = _find(_hosts(text, name), name) if name in names else None
-    if found is None:
-        raise BadInput(
-            f"find node {name} in hosts.yml",
-            found=f"its nodes are {', '.join(names)}",
-            fix="Name one of them, or add it: provision node add.",
-        )
-    return found
-
-
 def _values(node: yaml.Node) -> dict[str, Any]:
     line = f"line {node.start_mark.line + 1}"
     try:
         found = _Constructor().construct_document(node)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
-        raise _unreadable(f"{line} has a value that YAML does not know: {e}") from e
+        raise rules.unreadable(f"{line} has a value that YAML does not know: {e}") from e
     if found is not None and not isinstance(found, dict):
-        raise _unreadable(f"{line} has {found!r} where a node's variables belong")
+        raise rules.unreadable(f"{line} has {found!r} where a node's variables belong")
     return found or {}
-
-
-def _address_of(node: yaml.Node, name: str) -> str:
-    values = _values(node)
-    return str(next((values[variable] for variable in _ADDRESSES if variable in values), name))
 
 
 def _quoted(name: str) -> str:
@@ -280,7 +261,7 @@ def _without_value(text: str, mapping: yaml.MappingNode, entries: list[_Entry], 
     key, value = entries[at]
     if not mapping.flow_style:
         if len(entries) == 1:
-            raise BadInput("edit hosts.yml", found="nothing else would be left", fix="Edit it by hand.")
+            raise BadInput("edit the inventory", found="nothing else would be left", fix="Edit it by hand.")
         begin = text.rfind("\n", 0, key.start_mark.index) + 1
         return _cut(text, begin, _line_end(text, _last_byte((key, value))))
     if at:
@@ -289,8 +270,8 @@ def _without_value(text: str, mapping: yaml.MappingNode, entries: list[_Entry], 
     return _cut(text, key.start_mark.index, end)
 
 
-def _marked(text: str, name: str) -> str:
-    key, value = _known(text, name)
+def _marked(text: str, place: _Place) -> str:
+    key, value, _ = place
     entries = list(_entries(value))
     words = f"{DRAINED}: true"
     if not entries:
@@ -307,34 +288,33 @@ def _marked(text: str, name: str) -> str:
     return _cut(text, at, at, f"{before}{' ' * entries[-1][0].start_mark.column}{words}\n")
 
 
-def _lines_naming(text: str, name: str) -> list[int]:
-    """The lines, comments apart, that hold the name as a word."""
-    word = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])")
-    lines = enumerate(text.splitlines(), start=1)
-    return [number for number, line in lines if word.search(line.partition("#")[0])]
-
-
-def _checked(text: str, changed: str, name: str, values: Mapping[str, Any] | None) -> str:
+def _checked(text: str, changed: str, name: str, values: Mapping[str, Any] | None, *, in_list: int) -> str:
     """`changed`, once a parser has found in it what was wanted and nothing else.
+
+    Args:
+        in_list: the list that was edited.
 
     Raises:
         BadInput: the text is written in a way that cannot be edited safely.
     """
-    wanted = {**_hosts_in(text), name: values}
-    if values is None:
-        del wanted[name]
+    wanted, is_met = [], False
+    for group, hosts in _lists(text):
+        found = _hosts_in(hosts)
+        if _number(hosts) == in_list and not is_met:  # by an alias it would be the list of two groups
+            is_met = True
+            found[name] = values
+            if values is None:
+                del found[name]
+        if found:
+            wanted.append((group, found))
     try:
-        is_right = _hosts_in(changed) == wanted
+        is_right = [(group, _hosts_in(hosts)) for group, hosts in _lists(changed)] == wanted
     except (BadInput, RecursionError):  # an alias may hold itself
         is_right = False
     if not is_right:
-        raise BadInput(
-            f"edit the line of {name} in hosts.yml",
-            found="the file is written in a way that cannot be edited safely; nothing was changed",
-            fix="Edit it by hand, then run ansible-playbook playbooks/site.yml.",
-        )
+        raise rules.not_safe(name)
     return changed
 
 
-def _hosts_in(text: str) -> dict[str, Any]:
-    return {str(key.value): _values(value) for hosts in _lists(text) for key, value in _entries(hosts)}
+def _hosts_in(hosts: yaml.MappingNode) -> dict[str, Any]:
+    return {str(key.value): _values(value) for key, value in hosts.value}

@@ -17,6 +17,7 @@ from provision.errors import BadInput, ProvisionError
 from provision.inventory import trust
 from provision.inventory.members import Action, Members
 from provision.inventory.site import read_members, secrets_of
+from provision.inventory.site_files import edited_file
 from provision.inventory.trust import controller_key
 from provision.join.tokens import Tokens
 from provision.nodes import node_record
@@ -27,28 +28,25 @@ RECORD = "nodes.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What is asked: the action, its node, the site, and the edit of its hosts.yml."""
+    """What is asked: the action, its node, the site, and the edit of its inventory file.
+
+    `group`: which of the cluster's groups a new node joins, where the site has several.
+    """
 
     action: Action
     node: str
     inventory: Path
     edit: Callable[[str], str]
+    group: str | None = None
 
     @property
     def hosts(self) -> Path:
         """The file that is edited.
 
         Raises:
-            BadInput: the inventory has none.
+            BadInput: no file, or more than one, can be the one.
         """
-        path = self.inventory / "hosts.yml" if self.inventory.is_dir() else self.inventory
-        if not path.is_file() or path.suffix not in (".yml", ".yaml"):
-            raise BadInput(
-                f"edit the inventory {self.inventory}",
-                found=f"{path} is no YAML file",
-                fix="Name a site's folder with a hosts.yml, as inventory/example has one.",
-            )
-        return path.resolve()
+        return edited_file(self.inventory, self.action, self.node, self.group)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +75,7 @@ class Reporter:
 
 
 def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, list[Step]]:
-    """The text of hosts.yml before and after, and the playbooks that would run."""
+    """The text of the edited file before and after, and the playbooks that would run."""
     old = text_of(change.hosts)
     new = change.edit(old)
     before = read_members(change.inventory, environment=environment)
@@ -183,37 +181,38 @@ def _refuse(change: Change, members: Members, secrets: Path, environment: Mappin
 
 def _edit(change: Change, environment: Mapping[str, str], reporter: Reporter, play: Play) -> bool:
     """Edits the file; what validate.yml has not let pass is put back. Returns whether anything changed."""
-    old = text_of(change.hosts)
+    hosts = change.hosts
+    old = text_of(hosts)
     new = change.edit(old)
     if new == old:
         return False
-    mode = change.hosts.stat().st_mode & 0o7777
-    write_file(change.hosts, new, mode=mode)
+    mode = hosts.stat().st_mode & 0o7777
+    write_file(hosts, new, mode=mode)
     if change.action in (Action.add, Action.replace):
         words = ("playbooks/validate.yml", "--extra-vars", "validate_sources=false")
         try:
             play(change.inventory, words, environment=environment, on_line=reporter.on_line)
         except BaseException as e:
-            _put_back(change, old, new, mode, e)
+            _put_back(hosts, change.node, old, new, mode, e)
             raise
     return True
 
 
-def _put_back(change: Change, old: str, new: str, mode: int, reason: BaseException) -> None:
+def _put_back(hosts: Path, node: str, old: str, new: str, mode: int, reason: BaseException) -> None:
     """Undoes the edit, unless somebody else has edited the file since.
 
     Raises:
         ProvisionError: it cannot be written.
     """
-    if text_of(change.hosts) != new:
+    if text_of(hosts) != new:
         return
     try:
-        write_file(change.hosts, old, mode=mode)
+        write_file(hosts, old, mode=mode)
     except OSError as e:
         raise ProvisionError(
-            f"put {change.hosts} back as it was",
+            f"put {hosts} back as it was",
             found=f"{e.strerror}, after this: {reason or 'an interrupt'}",
-            fix=f"Undo the edit of {change.node} there by hand: it is not known to be valid.",
+            fix=f"Undo the edit of {node} there by hand: it is not known to be valid.",
         ) from e
 
 

@@ -189,7 +189,7 @@ ACT = {
     "diagnose": "questions",
     "environments": "conda_lock locks on_nodes runtime_wheel",
     "images": "baking files programs",
-    "inventory": "as_ansible site trust",
+    "inventory": "as_ansible site site_files trust",
     "join": "server tokens user_data",
     "nodes": "arrivals life",
     "smoke": "remote",

@@ -1,4 +1,4 @@
-"""One line of hosts.yml is edited, and every other byte stays."""
+"""One line of an inventory, of YAML or ini, is edited, and every other byte stays."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import pytest
 import yaml
 
 from provision.errors import BadInput
-from provision.inventory import edits
+from provision.inventory.formats import edits_of
 
 CASES = yaml.safe_load((Path(__file__).parents[3] / "cases" / "inventory_edit" / "cases.yml").read_text())
 
 
 def edited(edit: dict[str, Any], before: str) -> str:
+    edits = edits_of(before)
     match edit:
         case {"add": name, "address": address}:
             slots, inside = edit.get("slots"), edit.get("cluster_address")
-            return edits.add(before, name, address=address, slots=slots, cluster_address=inside)
+            group = edit.get("group")
+            return edits.add(before, name, address=address, slots=slots, cluster_address=inside, group=group)
         case {"replace": name, "address": address}:
             keeps = edit.get("keeps_cluster_address", False)
             return edits.replace(before, name, address=address, keeps_cluster_address=keeps)

@@ -258,8 +258,8 @@ def without_controller_key(cluster: Cluster) -> None:
     (cluster.secrets / "controller_key").unlink()
 
 
-def without_hosts(cluster: Cluster) -> None:
-    cluster.hosts.rename(cluster.folder / "nodes.yml")
+def without_nodes(cluster: Cluster) -> None:
+    cluster.hosts.write_text("cluster_of_ours: {hosts: {te1: {ansible_host: 127.0.0.1}}}\n")
 
 
 def named_elsewhere(cluster: Cluster) -> None:
@@ -291,7 +291,7 @@ REFUSED = {
     ),
     "drain a stranger": (
         *(Action.drain, "te9", as_it_is),
-        *("find node te9 in hosts.yml", f"its nodes are {NODES}", "provision node add"),
+        *("find node te9 in the inventory", f"its nodes are {NODES}", "provision node add"),
     ),
     "add who is elsewhere": (
         *(Action.add, "te2", as_it_is),
@@ -301,9 +301,9 @@ REFUSED = {
         *(Action.add, "te4", without_controller_key),
         *("add node te4", "secrets/controller_key, with which this controller signs", "site.yml makes it"),
     ),
-    "no hosts.yml": (
-        *(Action.drain, "te2", without_hosts),
-        *("edit the inventory", "hosts.yml is no YAML file", "Name a site's folder with a hosts.yml"),
+    "no nodes of the cluster": (
+        *(Action.drain, "te2", without_nodes),
+        *("drain node te2 in the inventory", "hosts.yml (it lists no nodes", "in one YAML or ini file"),
     ),
     "no text": (
         *(Action.drain, "te2", no_utf8),
@@ -311,7 +311,7 @@ REFUSED = {
     ),
     "named elsewhere": (
         *(Action.remove, "te2", named_elsewhere),
-        *("remove node te2", "line 12 of hosts.yml names it as well", "Take it out there first."),
+        *("remove node te2", "line 12 of the inventory names it as well", "Take it out there first."),
     ),
     "damaged tokens": (
         *(Action.remove, "te2", damaged_tokens),
@@ -360,7 +360,7 @@ def test_nothing_is_edited_while_another_controller_holds_the_cluster(cluster: C
 def test_a_preview_names_a_file_that_is_no_text(cluster: Cluster) -> None:
     no_utf8(cluster)
 
-    with pytest.raises(BadInput, match=r"read hosts\.yml: .*special characters are not allowed"):
+    with pytest.raises(BadInput, match=r"read .*hosts\.yml: .*special characters are not allowed"):
         preview(cluster.change(Action.drain, "te2"), os.environ)
 
 
