@@ -87,3 +87,17 @@ def test_who_did_not_answer_and_who_gets_in_is_said_with_what_to_do(
         "audit of keys: 1 findings; the rest: provision audit",
         "remove te2: done in 7.5 s, the smoke test passed",
     ]
+
+
+def test_a_site_in_ini_is_edited_in_the_group_that_is_said(site: Path) -> None:
+    (site / "hosts.yml").unlink()
+    racks = "[rack_a]\nte1 ansible_host=127.0.0.1\n[rack_b]\nte2 ansible_host=127.0.0.2\n"
+    (site / "hosts.ini").write_text(f"[cluster:children]\nrack_a\nrack_b\n{racks}")
+    words = ("node", "add", "te3", "--address", "10.0.0.3", "-i", str(site), "--check", "--json")
+
+    refused = CliRunner().invoke(app, words)
+    told = CliRunner().invoke(app, (*words, "--group", "rack_a"), catch_exceptions=False)
+
+    assert "--group rack_a" in str(refused.exception)
+    found = json.loads(told.stdout)
+    assert (found["file"], found["edit"]) == (f"{site}/hosts.ini", ["+ te3 ansible_host=10.0.0.3"])
