@@ -129,18 +129,28 @@ def test_a_node_without_a_valid_certificate_is_refused_and_the_others_are_offere
     assert "te1 (rank 0)" not in said
 
 
+PREFIX = "/data/miniconda3/envs/llm"
+
+
 def test_another_environment_is_refused(proven: LabUnderTest) -> None:
-    path = "/etc/clusterwright/environment.json"
-    with instead(proven, "te4", f"""sed -i 's/"digest": "..../"digest": "0000/' {path}""", path):
-        status, said = start(proven)
+    """One that is exactly as its own record says, as after a build from other locks."""
+    record, changed = f"{PREFIX}/.clusterwright/record.json", f"{PREFIX}/lib/python3.11/site-packages/six.py"
+    digest = f"python3 /usr/local/lib/clusterwright/environment_digest.py --prefix {PREFIX}"
+    build = f"echo >{changed} && {digest} --record --built-from other >/root/said"
+    try:
+        with instead(proven, "te4", build, record):
+            status, said = start(proven)
+    finally:
+        proven.run("te4", f"rm -f {changed}")
 
     assert status == 1, said
     assert "te4 (rank 3): its certificate is for the environment" in said
-    assert "and it has 0000" in said
+    assert "and it has" in said
+    assert start(proven)[0] == 0
 
 
 # As pip leaves it; tests/lab/test_layer.py has pip itself.
-SIX = "/data/miniconda3/envs/llm/lib/python3.11/site-packages/six-1.17.0.dist-info"
+SIX = f"{PREFIX}/lib/python3.11/site-packages/six-1.17.0.dist-info"
 
 
 def test_a_package_that_was_installed_since_is_named_and_not_covered(proven: LabUnderTest) -> None:
