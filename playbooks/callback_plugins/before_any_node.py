@@ -21,6 +21,7 @@ from provision.inventory.as_ansible import PLAYBOOKS, secrets_folder
 from provision.inventory.left_roles import VARIABLE, left_roles, taken
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.variables import Option, installers_in, sources_and_locks
+from provision.roles.proxy import direct_hosts, is_direct, secrets_of
 from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
@@ -37,7 +38,7 @@ author: Clusterwright
 # Values that are checked even where only the role's default sets them.
 CHECKED = (
     *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture", "cluster_ssh_port"),
-    VARIABLE,
+    *(VARIABLE, "cluster_proxy", "cluster_no_proxy"),
     *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
 )
 CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")
@@ -65,6 +66,7 @@ class CallbackModule(CallbackBase):
                     manager._loader.set_basedir(
                         str(PLAYBOOKS)
                     )  # as for the play itself: playbook_dir, group_vars
+                    THIS_RUN.unprinted = _unprinted(manager)
                     _leave(manager)
                     steps[name](manager)
                     THIS_RUN.done.add(name)
@@ -164,11 +166,23 @@ class Inventory:
         if not self._asks_sources():
             return
         asked = {_asked(name, address, self.site): (name, address) for name, address in sources}
-        for address, reason in unreachable(list(asked), timeout_seconds=ANSWER_SECONDS).items():
+        first = self.site.hosts[0].values if self.site.hosts else {}
+        proxy = str(first.get("cluster_proxy") or "")
+        direct = [address for address in asked if not proxy or is_direct(address, self._direct(first))]
+        reasons = unreachable(direct, timeout_seconds=ANSWER_SECONDS)
+        through = [address for address in asked if address not in direct]
+        reasons |= unreachable(through, timeout_seconds=ANSWER_SECONDS, proxy=proxy)
+        for address, reason in reasons.items():
             fix = (
                 "Correct it, or skip this check with -e validate_sources=false where only the nodes reach it."
             )
             yield Problem(what=f"{address} does not answer: {reason}", where=asked[address][0], fix=fix)
+
+    def _direct(self, first: Mapping[str, Any]) -> list[str]:
+        known = [
+            word for host in self.site.hosts for word in (host.name, str(host.values["cluster_address"]))
+        ]
+        return direct_hosts(known, first.get("cluster_no_proxy") or [])
 
     def _asks_sources(self) -> bool:
         wanted = Templar(loader=self._loader, variables=self._variables).template(
@@ -197,13 +211,28 @@ def _leave(manager: Any) -> None:
     inventory.clear_caches()
 
 
+def _unprinted(manager: Any) -> list[str]:
+    """The password of each node's proxy; a value that cannot be worked out is validate.yml's to say."""
+    found: set[str] = set()
+    for own in _variables_of_nodes(manager):
+        stated = Templar(loader=manager._loader, variables=own).template(own.get("cluster_proxy", ""))
+        found |= set(secrets_of(str(stated)))
+    return sorted(found, key=len, reverse=True)
+
+
+def _variables_of_nodes(manager: Any) -> list[dict[str, Any]]:
+    inventory = manager._inventory
+    values = HostVars(inventory, manager, manager._loader)
+    hosts = inventory.groups["cluster"].get_hosts() if "cluster" in inventory.groups else []
+    return [values.raw_get(host.name) for host in hosts]
+
+
 def _left(manager: Any) -> list[tuple[str, str]]:
     """Node and role, as the variables of each node say; what is wrong with these is validate.yml's to say."""
     inventory = manager._inventory
-    values = HostVars(inventory, manager, manager._loader)
     found = []
-    for host in inventory.groups["cluster"].get_hosts() if "cluster" in inventory.groups else ():
-        own = values.raw_get(host.name)
+    for own in _variables_of_nodes(manager):
+        host = inventory.get_host(own["inventory_hostname"])
         stated = Templar(loader=manager._loader, variables=own).template(own.get(VARIABLE, []))
         roles = left_roles({VARIABLE: stated}, _roles() & set(inventory.groups))
         found += [(host.name, role) for role in roles if host in inventory.groups[role].get_hosts()]

@@ -152,3 +152,21 @@ def test_a_role_that_is_left_is_named_where_another_needs_it(site: Path) -> None
 
     assert code != 0
     assert "all/site.yml:2: cluster_without lists ssh_trust, without which conda_env and" in output
+
+
+def test_a_password_of_the_proxy_is_printed_nowhere(site: Path, tmp_path: Path) -> None:
+    set_variables(site, "cluster_proxy: http://ann:hunter22@127.0.0.1:9\nvalidate_sources: true\n")
+    playbook = tmp_path / "say.yml"
+    say = {"name": "Say", "ansible.builtin.debug": {"msg": "by {{ cluster_proxy }}"}}
+    told = {"name": "say", "hosts": "cluster", "gather_facts": False, "tasks": [say]}
+    validated = {"import_playbook": str(ROOT / "playbooks" / "validate.yml")}
+    playbook.write_text(yaml.safe_dump([validated, told]))
+
+    refused, why = play(playbook, site)
+    passed, output = play(playbook, site, "-vvv", "-e", "validate_sources=false")
+
+    assert refused != 0
+    assert "http://192.0.2.9/miniconda.sh does not answer" in why
+    assert passed == 0, output
+    assert "by http://********127.0.0.1:9" in output
+    assert "hunter22" not in why + output
