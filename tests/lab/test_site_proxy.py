@@ -63,7 +63,9 @@ class Forwarding(BaseHTTPRequestHandler):
             answer = e
         with answer:
             self.send_response(answer.status or 502)
-            self.send_header("Content-Length", answer.headers.get("Content-Length", "0"))
+            for name in ("Content-Length", "Content-Type", "Last-Modified"):
+                if value := answer.headers.get(name):
+                    self.send_header(name, value)
             self.end_headers()
             if self.command == "GET":
                 shutil.copyfileobj(answer, self.wfile)
