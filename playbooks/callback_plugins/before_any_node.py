@@ -18,8 +18,10 @@ from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.errors import ProvisionError
 from provision.inventory.as_ansible import PLAYBOOKS, secrets_folder
+from provision.inventory.left_roles import VARIABLE, left_roles, taken
 from provision.inventory.problems import Host, Problem, Site, problems
 from provision.inventory.variables import Option, installers_in, sources_and_locks
+from provision.roles.proxy import direct_hosts, is_direct, secrets_of
 from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
@@ -36,6 +38,7 @@ author: Clusterwright
 # Values that are checked even where only the role's default sets them.
 CHECKED = (
     *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture", "cluster_ssh_port"),
+    *(VARIABLE, "cluster_proxy", "cluster_no_proxy"),
     *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
 )
 CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")
@@ -63,6 +66,8 @@ class CallbackModule(CallbackBase):
                     manager._loader.set_basedir(
                         str(PLAYBOOKS)
                     )  # as for the play itself: playbook_dir, group_vars
+                    THIS_RUN.unprinted = _unprinted(manager)
+                    _leave(manager)
                     steps[name](manager)
                     THIS_RUN.done.add(name)
         except (ProvisionError, AnsibleError) as e:
@@ -123,11 +128,10 @@ class Inventory:
         groups = self._variables.get("groups", {})
         hosts = [self._host(name, options, defaults) for name in groups.get("cluster", [])]
         texts = dict(_texts(self._variables.get("ansible_inventory_sources") or []))
-        roles = frozenset(path.name for path in ROLES.iterdir() if path.is_dir())
         return Site(
             hosts=hosts,
             groups=frozenset(groups),
-            roles=roles,
+            roles=_roles(),
             options=options,
             texts=texts,
             installers=installers_in(INSTALLERS.read_text()),
@@ -153,7 +157,8 @@ class Inventory:
         return Host(name=str(name), set_names=frozenset(map(str, own)), values=values)
 
     def _missing(self) -> Iterator[Problem]:
-        sources, locks = sources_and_locks([host.values for host in self.site.hosts])
+        read = [taken(host.values, self.site.options, self.site.roles) for host in self.site.hosts]
+        sources, locks = sources_and_locks(read)
         for name, path in locks:
             if not Path(path).is_file():
                 fix = "Correct it, or write the lock: provision env lock."
@@ -161,17 +166,77 @@ class Inventory:
         if not self._asks_sources():
             return
         asked = {_asked(name, address, self.site): (name, address) for name, address in sources}
-        for address, reason in unreachable(list(asked), timeout_seconds=ANSWER_SECONDS).items():
+        first = self.site.hosts[0].values if self.site.hosts else {}
+        proxy = str(first.get("cluster_proxy") or "")
+        direct = [address for address in asked if not proxy or is_direct(address, self._direct(first))]
+        reasons = unreachable(direct, timeout_seconds=ANSWER_SECONDS)
+        through = [address for address in asked if address not in direct]
+        reasons |= unreachable(through, timeout_seconds=ANSWER_SECONDS, proxy=proxy)
+        for address, reason in reasons.items():
             fix = (
                 "Correct it, or skip this check with -e validate_sources=false where only the nodes reach it."
             )
             yield Problem(what=f"{address} does not answer: {reason}", where=asked[address][0], fix=fix)
+
+    def _direct(self, first: Mapping[str, Any]) -> list[str]:
+        known = [
+            word for host in self.site.hosts for word in (host.name, str(host.values["cluster_address"]))
+        ]
+        return direct_hosts(known, first.get("cluster_no_proxy") or [])
 
     def _asks_sources(self) -> bool:
         wanted = Templar(loader=self._loader, variables=self._variables).template(
             self._variables.get("validate_sources", True)
         )
         return bool(boolean(wanted))
+
+
+def _roles() -> frozenset[str]:
+    return frozenset(path.name for path in ROLES.iterdir() if path.is_dir())
+
+
+def _leave(manager: Any) -> None:
+    """Takes the nodes out of the groups of roles that the site leaves, for this run."""
+    inventory = manager._inventory
+    for name, role in _left(manager):
+        group, host = inventory.groups[role], inventory.get_host(name)
+        members = [member for member in group.get_hosts() if member != host]
+        for child in list(group.child_groups):
+            group.child_groups.remove(child)
+            child.parent_groups.remove(group)
+        group.hosts = members
+        group.clear_hosts_cache()
+        host.remove_group(group)
+    inventory._inventory._groups_dict_cache = {}
+    inventory.clear_caches()
+
+
+def _unprinted(manager: Any) -> list[str]:
+    """The password of each node's proxy; a value that cannot be worked out is validate.yml's to say."""
+    found: set[str] = set()
+    for own in _variables_of_nodes(manager):
+        stated = Templar(loader=manager._loader, variables=own).template(own.get("cluster_proxy", ""))
+        found |= set(secrets_of(str(stated)))
+    return sorted(found, key=len, reverse=True)
+
+
+def _variables_of_nodes(manager: Any) -> list[dict[str, Any]]:
+    inventory = manager._inventory
+    values = HostVars(inventory, manager, manager._loader)
+    hosts = inventory.groups["cluster"].get_hosts() if "cluster" in inventory.groups else []
+    return [values.raw_get(host.name) for host in hosts]
+
+
+def _left(manager: Any) -> list[tuple[str, str]]:
+    """Node and role, as the variables of each node say; what is wrong with these is validate.yml's to say."""
+    inventory = manager._inventory
+    found = []
+    for own in _variables_of_nodes(manager):
+        host = inventory.get_host(own["inventory_hostname"])
+        stated = Templar(loader=manager._loader, variables=own).template(own.get(VARIABLE, []))
+        roles = left_roles({VARIABLE: stated}, _roles() & set(inventory.groups))
+        found += [(host.name, role) for role in roles if host in inventory.groups[role].get_hosts()]
+    return found
 
 
 def _asked(name: str, address: str, site: Site) -> str:

@@ -12,6 +12,7 @@ from ansible.plugins.callback import CallbackBase
 
 from provision.edges.files import write_file
 from provision.nodes import node_record
+from provision.roles.proxy import hidden
 from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
@@ -56,7 +57,7 @@ class CallbackModule(CallbackBase):
             playbook=self._playbook,
             role=role,
             task=result.task.name,
-            said=node_record.said(values),
+            said=hidden(node_record.said(values), THIS_RUN.unprinted),
         )
         node = result.host.get_name()
         if node in self._nodes():

@@ -9,12 +9,15 @@ from ansible.plugins.callback import CallbackBase
 from ansible.utils.display import Display
 
 from provision.printable import printable
+from provision.roles.proxy import hidden
+from provision.roles.run_start import THIS_RUN
 
 DOCUMENTATION = r"""
 name: printable_display
 type: aggregate
 short_description: Print no control characters but Ansible's own colours
 description:
+  - The password of the site's proxy is printed nowhere, whoever says it.
   - Ansible escapes what it prints of a result, but not the message of a task that failed, nor the label of a
     loop's item. What a node said stands in both.
 author: Clusterwright
@@ -40,7 +43,8 @@ def show_printable(display: Display) -> None:
     show = display.display
 
     def show_text(msg: str, color: str | None = None, *others: Any, **options: Any) -> None:
-        show(printable(msg) if color else with_colours(msg), color, *others, **options)
+        text = printable(msg) if color else with_colours(msg)
+        show(hidden(text, THIS_RUN.unprinted), color, *others, **options)
 
     display.display = show_text
 

@@ -15,6 +15,7 @@ from provision.roles import (
     job_firewall,
     job_user,
     nvidia_driver,
+    proxy,
     running_kernel,
     supported_machines,
     wireguard_mesh,
@@ -33,6 +34,11 @@ Dicts = Sequence[Mapping[str, Any]]
 
 def cluster_nodes(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [asdict(node) for node in nodes_of(names, hostvars)]
+
+
+def direct_hosts(nodes: Dicts, stated: Sequence[str]) -> list[str]:
+    """Who is reached without the site's proxy."""
+    return proxy.direct_hosts((str(node[word]) for node in nodes for word in ("name", "address")), stated)
 
 
 def bad_sources(sources: Sequence[str]) -> list[str]:
@@ -343,6 +349,7 @@ class FilterModule:
             "collective_interface": collective_interface,
             "data_disk_plan": data_disk_plan,
             "data_disk_sharing": data_disk_sharing,
+            "direct_hosts": direct_hosts,
             "differing_from": differing,
             "driver_names": driver_names,
             "driver_plan": driver_plan,
@@ -367,6 +374,8 @@ class FilterModule:
             "numbered": numbered,
             "offers_too_much": offers_too_much,
             "passwords_end": passwords_end,
+            "proxy_apt": proxy.apt_text,
+            "proxy_environment": proxy.environment_text,
             "reads_ours": sshd_settings.reads_ours,
             "refused_connections": refused_connections,
             "removable_packages": removable_packages,

@@ -51,19 +51,28 @@ def fetch(address: str, target: Path, *, sha256: str, timeout_seconds: float) ->
 _AT_ONCE = 8
 
 
-def unreachable(addresses: Sequence[str], *, timeout_seconds: float) -> dict[str, str]:
-    """The addresses (http, https, file) that do not answer, each with the reason, asked in parallel."""
+def unreachable(addresses: Sequence[str], *, timeout_seconds: float, proxy: str = "") -> dict[str, str]:
+    """The addresses (http, https, file) that do not answer, each with the reason, asked in parallel.
+
+    Args:
+        proxy: URL of the proxy that is asked for them; empty asks as this process's environment says.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        reasons = pool.map(lambda address: _why_not(address, timeout_seconds), addresses)
+        reasons = pool.map(lambda address: _why_not(address, timeout_seconds, proxy), addresses)
     return {address: reason for address, reason in zip(addresses, reasons, strict=True) if reason}
 
 
-def _why_not(address: str, timeout_seconds: float) -> str:
+def _why_not(address: str, timeout_seconds: float, proxy: str) -> str:
     request = urllib.request.Request(address, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=timeout_seconds).close()
+        opener = urllib.request.build_opener(*_handlers(proxy))
+        opener.open(request, timeout=timeout_seconds).close()
     except urllib.error.HTTPError as e:
         return f"it answers {e.code} {e.reason}"
     except (OSError, ValueError, http.client.HTTPException) as e:
         return str(getattr(e, "reason", e))
     return ""
+
+
+def _handlers(proxy: str) -> list[urllib.request.BaseHandler]:
+    return [urllib.request.ProxyHandler({"http": proxy, "https": proxy})] if proxy else []

@@ -6,13 +6,15 @@ import ipaddress
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
 import yaml
 
+from provision.inventory.left_roles import left_role_faults, taken
 from provision.inventory.mesh import MeshNode, mesh_faults
+from provision.inventory.proxy import proxy_faults
 from provision.inventory.variables import Installer, Option, installer_fault, variable_faults
 from provision.roles.disks import NO_DISK
 from provision.roles.gpu_driver import version_of
@@ -62,6 +64,11 @@ class Site:
 def problems(site: Site) -> list[Problem]:
     """Every fault of the site, in the order in which a person would correct them."""
     found = [*_groups(site), *_duplicate_keys(site), *_names(site), *_addresses(site), *_slots(site)]
+    stated = {host.name: (host.set_names, host.values) for host in site.hosts}
+    for fault in (*left_role_faults(stated, site.roles), *proxy_faults(stated)):
+        found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
+    read = [replace(host, values=taken(host.values, site.options, site.roles)) for host in site.hosts]
+    site = replace(site, hosts=read)
     for fault in variable_faults(
         {host.name: (host.set_names, host.values) for host in site.hosts}, site.options
     ):

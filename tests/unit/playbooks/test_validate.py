@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[3]
 # What only a site can know, and this repository must not: where things come from.
@@ -38,10 +39,13 @@ def site(tmp_path: Path) -> Path:
 
 
 def validate(site: Path | None, *words: str) -> tuple[int, str]:
-    playbook = Path(sys.executable).parent / "ansible-playbook"
+    return play(Path("playbooks/validate.yml"), site, *words)
+
+
+def play(playbook: Path, site: Path | None, *words: str) -> tuple[int, str]:
     inventory = [] if site is None else ["-i", str(site)]
     finished = subprocess.run(
-        [playbook, "playbooks/validate.yml", *inventory, *words],
+        [Path(sys.executable).parent / "ansible-playbook", playbook, *inventory, *words],
         cwd=ROOT,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         capture_output=True,
@@ -113,3 +117,56 @@ def test_an_inventory_that_cannot_be_read_is_refused(site: Path) -> None:
 
     assert code != 0
     assert "hosts.yml" in output
+
+
+def test_a_role_that_is_left_has_no_nodes_and_what_it_takes_is_not_missing(
+    site: Path, tmp_path: Path
+) -> None:
+    (site / "conda.lock").unlink()
+    set_variables(site, "cluster_without: [time_sync, ssh_trust, conda_env, runtime, smoke_test]\n")
+    playbook = tmp_path / "left.yml"
+    task = {
+        "name": "Say",
+        "ansible.builtin.debug": {"msg": "ran={{ ansible_play_name }} in={{ group_names | join(',') }}"},
+    }
+    plays: list[dict[str, object]] = [{"import_playbook": str(ROOT / "playbooks" / "validate.yml")}]
+    for group in ("time_sync", "host_names", "cluster", "smoke_test", "image_cleanup"):
+        plays.append({"name": group, "hosts": group, "gather_facts": False, "tasks": [task]})
+    playbook.write_text(yaml.safe_dump(plays))
+
+    code, output = play(playbook, site)
+
+    ran = {line.split("ran=")[1].split()[0] for line in output.splitlines() if "ran=" in line}
+    seen = {line.split("in=")[1].strip('" ') for line in output.splitlines() if "in=" in line}
+    assert code == 0, output
+    assert ran == {"host_names", "cluster", "image_cleanup"}
+    assert len(seen) == 1
+    assert "host_tuning" in min(seen)
+    assert not {"time_sync", "ssh_trust", "conda_env", "runtime", "smoke_test"} & set(min(seen).split(","))
+
+
+def test_a_role_that_is_left_is_named_where_another_needs_it(site: Path) -> None:
+    set_variables(site, "---\ncluster_without: [ssh_trust]\n")
+
+    code, output = validate(site)
+
+    assert code != 0
+    assert "all/site.yml:2: cluster_without lists ssh_trust, without which conda_env and" in output
+
+
+def test_a_password_of_the_proxy_is_printed_nowhere(site: Path, tmp_path: Path) -> None:
+    set_variables(site, "cluster_proxy: http://ann:hunter22@127.0.0.1:9\nvalidate_sources: true\n")
+    playbook = tmp_path / "say.yml"
+    say = {"name": "Say", "ansible.builtin.debug": {"msg": "by {{ cluster_proxy }}"}}
+    told = {"name": "say", "hosts": "cluster", "gather_facts": False, "tasks": [say]}
+    validated = {"import_playbook": str(ROOT / "playbooks" / "validate.yml")}
+    playbook.write_text(yaml.safe_dump([validated, told]))
+
+    refused, why = play(playbook, site)
+    passed, output = play(playbook, site, "-vvv", "-e", "validate_sources=false")
+
+    assert refused != 0
+    assert "http://192.0.2.9/miniconda.sh does not answer" in why
+    assert passed == 0, output
+    assert "by http://********127.0.0.1:9" in output
+    assert "hunter22" not in why + output
