@@ -120,6 +120,8 @@ def clear(path: str, claim: str, locks: list[str], at_once: bool) -> dict[str, o
 def claimed(path: str, claim: str) -> None:
     """Makes the folder with its claim in it, in one step."""
     new = os.path.join(opened(path), "begun")
+    if os.path.islink(new) or (os.path.lexists(new) and not os.path.isdir(new)):
+        raise FileExistsError(f"{new} is no folder of ours: move it to another name yourself")
     names = [name for name in files_below(new) if name != claim]
     if strange := [name for name in names if not os.path.basename(name).startswith(".clusterwright-")]:
         raise FileExistsError(

@@ -243,6 +243,22 @@ def test_what_a_person_put_into_our_own_working_folder_stays(theirs: Path) -> No
     assert not set_aside(theirs, "back")["changed"]
 
 
+def test_no_build_is_begun_through_a_link_in_our_own_working_folder(theirs: Path) -> None:
+    set_aside(theirs, "opened")
+    begun = theirs.with_name(".clusterwright-llm") / "begun"
+    elsewhere = theirs.with_name("elsewhere")
+    elsewhere.mkdir()
+    begun.symlink_to(elsewhere)
+
+    refused = set_aside(theirs, "begun")
+    set_aside(theirs, "back")
+
+    assert f"{begun} is no folder of ours: move it to another name yourself" in refused["msg"]
+    assert begun.readlink() == elsewhere
+    assert list(elsewhere.iterdir()) == []
+    assert (theirs / "bin" / "python").read_text() == "theirs"
+
+
 def test_room_for_a_build_is_made_once_and_goes_with_it(theirs: Path) -> None:
     foreseen = set_aside(theirs, "opened", check_mode=True)
     there = [path.name for path in theirs.parent.iterdir()]
