@@ -56,7 +56,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """
     yield
     if not isinstance(sys.intern, BuiltinFunctionType):
-        pytest.fail("it has Ansible in this process: ask tests/unit/playbooks/ansible_side.py", pytrace=False)
+        pytest.fail("it has Ansible in this process: ask tests/unit/playbooks/role_runner.py", pytrace=False)
     properties = dict(item.user_properties)
     if "attacker" in properties and "refusal" not in properties:
         pytest.fail("it bears the mark `attack` and hands no words to record_refusal", pytrace=False)

@@ -1,298 +1,251 @@
-"""Over generated disks and folders, nothing that was there before and is not ours is ever gone."""
+"""Over generated folders, nothing that is not in our record is gone after site.yml or teardown."""
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from glob import glob
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from provision.environments.place import plan_environment, settle
-from provision.errors import ProvisionError
-from provision.roles.data_disk import DiskPlan, Folder, Wanted, plan_data_disk, refuse_entry_of_others
-from tests.unit.playbooks.ansible_side import AnsibleSide
+from tests.unit.playbooks.role_runner import RoleRunner
+from tests.unit.playbooks.trees_of_data import Tree, trees
 
-SHA256, LOCKS = "a" * 64, "b" * 64
-MINICONDA_CLAIM, CLAIM = ".clusterwright-installer", ".clusterwright/record.json"
+PLAYBOOKS = Path(__file__).parents[3] / "playbooks"
+UUID, OTHER_UUID = "0000-1", "0000-2"
 UNFINISHED = '{"unfinished": true}\n'
 STATES = settings(
     max_examples=300,
     deadline=None,
     derandomize=True,
+    phases=(Phase.generate,),  # to make a state smaller takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-@st.composite
-def disks(draw: st.DrawFn, path: str) -> dict[str, Any]:
-    """A disk as module observe reports one; blank in a third of all cases."""
-    blank = draw(st.integers(0, 2)) == 0
-    kind = "" if blank else draw(st.sampled_from(["", "ext4", "xfs", "LVM2_member", "swap", "btrfs", "gpt"]))
-    more = [] if blank else draw(st.lists(st.sampled_from(["gpt", "dos", "LVM2_member"]), max_size=1))
-    of_user = not blank
-    return {
-        "path": path,
-        "number": f"7:{ord(path[-1])}",
-        "size": 12 << 30,
-        "serial": draw(st.sampled_from(["", "S1"])),
-        "is_partition": draw(st.booleans()),
-        "partitions": [f"{path[5:]}1"] if of_user and draw(st.booleans()) else [],
-        "holders": ["dm-0"] if of_user and draw(st.integers(0, 4)) == 0 else [],
-        "is_swap": kind == "swap" and draw(st.booleans()),
-        "is_read_only": of_user and draw(st.integers(0, 4)) == 0,
-        "mounted_at": draw(st.sampled_from([[], ["/data"], ["/models"], ["/"]])) if of_user else [],
-        "signatures": sorted({kind, *more} - {""}),
-        "file_system": kind if kind != "gpt" else "",
-        "label": draw(st.sampled_from(["", "cw-data", "photos"])) if kind in ("ext4", "xfs") else "",
-        "uuid": draw(st.sampled_from(["u1", "u2"])) if kind else "",
-        "ends_are_zero": blank,
-        "damage": draw(st.sampled_from(["", "", "it has errors"])) if kind == "ext4" else "",
-        "unreadable": "",
-    }
+def steps_of(role: str) -> list[str]:
+    """The names of the tasks of a role that do something, by which a run can fail or be cut off."""
+    found = []
+    for path in sorted((PLAYBOOKS / "roles" / role / "tasks").glob("*.yml")):
+        waiting = list(yaml.safe_load(path.read_text()))
+        while waiting:
+            task = waiting.pop()
+            waiting += [inner for kind in ("block", "rescue", "always") for inner in task.get(kind, [])]
+            if any(module in task for module in MODULES):
+                found.append(task["name"])
+    return sorted(set(found))
 
 
-@st.composite
-def sites(draw: st.DrawFn) -> tuple[list[dict[str, Any]], Folder, list[list[str]], Wanted]:
-    names = draw(st.lists(st.sampled_from(["/dev/vdb", "/dev/vdc", "/dev/vdd"]), unique=True))
-    found = [draw(disks(name)) for name in names]
-    here = [disk["number"] for disk in found if "/data" in disk["mounted_at"]]
-    entries = 0 if here else draw(st.integers(0, 2))
-    folder = Folder(
-        numbers=here,
-        root="/" if here else "",
-        source="/dev/vdb" if here else "",
-        file_system="ext4" if here else "",
-        is_read_only=draw(st.integers(0, 5)) == 0,
-        is_folder=True,
-        is_there=True,
-        entries=entries,
-        names=["models", "jobs"][:entries],
-    )
-    lines = [["UUID=u1", "/data", "ext4", "defaults"], ["nas:/x", "/data", "nfs", "defaults"]]
-    fstab = draw(st.lists(st.sampled_from(lines), max_size=1))
-    device, serial, adopt = draw(
-        st.sampled_from(
-            [
-                *(("", "", ""), ("", "S1", ""), ("none", "", ""), ("/dev/vdb", "", "")),
-                *(("", "", adopt) for adopt in ("/dev/vdb", "UUID=u1", "LABEL=photos", "photos", "u2")),
-            ]
-        )
-    )
-    return (
-        found,
-        folder,
-        fstab,
-        Wanted(device=device, serial=serial, label="cw-data", mount_path="/data", adopt=adopt),
+MODULES = ("set_aside", "write_files", "ansible.builtin.command", "ansible.builtin.get_url")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of site.yml: the task that fails, the one after which it is cut off, and what may move."""
+
+    fails: str
+    ends: str
+    renames_miniconda: bool
+    renames_environment: bool
+    wheels: str
+
+
+def runs() -> st.SearchStrategy[Run]:
+    first, second = (st.sampled_from(steps_of(role)) for role in ("miniconda", "conda_env"))
+    nowhere = st.just("")
+    return st.builds(
+        Run,
+        fails=st.one_of(nowhere, nowhere, first, second),
+        ends=st.one_of(nowhere, nowhere, nowhere, first, second),
+        renames_miniconda=st.booleans(),
+        renames_environment=st.booleans(),
+        wheels=st.sampled_from(["torch==2.13.0\n", "torch==2.13.0\nnumpy==2.4.0\n"]),
     )
 
 
-@STATES
-@given(site=sites())
-def test_a_disk_that_holds_anything_is_neither_formatted_nor_hidden_nor_hides(
-    site: tuple[list[dict[str, Any]], Folder, list[list[str]], Wanted],
-) -> None:
-    found, folder, fstab, wanted = site
-    plan = planned(found, folder, fstab, wanted)
-    if plan is None or plan.action == "leave":
-        return
-
-    disk = next(disk for disk in found if disk["path"] == plan.path)
-    if plan.action == "format":
-        assert not wanted.adopt
-        assert disk["ends_are_zero"]
-        assert not any(
-            disk[what] for what in ("signatures", "partitions", "holders", "mounted_at", "is_swap")
-        )
-    if plan.action in ("format", "mount"):
-        assert not folder.numbers
-        assert not folder.entries
-    if plan.action in ("keep", "mount"):
-        assert disk["signatures"] == [disk["file_system"]]
-        assert [other["uuid"] for other in found].count(disk["uuid"]) == 1 or plan.action == "keep"
-    assert not any(fields[0].startswith("nas") for fields in fstab)
+def several(one: st.SearchStrategy[Run]) -> st.SearchStrategy[list[Run]]:
+    """One in most cases, since each takes 0.05 s."""
+    single = st.lists(one, min_size=1, max_size=1)
+    return st.one_of(single, single, st.lists(one, min_size=2, max_size=2))
 
 
-def planned(
-    found: list[dict[str, Any]], folder: Folder, fstab: list[list[str]], wanted: Wanted
-) -> DiskPlan | None:
-    """None where it is refused: nothing is written then."""
-    try:
-        plan = plan_data_disk(found, wanted, folder=folder, fstab=fstab)
-        refuse_entry_of_others(fstab, plan, wanted)
-    except ProvisionError:
-        return None
-    return plan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teardown:
+    """What is mounted at /data, what the node's records say of it, and whether it is to be erased."""
+
+    erases: bool
+    mounted: str
+    formatted: str
+    adopted: str
+    user: str
+
+    @property
+    def takes_all(self) -> bool:
+        return self.erases and self.mounted != "" and self.mounted == self.formatted
+
+
+def teardowns() -> st.SearchStrategy[Teardown]:
+    return st.builds(
+        Teardown,
+        erases=st.booleans(),
+        mounted=st.sampled_from([UUID, ""]),
+        formatted=st.sampled_from(["", OTHER_UUID, UUID]),
+        adopted=st.sampled_from(["", UUID]),
+        user=st.sampled_from(["", "trainer 1001", "trainer 1001 home"]),
+    )
 
 
 @pytest.fixture(scope="module")
-def side() -> Iterator[AnsibleSide]:
-    with AnsibleSide() as side:
-        yield side
+def runner() -> Iterator[RoleRunner]:
+    with RoleRunner() as runner:
+        yield runner
 
 
-PLACES = [
-    "models/a.bin",
-    "jobs/trainer/log",
-    "miniconda3/bin/conda",
-    "miniconda3/pkgs/x",
-    "miniconda3/envs/llm/bin/python",
-    "miniconda3/envs/llm/lib/added.py",
-    "miniconda3/envs/other/o",
-    *(f"miniconda3/envs/.clusterwright-llm/{name}/f" for name in ("previous", "begun", "build", "arriving")),
-    *(f".clusterwright-miniconda3/{name}/f" for name in ("previous", "begun", "build")),
-    "miniconda3/envs/llm.before-1/f",
-]
-MINICONDA_RECORDS = st.sampled_from(["", UNFINISHED, SHA256 + "\n", "c" * 64 + "\n"])
-RECORDS = st.sampled_from(["", UNFINISHED, f'{{"built_from": "{LOCKS}"}}', '{"built_from": "old"}'])
+def test_what_is_not_in_our_record_is_there_after_site_yml_and_teardown(runner: RoleRunner) -> None:
+    ended: Counter[str] = Counter()
+
+    @STATES
+    @given(tree=trees(), site_runs=several(runs()), teardown=teardowns())
+    def check(tree: Tree, site_runs: list[Run], teardown: Teardown) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            node = Node(Path(folder), tree, runner)
+            for run in site_runs:
+                ended.update(node.site(run))
+                node.check("site.yml", run)
+            ended.update(node.teardown(teardown))
+            if not teardown.takes_all:
+                node.check("teardown", teardown)
+
+    check()
+
+    assert min(ended[name] for name in ENDS) >= 5, ended
 
 
-@STATES
-@given(
-    places=st.lists(st.sampled_from(PLACES), unique=True),
-    miniconda_record=MINICONDA_RECORDS,
-    record=RECORDS,
-    may_rename=st.booleans(),
-    fails=st.sampled_from(["", "miniconda", "conda_env"]),
-    runs=st.integers(1, 3),
+# What the runs must come to, for the states to be worth something.
+ENDS = (
+    *("miniconda: done", "miniconda: refused", "miniconda: failed", "miniconda: cut off"),
+    *("conda_env: done", "conda_env: refused", "conda_env: failed", "conda_env: cut off"),
+    *("teardown: done", "teardown: refused"),
 )
-def test_what_lies_in_the_folder_is_still_somewhere_in_it(
-    places: list[str],
-    miniconda_record: str,
-    record: str,
-    may_rename: bool,
-    fails: str,
-    runs: int,
-    side: AnsibleSide,
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data"
-        for number, place in enumerate(places):
-            write(data / place, f"theirs {number}")
-        for place, text in (
-            (f"miniconda3/{MINICONDA_CLAIM}", miniconda_record),
-            (f"miniconda3/envs/llm/{CLAIM}", record),
+
+
+class Node:
+    """A folder that stands for a node; what of it is somebody's, and what of that may be renamed."""
+
+    def __init__(self, root: Path, tree: Tree, runner: RoleRunner) -> None:
+        self.root, self.tree, self.runner = root, tree, runner
+        self.movable: set[str] = set()
+        for place, text in tree.files.items():
+            write(root / place, text)
+        for place, target in tree.links.items():
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            (root / place).symlink_to(root / target)
+        self.theirs = {place: text for place, text in tree.files.items() if text.startswith("theirs")}
+        self.theirs |= {place: f"link to {root / target}" for place, target in tree.links.items()}
+        (root / "data").mkdir(exist_ok=True)
+
+    def site(self, run: Run) -> list[str]:
+        """How each role ended."""
+        write(self.root / "conda.lock", f"# platform: linux-64\n# channel: c\n# environment: {'e' * 64}\n")
+        write(self.root / "wheels.lock", run.wheels)
+        variables = {
+            "miniconda_installer_source": "http://host/Miniconda.sh",
+            "miniconda_installer_sha256": "a" * 64,
+            "miniconda_rename_foreign": run.renames_miniconda,
+            "conda_env_rename_foreign": run.renames_environment,
+            "conda_env_conda_lock": str(self.root / "conda.lock"),
+            "conda_env_wheel_lock": str(self.root / "wheels.lock"),
+            "conda_env_channel": "http://channel",
+            "conda_env_space_gib": 0,
+            "cluster_name": "c",
+        }
+        ends = []
+        for role in ("miniconda", "conda_env"):
+            self.movable |= {place for place in self.theirs if self.may_move(place, run)}
+            said = self.runner.run(role, self.root, variables=variables, fails=run.fails, ends=run.ends)[
+                "failed"
+            ]
+            kind = "refused" if said.startswith("Refuse") else "failed"
+            ends.append(f"{role}: {said if said == 'cut off' else kind if said else 'done'}")
+            if said:
+                break
+        return ends
+
+    def teardown(self, asked: Teardown) -> list[str]:
+        records = {
+            "formatted": asked.formatted and f"{asked.formatted}\n",
+            "adopted": asked.adopted
+            and json.dumps({"uuid": asked.adopted, "entry": "", "was_mounted": True, "had_folder": True}),
+            "job_user": asked.user and f"{asked.user}\n",
+        }
+        for name, text in records.items():
+            if text:
+                write(self.root / "var/lib/clusterwright" / name, text)
+        variables = {
+            "cluster_name": "c",
+            "teardown_confirm": "c",
+            "teardown_erase_data": asked.erases,
+            "ssh_trust_authorized_keys_on_node": "/root/.ssh/authorized_keys",
+            "ssh_trust_own_way": {},
+        }
+        mount = f"/dev/vdb {asked.mounted}" if asked.mounted else ""
+        said = self.runner.run("teardown", self.root, variables=variables, mount=mount)["failed"]
+        return [f"teardown: {'refused' if said else 'done'}"]
+
+    def may_move(self, place: str, run: Run) -> bool:
+        """Whether the site lets it be renamed, or a record of ours claims the folder that it is in."""
+        conda, envs = "data/miniconda3", self.tree.environments
+        if is_below(place, conda) and (
+            run.renames_miniconda or self.text(f"{conda}/.clusterwright-installer") == UNFINISHED
         ):
-            if text and (data / place).parents[1 if "record.json" in place else 0].is_dir():
-                write(data / place, text)
-        before = {f"theirs {number}" for number in range(len(places))}
+            return True
+        record = self.text(f"{envs}/llm/.clusterwright/record.json")
+        is_ours = record == UNFINISHED or '"built_from"' in record
+        if is_below(place, f"{envs}/llm") and (run.renames_environment or is_ours):
+            return True
+        working = ("data/.clusterwright-miniconda3", f"{envs}/.clusterwright-llm")
+        return any(
+            is_below(place, f"{one}/previous") and self.text(f"{one}/clusterwright") != "" for one in working
+        )
 
-        for _ in range(runs):
-            if install_miniconda(side, data, may_rename, fails == "miniconda"):
-                build_environment(side, data, may_rename, fails == "conda_env")
+    def text(self, place: str) -> str:
+        path = self.root / place
+        return path.read_text() if path.is_file() else ""
 
-        after = {path.read_text() for path in data.rglob("*") if path.is_file()}
-        assert before <= after, f"gone: {[places[int(name.split()[1])] for name in before - after]}"
+    def check(self, after: str, asked: Any) -> None:
+        there = {str(path.relative_to(self.root)): held(path) for path in walked(self.root)}
+        texts = set(there.values())
+        gone = [
+            place
+            for place, text in self.theirs.items()
+            if there.get(place) != text and not (place in self.movable and text in texts)
+        ]
+        assert not gone, f"after {after}: {gone}; {asked}; there is {sorted(there)}"
+
+
+def is_below(place: str, folder: str) -> bool:
+    return f"{place}/".startswith(f"{folder}/")
+
+
+def walked(root: Path) -> Iterator[Path]:
+    """Files and links; no link is followed."""
+    for folder, folders, names in os.walk(root):
+        yield from (Path(folder, name) for name in names)
+        yield from (path for name in folders if (path := Path(folder, name)).is_symlink())
+
+
+def held(path: Path) -> str:
+    return f"link to {path.readlink()}" if path.is_symlink() else path.read_text()
 
 
 def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-
-
-def role_says(side: AnsibleSide, data: Path) -> Mapping[str, Any]:
-    """What role miniconda works out from the folder, by its own variables."""
-    prefix = data / "miniconda3"
-    marker = prefix / MINICONDA_CLAIM
-    files: dict[str, Any] = {path: {"text": ""} for path in glob(f"{prefix}/envs/*")}
-    files[str(marker)] = {"text": marker.read_text()} if marker.is_file() else None
-    names = "\n".join(sorted(path.name for path in prefix.iterdir())) if prefix.is_dir() else ""
-    observed = {"files": files, "commands": {"holds": {"stdout": names}}}
-    asked = ["installed", "is_complete", "is_foreign", "begins", "environments"]
-    said = side.role_says(
-        "miniconda",
-        [f"miniconda_{name}" for name in asked],
-        {"miniconda_prefix": str(prefix), "miniconda_observed": observed},
-    )
-    return {name: said[f"miniconda_{name}"] for name in asked}
-
-
-def install_miniconda(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> bool:
-    """As tasks/{change,recover,install,keep}.yml; whether it went well."""
-    prefix, previous = data / "miniconda3", data / ".clusterwright-miniconda3" / "previous"
-
-    def apply(state: str) -> dict[str, Any]:
-        return side.set_aside(prefix, MINICONDA_CLAIM, state)
-
-    said = role_says(side, data)
-    if previous.exists():
-        apply("kept" if said["is_complete"] or said["environments"] else "back")
-        said = role_says(side, data)
-    if said["is_foreign"] and not may_rename:
-        return False
-    if said["installed"] == SHA256:
-        return True
-    try:
-        begun = apply("begun") if said["begins"] else {}
-    except OSError:
-        return False  # it fails in words, and nothing was moved
-    write(prefix / "bin" / "ours", "ours")
-    if fails:
-        if said["begins"]:
-            apply("back")
-        return False
-    write(prefix / MINICONDA_CLAIM, SHA256 + "\n")
-    if begun.get("aside"):
-        apply("kept")
-    return True
-
-
-def report_of(prefix: Path) -> dict[str, Any]:
-    """As environment_digest.py reports it: what no record names was added."""
-    record = json.loads((prefix / CLAIM).read_text()) if (prefix / CLAIM).is_file() else {}
-    held = sorted(path.name for path in prefix.iterdir()) if prefix.is_dir() else []
-    added = [path for path in prefix.rglob("*") if path.is_file() and path.read_text().startswith("theirs")]
-    return {
-        "prefix": str(prefix),
-        "exists": prefix.is_dir(),
-        "link": "",
-        "holds": held,
-        "occupied": bool(held),
-        "unfinished": bool(record.get("unfinished")),
-        "built_from": record.get("built_from", ""),
-        "recorded": "d" if record.get("built_from") else "",
-        "digest": "other" if added else "d",
-        "different": len(added),
-        "differences": [str(path) for path in added],
-        "conda": 0,
-        "added": {},
-        "gone": {},
-    }
-
-
-def build_environment(side: AnsibleSide, data: Path, may_rename: bool, fails: bool) -> None:
-    """As role conda_env on one node: recover.yml, build.yml, settle.yml."""
-    prefix = data / "miniconda3" / "envs" / "llm"
-    previous = prefix.with_name(".clusterwright-llm") / "previous"
-
-    def apply(state: str, at_once: bool = False) -> None:
-        side.set_aside(prefix, CLAIM, state, at_once=at_once)
-
-    def decide(is_proven: bool) -> None:
-        apply(settle(report_of(previous), prefix=str(prefix), proven=is_proven, digest="").state)
-
-    report = report_of(prefix)
-    if report["unfinished"] or previous.exists():
-        apply("back")
-        report = report_of(prefix)
-        if previous.exists():
-            decide(report["recorded"] != "" and report["digest"] == report["recorded"])
-    plan = plan_environment(report, built_from=LOCKS, digest="", rename_foreign=may_rename)
-    if plan.problem or not plan.reason:
-        return
-    try:
-        apply("begun")
-    except OSError:
-        return
-    write(prefix / "bin" / "ours", "ours")
-    if fails:
-        apply("back", at_once=True)
-        return
-    write(prefix / CLAIM, json.dumps({"built_from": LOCKS}))
-    if report["occupied"]:
-        decide(True)
