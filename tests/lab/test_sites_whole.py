@@ -40,6 +40,7 @@ class Case:
     Attributes:
         inventory: the text of its hosts, as a person writes it.
         file: its name.
+        group: to which a new node belongs, where the site has several.
         release: of the nodes, where it is not this machine's.
         here: what is done on this machine beforehand.
         prepare: what is done on blank nodes then; `all` on each.
@@ -50,6 +51,7 @@ class Case:
     name: str
     inventory: str
     file: str = "hosts.yml"
+    group: str = ""
     release: str = ""
     here: str = "true"
     prepare: Mapping[str, str] = field(default_factory=dict)
@@ -158,7 +160,8 @@ def test_a_site_is_made_proven_looked_after_and_given_back(
     status = json.loads(provision("status", "--json", *where).stdout)
     assert len(names) == 2
     assert all(name in json.dumps(status) for name in names)
-    provision("node", "add", "te3", "--address", str(lab.lab.subnet[13]), "--check", *where)
+    group = ("--group", case.group) if case.group else ()
+    provision("node", "add", "te3", "--address", str(lab.lab.subnet[13]), "--check", *group, *where)
     provision("image", "bake", names[0], "--output", str(tmp_path), "--check", *where)
 
     playbook(lab, "playbooks/teardown.yml", "-e", f"teardown_confirm={lab.name}")
