@@ -15,6 +15,7 @@ from paramiko.agent import AgentSSH
 from paramiko.auth_strategy import AuthResult, AuthStrategy
 
 from provision.edges.known_hosts import trusted_keys
+from provision.edges.public_keys import public_half
 from provision.edges.ssh_words import COMPARE, TRY, filled, reach
 from provision.errors import CommandFailed
 from provision.model import Machine
@@ -22,7 +23,6 @@ from provision.model import Machine
 _AGENT_SECONDS = 10.0
 # RFC 8332: a key of the kind ssh-rsa signs by any of these.
 _RSA = {"rsa-sha2-256", "rsa-sha2-512"}
-_OPENSSH = "-----BEGIN OPENSSH PRIVATE KEY-----"
 # In the words of an attempt that ends the login; what else is refused, the next offer follows.
 _TIME_OUT = "imeout"
 
@@ -166,24 +166,7 @@ class Login(AuthStrategy):  # type: ignore[misc]
 
 
 def _public_half(path: Path) -> bytes:
-    """The key as a server gets it, by the file beside it or its own; empty where neither tells."""
-    for one in (Path(f"{path}.pub"), path):
-        with suppress(OSError, ValueError):
-            kind, text, *_ = one.read_text().split(maxsplit=2)
-            if kind.startswith(("ssh-", "ecdsa-", "sk-")):
-                return base64.b64decode(text, validate=True)
-    with suppress(Exception):  # it is told when the key itself is to be used
-        return _public_in(path.read_text()) or bytes(paramiko.PKey.from_path(path).asbytes())
+    """The key as a server gets it; empty where no file tells it."""
+    with suppress(LookupError, ValueError):
+        return base64.b64decode(public_half(path).split()[1], validate=True)
     return b""
-
-
-def _public_in(text: str) -> bytes:
-    """The public half is not encrypted where OpenSSH wrote the key (PROTOCOL.key); else nothing."""
-    if not text.startswith(_OPENSSH):
-        return b""
-    inside = base64.b64decode("".join(text.split("-----")[2].split()))
-    fields = paramiko.Message(inside.removeprefix(b"openssh-key-v1\0"))
-    for _ in ("cipher", "kdf", "its options"):
-        fields.get_binary()
-    fields.get_int()  # how many keys
-    return bytes(fields.get_binary())
