@@ -21,7 +21,7 @@ _AMOUNTS = (
     *("net.core.*mem_max", "net.core.*mem_default", "net.core.somaxconn", "net.core.netdev_max_backlog"),
     *("net.ipv4.tcp_?mem", "net.ipv4.tcp_max_syn_backlog", "vm.max_map_count", "fs.file-max", "fs.nr_open"),
     *("fs.aio-max-nr", "fs.inotify.max_*", "kernel.pid_max", "kernel.threads-max", "kernel.shm*"),
-    *("vm.nr_hugepages", "vm.min_free_kbytes", "net.ipv4.neigh.default.gc_thresh?"),
+    "net.ipv4.neigh.default.gc_thresh?",
 )
 # The first of these that has a file of some name hides those of the others: sysctl.d(5).
 _FOLDERS = ("/etc/", "/run/", "/usr/local/lib/", "/usr/lib/", "/lib/")
