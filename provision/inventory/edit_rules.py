@@ -141,12 +141,7 @@ def address_of(values: Mapping[str, Any], name: str) -> str:
     return str(next((values[variable] for variable in ADDRESSES if variable in values), name))
 
 
-def refuse_other_address(values: Mapping[str, Any], name: str, address: str) -> None:
-    """For a node that is to be added and is there already.
-
-    Raises:
-        BadInput: its address is another one.
-    """
+def _refuse_other_address(values: Mapping[str, Any], name: str, address: str) -> None:
     if (has := address_of(values, name)) != address:
         raise BadInput(
             f"add node {name} at {address}",
@@ -187,8 +182,45 @@ def replaced_variable(
     return found[0]
 
 
-def refuse_last(lines: Iterable[NodeLine[_Place]], name: str) -> None:
-    """Raises BadInput where a cluster's node is its only one."""
+def removable(text: str, listed: NodeLines[_Place], name: str) -> NodeLine[_Place] | None:
+    """The line of a node that goes; none where there is no such node.
+
+    Raises:
+        BadInput: it is the last one, or another line means it as well.
+    """
+    inside = listed.of_cluster()
+    known = next((line for line in inside if line.name == name), None)
+    if known is not None:
+        _refuse_last(inside, name)
+        _refuse_other_mention(text, listed.lines, name, known.number)
+    return known
+
+
+def takes_jobs(listed: NodeLines[_Place], name: str) -> bool:
+    """Whether the node, which is to be drained, takes jobs.
+
+    Raises:
+        BadInput: there is no such node, or no other takes any.
+    """
+    if listed.one(name).values.get(DRAINED) is True:
+        return False
+    _refuse_last_working(listed.of_cluster(), name)
+    return True
+
+
+def is_listed(listed: NodeLines[_Place], name: str, address: str) -> bool:
+    """Whether the node, which is to be added, is there already.
+
+    Raises:
+        BadInput: with another address.
+    """
+    if name not in {line.name for line in listed.of_cluster()}:
+        return False
+    _refuse_other_address(listed.one(name).values, name, address)
+    return True
+
+
+def _refuse_last(lines: Iterable[NodeLine[_Place]], name: str) -> None:
     if all(line.name == name for line in lines):
         raise BadInput(
             f"remove node {name}",
@@ -197,8 +229,7 @@ def refuse_last(lines: Iterable[NodeLine[_Place]], name: str) -> None:
         )
 
 
-def refuse_other_mention(text: str, lines: Iterable[NodeLine[_Place]], name: str, number: int) -> None:
-    """Raises BadInput where another line than the node's own means it."""
+def _refuse_other_mention(text: str, lines: Iterable[NodeLine[_Place]], name: str, number: int) -> None:
     found = {*mentions(text, name), *(line.number for line in lines if covers(line.name, name))}
     if others := found - {number}:
         raise BadInput(
@@ -208,8 +239,7 @@ def refuse_other_mention(text: str, lines: Iterable[NodeLine[_Place]], name: str
         )
 
 
-def refuse_last_working(lines: Iterable[NodeLine[_Place]], name: str) -> None:
-    """Raises BadInput where no other node takes jobs."""
+def _refuse_last_working(lines: Iterable[NodeLine[_Place]], name: str) -> None:
     lines = list(lines)
     drained = {line.name for line in lines if line.values.get(DRAINED) is True}
     if not {line.name for line in lines} - drained - {name}:

@@ -42,8 +42,7 @@ def add(
         BadInput: the text has no such list, or the node stands there with another address.
     """
     listed = nodes(text)
-    if any(line.name == name for line in listed.of_cluster()):
-        rules.refuse_other_address(listed.one(name).values, name, address)
+    if rules.is_listed(listed, name, address):
         return text
     lists = [one for one in _lists(text) if one[0] in listed.groups]
     chosen = listed.group_for(name, group, {one[0] for one in lists})
@@ -83,13 +82,9 @@ def remove(text: str, name: str) -> str:
     Raises:
         BadInput: it is the last node, or stands elsewhere in the text as well.
     """
-    listed = nodes(text)
-    inside = listed.of_cluster()
-    known = next((line for line in inside if line.name == name), None)
+    known = rules.removable(text, nodes(text), name)
     if known is None:
         return text
-    rules.refuse_last(inside, name)
-    rules.refuse_other_mention(text, listed.lines, name, known.number)
     key, value, hosts = known.place
     changed = _without_entry(text, hosts, (key, value))
     return _checked(text, changed, name, None, in_list=_number(hosts))
@@ -101,11 +96,8 @@ def drain(text: str, name: str) -> str:
     Raises:
         BadInput: there is no such node, or no other would be left.
     """
-    listed = nodes(text)
-    known = listed.one(name)
-    if known.values.get(DRAINED) is True:
+    if not rules.takes_jobs(nodes(text), name):
         return text
-    rules.refuse_last_working(listed.of_cluster(), name)
     cleared = undrain(text, name)
     known = nodes(cleared).one(name)
     changed = _marked(cleared, known.place)

@@ -62,8 +62,7 @@ def add(
     """
     lines = _lines(text)
     listed = nodes(text)
-    if any(line.name == name for line in listed.of_cluster()):
-        rules.refuse_other_address(listed.one(name).values, name, address)
+    if rules.is_listed(listed, name, address):
         return text
     named = {line.group for line in listed.lines}
     empty = {line.group for line in lines if line.kind == "header" and line.content == "hosts" and group}
@@ -109,13 +108,9 @@ def remove(text: str, name: str) -> str:
     Raises:
         BadInput: it is the last node, or stands elsewhere in the text as well.
     """
-    listed = nodes(text)
-    inside = listed.of_cluster()
-    known = next((line for line in inside if line.name == name), None)
+    known = rules.removable(text, nodes(text), name)
     if known is None:
         return text
-    rules.refuse_last(inside, name)
-    rules.refuse_other_mention(text, listed.lines, name, known.number)
     changed = text[: known.place.begin] + text[known.place.end :]
     return _checked(text, changed, name, known.number - 1, known.number, None)
 
@@ -126,11 +121,8 @@ def drain(text: str, name: str) -> str:
     Raises:
         BadInput: there is no such node, or no other would be left.
     """
-    listed = nodes(text)
-    known = listed.one(name)
-    if known.values.get(DRAINED) is True:
+    if not rules.takes_jobs(nodes(text), name):
         return text
-    rules.refuse_last_working(listed.of_cluster(), name)
     cleared = undrain(text, name)
     known = nodes(cleared).one(name)
     end = known.place.words[-1].end
