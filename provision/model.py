@@ -41,7 +41,7 @@ class Machine:
     name: str
     address: str
     user: str
-    port: int = 22
+    port: int = SSH_PORT
     key_files: tuple[Path, ...] = ()
     known_hosts: tuple[Path, ...] = ()
     host_key_alias: str = ""

@@ -66,8 +66,9 @@ class CallbackModule(CallbackBase):
                     manager._loader.set_basedir(
                         str(PLAYBOOKS)
                     )  # as for the play itself: playbook_dir, group_vars
-                    THIS_RUN.unprinted = _unprinted(manager)
-                    _leave(manager)
+                    nodes = _variables_of_nodes(manager)
+                    THIS_RUN.unprinted = _unprinted(manager, nodes)
+                    _leave(manager, nodes)
                     steps[name](manager)
                     THIS_RUN.done.add(name)
         except (ProvisionError, AnsibleError) as e:
@@ -195,10 +196,10 @@ def _roles() -> frozenset[str]:
     return frozenset(path.name for path in ROLES.iterdir() if path.is_dir())
 
 
-def _leave(manager: Any) -> None:
+def _leave(manager: Any, nodes: list[dict[str, Any]]) -> None:
     """Takes the nodes out of the groups of roles that the site leaves, for this run."""
     inventory = manager._inventory
-    for name, role in _left(manager):
+    for name, role in _left(manager, nodes):
         group, host = inventory.groups[role], inventory.get_host(name)
         members = [member for member in group.get_hosts() if member != host]
         for child in list(group.child_groups):
@@ -211,10 +212,10 @@ def _leave(manager: Any) -> None:
     inventory.clear_caches()
 
 
-def _unprinted(manager: Any) -> list[str]:
+def _unprinted(manager: Any, nodes: list[dict[str, Any]]) -> list[str]:
     """The password of each node's proxy; a value that cannot be worked out is validate.yml's to say."""
     found: set[str] = set()
-    for own in _variables_of_nodes(manager):
+    for own in nodes:
         stated = Templar(loader=manager._loader, variables=own).template(own.get("cluster_proxy", ""))
         found |= set(secrets_of(str(stated)))
     return sorted(found, key=len, reverse=True)
@@ -227,11 +228,11 @@ def _variables_of_nodes(manager: Any) -> list[dict[str, Any]]:
     return [values.raw_get(host.name) for host in hosts]
 
 
-def _left(manager: Any) -> list[tuple[str, str]]:
+def _left(manager: Any, nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Node and role, as the variables of each node say; what is wrong with these is validate.yml's to say."""
     inventory = manager._inventory
     found = []
-    for own in _variables_of_nodes(manager):
+    for own in nodes:
         host = inventory.get_host(own["inventory_hostname"])
         stated = Templar(loader=manager._loader, variables=own).template(own.get(VARIABLE, []))
         roles = left_roles({VARIABLE: stated}, _roles() & set(inventory.groups))

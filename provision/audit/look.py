@@ -16,7 +16,7 @@ from provision.edges.public_keys import public_keys
 from provision.errors import BadInput, CommandFailed
 from provision.inventory.site import read_whole
 from provision.model import Machine
-from provision.roles.cluster_nodes import nodes_of
+from provision.roles.cluster_nodes import ENVIRONMENT_VARIABLES, environment_prefix, nodes_of
 from provision.roles.ssh_trust.cluster_key import authorised_line
 from provision.roles.wireguard_mesh import KEY, PORT
 
@@ -33,15 +33,9 @@ _SECRETS = (
 )
 _PUBLIC = (".pub", ".yml")
 _VARIABLES = (
-    *(
-        "cluster_address",
-        "ansible_host",
-        "ansible_port",
-        "cluster_ssh_port",
-        "cluster_user",
-        "cluster_data_path",
-    ),
-    *("cluster_environment_name", "cluster_environment_prefix", "ssh_trust_key_from", "cluster_known_keys"),
+    *ENVIRONMENT_VARIABLES,
+    *("cluster_address", "ansible_host", "ansible_port", "cluster_ssh_port", "cluster_user"),
+    *("ssh_trust_key_from", "cluster_known_keys"),
     *("cluster_known_listeners", "cluster_known_programs", "wireguard_mesh_port", "wireguard_mesh_enabled"),
 )
 
@@ -85,8 +79,6 @@ def _expected(
     nodes = nodes_of(list(variables), variables)
     first: Mapping[str, Any] = next(iter(variables.values()), {})
     public = _lines(secrets / "cluster_key.pub")[:1]
-    data_path = str(first.get("cluster_data_path", "/data"))
-    name = first.get("cluster_environment_name", "llm")
     sources = [*(node.address for node in nodes), *first.get("ssh_trust_key_from", [])]
     people = [
         *(line for one in _ways_in(machines) for line in public_keys(one)),
@@ -108,7 +100,7 @@ def _expected(
         ssh=frozenset(
             {"tcp/22", *(f"tcp/{node.port}" for node in nodes), *(f"tcp/{one.port}" for one in machines)}
         ),
-        prefix=str(first.get("cluster_environment_prefix", f"{data_path}/miniconda3/envs/{name}")),
+        prefix=environment_prefix(first),
     )
 
 

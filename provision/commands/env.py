@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ from provision.environments.on_nodes import compared, read_ledger
 from provision.errors import BadInput, MissingRequirement, ProvisionError
 from provision.inventory.site import read_whole
 from provision.lab.mirror.installers import conda_of, installer_in
+from provision.roles.cluster_nodes import ENVIRONMENT_VARIABLES, environment_prefix
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
 
@@ -119,9 +120,9 @@ def verify(
 
     It changes nothing. Exit status: 0 all are as they were built, 1 one is not or was not seen, 2 bad input.
     """
-    site = read_whole(inventory, _PLACE, environment=os.environ)
+    site = read_whole(inventory, ENVIRONMENT_VARIABLES, environment=os.environ)
     ledger = read_ledger(site.secrets / "environments.yml")
-    prefix = _prefix_in(next(iter(site.variables.values())))
+    prefix = environment_prefix(next(iter(site.variables.values())))
     with _progress.status(f"comparing {len(site.machines)} nodes"):
         found = compared(site.machines, prefix=prefix, ledger=ledger, full=full)
     if as_json:
@@ -129,15 +130,6 @@ def verify(
     else:
         _show(found, prefix)
     raise typer.Exit(1 if any(one.problem for one in found) else 0)
-
-
-_PLACE = ("cluster_environment_prefix", "cluster_environment_name", "cluster_data_path")
-
-
-def _prefix_in(variables: Mapping[str, Any]) -> str:
-    """Where the site's environment lies, as role cluster works it out."""
-    name, data = variables.get("cluster_environment_name", "llm"), variables.get("cluster_data_path", "/data")
-    return str(variables.get("cluster_environment_prefix", f"{data}/miniconda3/envs/{name}"))
 
 
 def _show(found: Sequence[Comparison], prefix: str) -> None:

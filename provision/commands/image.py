@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from provision.images import baking
 from provision.images.checks import Check
 from provision.images.files import MANIFEST
 from provision.images.manifest import PROVEN, summary
-from provision.inventory.site import read_site, secrets_of
+from provision.inventory.site import read_site, read_whole, secrets_of
 from provision.inventory.trust import controller_key
 from provision.lab.requirements import require
 from provision.model import Machine
@@ -68,11 +68,11 @@ def bake(
 
     Its logs and temporary files go. It answers meanwhile, but nobody may use its data disk.
     """
-    machine = _machine(node, inventory)
+    site = read_whole(inventory, environment=os.environ)
+    machine, secrets = _machine(node, inventory, site.machines), site.secrets
     if check:
         _preview(baking.preview(machine), as_json)
         return
-    secrets = secrets_of(inventory, environment=os.environ)
     if (output / MANIFEST).exists():
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")
     key = controller_key(secrets, "sign an image")
@@ -102,7 +102,7 @@ def bake(
 @app.command()
 def release(node: Node, inventory: Inventory) -> None:
     """Give a node back what image.yml took off its disks, where it was not switched off since."""
-    baking.release(_machine(node, inventory))
+    baking.release(_machine(node, inventory, read_site(inventory, environment=os.environ)))
     _out.print(f"{node} is what it was before image.yml")
 
 
@@ -142,8 +142,8 @@ def rehearse(
         )
 
 
-def _machine(node: str, inventory: Path) -> Machine:
-    machines = {machine.name: machine for machine in read_site(inventory, environment=os.environ)}
+def _machine(node: str, inventory: Path, listed: Sequence[Machine]) -> Machine:
+    machines = {machine.name: machine for machine in listed}
     if node not in machines:
         raise BadInput(
             f"find {node} in {inventory}",

@@ -111,14 +111,15 @@ def _secrets(inventory: Path, read: Mapping[str, Any]) -> Path:
     return Path(found) if found else folder.resolve() / "secrets"
 
 
-def read_members(inventory: Path, *, environment: Mapping[str, str]) -> Members:
-    """Which nodes the site has, which of them are drained, and whose clock leads.
+def read_members(inventory: Path, *, environment: Mapping[str, str]) -> tuple[Members, Path]:
+    """Which nodes the site has, which of them are drained and whose clock leads; and `secrets_of` it.
 
     Raises:
         BadInput: there is no such inventory, or Ansible cannot read it.
     """
-    nodes = _read(inventory, environment, MEMBER_VARIABLES)["nodes"]
-    return members_in({name: node["variables"] for name, node in nodes.items()})
+    read = _read(inventory, environment, MEMBER_VARIABLES)
+    members = members_in({name: node["variables"] for name, node in read["nodes"].items()})
+    return members, _secrets(inventory, read)
 
 
 def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str] = ()) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def preview(change: Change, environment: Mapping[str, str]) -> tuple[str, str, l
     """The text of the edited file before and after, and the playbooks that would run."""
     old = text_of(change.hosts)
     new = change.edit(old)
-    before = read_members(change.inventory, environment=environment)
-    _refuse(change, before, secrets_of(change.inventory, environment=environment), environment)
+    before, secrets = read_members(change.inventory, environment=environment)
+    _refuse(change, before, secrets)
     after = before.after(change.action, change.node)
     last = smoke_step(change.action, change.node, after, ())
     first = [own_way_step(change.node)] if change.action is Action.remove and after.names else []
@@ -100,8 +100,8 @@ def apply(change: Change, environment: Mapping[str, str], reporter: Reporter, pl
     started = time.monotonic()
     secrets = secrets_of(change.inventory, environment=environment)
     with cluster_lock.hold(secrets, f"provision node {change.action} {change.node}"):
-        before = read_members(change.inventory, environment=environment)
-        _refuse(change, before, secrets, environment)
+        before, _ = read_members(change.inventory, environment=environment)  # as it is under the lock
+        _refuse(change, before, secrets)
         after = before.after(change.action, change.node)
         removes = change.action is Action.remove
         if removes:
@@ -161,7 +161,7 @@ def records(secrets: Path) -> dict[str, node_record.Record]:
     return node_record.parse(text_of(path) if path.is_file() else "")
 
 
-def _refuse(change: Change, members: Members, secrets: Path, environment: Mapping[str, str]) -> None:
+def _refuse(change: Change, members: Members, secrets: Path) -> None:
     """Before a node is asked or a file changed. A node that was removed half way is known by its host keys.
 
     A cluster of an earlier version gets new keys by site.yml, which proves that everybody still gets in.

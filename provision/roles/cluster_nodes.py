@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 SSH_PORT = 22
+# What `environment_prefix` reads.
+ENVIRONMENT_VARIABLES = ("cluster_environment_prefix", "cluster_environment_name", "cluster_data_path")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class Node:
     slots: int = 1
     interface: str = ""
     drained: bool = False
-    port: int = 22
+    port: int = SSH_PORT
 
 
 def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -> list[Node]:
@@ -32,6 +34,12 @@ def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -
     An address is `cluster_address`, else `ansible_host`, else the name.
     """
     return [_node(name, variables[name]) for name in names]
+
+
+def environment_prefix(variables: Mapping[str, Any]) -> str:
+    """Where the environment of jobs lies on a node, as role cluster has it by default."""
+    name, data = variables.get("cluster_environment_name", "llm"), variables.get("cluster_data_path", "/data")
+    return str(variables.get("cluster_environment_prefix", f"{data}/miniconda3/envs/{name}"))
 
 
 def normal_address(text: str) -> str:

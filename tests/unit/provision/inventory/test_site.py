@@ -52,9 +52,9 @@ def test_children_ini_files_and_templates_are_read(tmp_path: Path) -> None:
     assert (found.address, found.port, found.user) == ("10.0.0.1", 2222, "ubuntu")
     assert found.sudo == Sudo(password="x")
     assert found.way[-5:] == ("-l", "root", "10.0.0.9", "-W", "[10.0.0.1]:2222")
-    members = read_members(tmp_path / "hosts", environment=os.environ)
+    members, secrets = read_members(tmp_path / "hosts", environment=os.environ)
     assert members == Members(names=("te1",), drained=frozenset({"te1"}), leader="")
-    assert secrets_of(tmp_path / "hosts", environment=os.environ) == tmp_path / "secrets"
+    assert secrets == secrets_of(tmp_path / "hosts", environment=os.environ) == tmp_path / "secrets"
 
 
 def test_each_fault_is_its_own_node_s_and_the_others_are_there(tmp_path: Path) -> None:
