@@ -1,7 +1,7 @@
 """The whole way of a site, for sites as people have them: made, proven, looked after, and given back.
 
 Each file of tests/cases/sites is one. The gate asks what is particular to each for less, on blank nodes and
-by the roles that it touches: test_sites_disk, test_sites_machines, test_ways_in, test_kept.
+by the roles that it touches: the other test_sites_*, test_ways_in, test_kept.
 """
 
 from __future__ import annotations
