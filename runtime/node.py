@@ -206,7 +206,8 @@ class Node:
 
     def _serve(self, frame: Frame) -> None:
         if self._target is None:
-            self._target = stream.Target(self._address, token=frame["token"], peers=frame["peers"])
+            self._target = stream.Target(self._address, token=frame["token"])
+        self._target.admit(frame["peers"])
         self._line.send(frames.encode("serving", address=self._address, port=self._target.port))
 
     def _measure(self, frame: Frame) -> None:

@@ -120,17 +120,21 @@ class _Contents:
 class Target:
     """Answers measurements on a TCP port that the kernel picks, packets on the UDP port of that number.
 
-    Whoever does not know the run's token, or asks from another address than those in `peers`, gets no answer.
+    Whoever does not know the run's token, or asks from an address that was not admitted, gets no answer.
     """
 
-    def __init__(self, address: str, *, token: str, peers: Collection[str]) -> None:
-        self._token, self._peers = token.encode(), frozenset(peers)
+    def __init__(self, address: str, *, token: str) -> None:
+        self._token, self._peers = token.encode(), set[str]()
         self._tcp, self._udp = _same_port(address)
         self.port: int = self._tcp.getsockname()[1]
         answer = partial(_answer, token=self._token)
         answer_all = partial(answer_each, self._tcp, answer, senders=self._peers)
         threading.Thread(target=answer_all, daemon=True).start()
         threading.Thread(target=self._echo_packets, daemon=True).start()
+
+    def admit(self, peers: Collection[str]) -> None:
+        """Answers these from now on, beside those before: nodes that come late are measured as well."""
+        self._peers.update(peers)
 
     def _echo_packets(self) -> None:
         """A request's size goes back, in a few bytes: only the way there is measured."""

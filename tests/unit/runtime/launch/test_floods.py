@@ -73,7 +73,8 @@ def test_connections_beyond_a_number_are_closed_and_cost_no_thread(record_refusa
 
 @pytest.mark.attack("network")
 def test_a_machine_that_is_no_peer_is_not_even_asked_for_the_token(record_refusal: RecordRefusal) -> None:
-    target = Target("127.0.0.1", token=TOKEN, peers=["127.0.0.2"])
+    target = Target("127.0.0.1", token=TOKEN)
+    target.admit(["127.0.0.2"])
     with socket.create_connection(
         ("127.0.0.1", target.port), timeout=30, source_address=("127.0.0.3", 0)
     ) as stranger:

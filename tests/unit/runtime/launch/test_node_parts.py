@@ -19,9 +19,10 @@ from runtime.edges.process import Channel, Program, descendants, kill_descendant
 from runtime.job.argv import node_argv
 from runtime.job.hostfile import Host
 from runtime.job.spec import orders
-from runtime.node import LauncherGone, Line
+from runtime.node import LauncherGone, Line, Node
 from runtime.probes.job import Request, observe, torch_version
 from runtime.probes.reachability import Listener, Peer, connect_all, reach_ssh_of
+from runtime.probes.stream import Bounds, PairResult, measure
 from runtime.remote import frames
 from tests.conftest import RecordRefusal
 from tests.unit.runtime.launch.jobs import job
@@ -134,6 +135,31 @@ def test_who_tries_ssh_says_why_a_door_stays_shut(monkeypatch: pytest.MonkeyPatc
 
     assert (shut.ok, shut.error) == (False, "Connection refused")
     assert opened.ok
+
+
+def test_a_node_that_came_late_is_measured_by_those_that_served_before(tmp_path: Path) -> None:
+    questions, asking = os.pipe()
+    answered, answering = os.pipe()
+    line = Line(read_descriptor=questions, write_descriptor=answering)
+    node = Node(line, session={}, python=sys.executable)
+    threading.Thread(target=node.serve, daemon=True).start()
+    request = asdict(asked(tmp_path, tmp_path / "jobs", cwd=str(tmp_path)))
+    os.write(asking, frames.encode("hello", name="te1", request=request, master_port=0))
+
+    def measured_by_late(peers: list[str]) -> PairResult:
+        os.write(asking, frames.encode("serve", token=TOKEN, peers=peers))
+        port = next(f["port"] for f in map(frames.decode, answers) if f and f["kind"] == "serving")
+        bounds = Bounds(connect_seconds=5.0, latency_seconds=0.01, stream_seconds=0.05)
+        return measure("te3", "127.0.0.3", "te1", ("127.0.0.1", port), bounds, token=TOKEN)
+
+    with os.fdopen(answered) as answers:
+        early = measured_by_late(["127.0.0.2"])
+        late = measured_by_late(["127.0.0.2", "127.0.0.3"])
+        os.close(asking)
+
+    assert early.error
+    assert not early.bytes_per_s
+    assert late.bytes_per_s, late.error
 
 
 def test_own_addresses_interfaces_and_ports() -> None:

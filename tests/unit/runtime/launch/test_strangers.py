@@ -49,7 +49,9 @@ def received(udp: socket.socket, seconds: float) -> int:
 @pytest.fixture
 def targets() -> Iterator[list[Target]]:
     peers = ["127.0.0.1", "127.0.0.2"]
-    made = [Target(address, token=TOKEN, peers=peers) for address in peers]
+    made = [Target(address, token=TOKEN) for address in peers]
+    for target in made:
+        target.admit(peers)
     yield made
     for target in made:
         target.close()

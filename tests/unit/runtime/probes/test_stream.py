@@ -26,7 +26,8 @@ RELAYED_BYTES_PER_SECOND = 10e6
 
 @pytest.fixture
 def target() -> Iterator[Target]:
-    target = Target("127.0.0.1", token=TOKEN, peers=["127.0.0.1", "127.0.0.2"])
+    target = Target("127.0.0.1", token=TOKEN)
+    target.admit(["127.0.0.1", "127.0.0.2"])
     yield target
     target.close()
 
@@ -97,6 +98,16 @@ def test_the_bandwidth_is_what_is_delivered_and_not_what_buffers_take(target: Ta
     assert found.bytes_per_s is not None
     # Less on a busy machine, where the relay comes late to its turn.
     assert 0 < found.bytes_per_s < 1.1 * RELAYED_BYTES_PER_SECOND
+
+
+def test_a_node_that_comes_late_is_answered_once_it_is_admitted(target: Target) -> None:
+    where, late = ("127.0.0.1", target.port), ("te3", "127.0.0.3", "te1")
+    refused = measure(*late, where, BOUNDS, token=TOKEN)
+    target.admit(["127.0.0.3"])
+
+    assert refused.error
+    assert not refused.bytes_per_s
+    assert measure(*late, where, BOUNDS, token=TOKEN).bytes_per_s
 
 
 @pytest.mark.measures
