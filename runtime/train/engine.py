@@ -39,6 +39,7 @@ from runtime.train.parallel.fsdp import (
     put_shards_back,
     settle_root,
 )
+from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.guarded import give_whole, guard
 from runtime.train.parallel.reductions import Reductions, agree, has_gradients
@@ -264,21 +265,23 @@ class Engine(Facts, Saving):
         module, plan = self.module, self._plan
         settle_root(module)
         self._reductions = Reductions(module)
-        self._cut_offs = CutOffs(module, self.session, gathers=plan.gather_every_micro_step)
+        group = shard_group(plan.mesh)
+        is_cut = shard_axis(plan.mesh).size > 1
+        gathers = plan.gather_every_micro_step
+        self._order = GatherOrder(module, group, self.device) if is_cut and gathers else None
+        self._cut_offs = CutOffs(module, self.session, gathers=gathers, order=self._order)
         follow_modules(module)
         follow_optimizer(self.optimizer, module)
         dtype = waiting_dtype(self.config)
         if plan.sync_every_micro_step and self.gradient_accumulation_steps() > 1:
             narrow_gradients(module.parameters(), dtype)
-        group = shard_group(plan.mesh)
-        is_cut = shard_axis(plan.mesh).size > 1
-        keeps = is_cut and not plan.gather_every_micro_step
+        keeps = is_cut and not gathers
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
         give_whole(module, gathered, is_here=keeps or not is_cut)
-        follow_forwards(
-            module, self._cut_offs.end
-        )  # last, so that its hooks come before those of what is gathered
+        # Last, so that its hooks come before those of what is gathered.
+        compare = self._order.compare if self._order is not None else None
+        follow_forwards(module, self._cut_offs.end, compare=compare)
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()
@@ -332,7 +335,7 @@ class Engine(Facts, Saving):
         is_norm_wanted = limit > 0 or self._must_be_finite()
         shards = local_gradients(self.module.parameters()) if is_norm_wanted else []
         square = local_square(shards, self.device)
-        total = agree(self.module, square, self.global_steps)
+        total = agree(self.module, square, self.global_steps, order=self._order)
         if not is_norm_wanted:
             return averaging
         is_cut = shard_axis(self._plan.mesh).size > 1

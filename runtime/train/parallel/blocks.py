@@ -23,8 +23,14 @@ def find_blocks(model: nn.Module, classes: Sequence[type[nn.Module]] = ()) -> li
     state them); else the children of every outermost ModuleList whose children are of one class.
 
     Raises:
-        BadInput: classes were given and the model has no module of them.
+        BadInput: classes were given and the model has no module of them, or they are no classes.
     """
+    if strange := [given for given in classes if not isinstance(given, type)]:
+        raise BadInput(
+            "shard the model by the blocks that were passed",
+            found=f"{type(strange[0]).__name__} among them, which is no class",
+            fix="Pass classes of modules: blocks=[type(model.layers[0])].",
+        )
     if classes:
         found = [module for module in model.modules() if isinstance(module, tuple(classes))]
         if not found:

@@ -6,6 +6,7 @@ is asked while nothing is cut off, and then not by a collective but through the 
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from torch import nn
 from runtime.comm.group import DEFAULT_TIMEOUT_SECONDS
 from runtime.errors import JobFailed
 from runtime.train.parallel.fsdp import end_backward, is_cut_off, unit_states
+from runtime.train.parallel.gather_order import GatherOrder, refuse_apart
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 3.0  # in which the others' collectives run into the same time-out, and find the note
@@ -27,10 +29,13 @@ class CutOffs:
     Args:
         session: a word that all ranks share and no other model has.
         gathers: whether forwards and backwards gather parameters from other ranks (stage 3).
+        order: what this rank gathers then, where other ranks hold parts.
     """
 
-    def __init__(self, model: nn.Module, session: str, *, gathers: bool) -> None:
-        self._model, self._session, self._gathers = model, session, gathers
+    def __init__(
+        self, model: nn.Module, session: str, *, gathers: bool, order: GatherOrder | None = None
+    ) -> None:
+        self._model, self._session, self._gathers, self._order = model, session, gathers, order
         self._number = 0
         self._place: str | None = None
 
@@ -64,10 +69,10 @@ class CutOffs:
         end_backward(self._model)
 
     def explain(self, error: RuntimeError) -> None:
-        """Says so where a collective has failed because another rank was cut off alone.
+        """Says so where a collective has failed because another rank was cut off alone, or used other parts.
 
         Raises:
-            JobFailed: it was.
+            JobFailed: it was, or has.
         """
         text = str(error)
         if not isinstance(error, dist.DistError) and "gloo" not in text and "NCCL" not in text:
@@ -80,6 +85,22 @@ class CutOffs:
             return
         if others and dist.get_rank() not in others:
             _fail(others, error)
+        if self._order is not None:
+            self._compare(self._order, error)
+
+    def _compare(self, order: GatherOrder, error: RuntimeError) -> None:
+        """Compares what ranks have gathered through the store, with those that their collectives failed."""
+        keys = {rank: f"{self._key(rank)}/gathered" for rank in range(dist.get_world_size())}
+        deadline = time.monotonic() + _GRACE_SECONDS
+        try:
+            store = self._store()
+            store.set(keys[dist.get_rank()], json.dumps(order.gathered))
+            while not store.check(list(keys.values())) and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            said = {rank: json.loads(store.get(key)) for rank, key in keys.items() if store.check([key])}
+        except RuntimeError:  # the store has gone with its rank
+            return
+        refuse_apart(order.names, said, error)
 
     def _ask(self, place: str) -> None:
         """Waits until every rank has said where it was cut off, as long as a collective may take."""

@@ -50,7 +50,9 @@ def settle_root(model: nn.Module) -> None:
     _state(model)._lazy_init()
 
 
-def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
+def follow_forwards(
+    model: nn.Module, end: Callable[[], None], *, compare: Callable[[], None] | None = None
+) -> None:
     """Before a forward ends what was cut off; after one without gradients puts the shards back.
 
     After one with gradients and without a backward they come back with `train()`. The hooks keep the model
@@ -58,6 +60,7 @@ def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
 
     Args:
         end: ends what was cut off.
+        compare: what ranks compare after a forward of the whole model without gradients.
     """
 
     def before(_: nn.Module, __: object) -> None:
@@ -68,6 +71,8 @@ def follow_forwards(model: nn.Module, end: Callable[[], None]) -> None:
             return
         forget_forwards(model)
         put_shards_back(model)
+        if compare is not None and unit is model:
+            compare()
 
     for unit in units(model):
         cast(nn.Module, unit).register_forward_pre_hook(before, prepend=True)

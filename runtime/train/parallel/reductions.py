@@ -20,6 +20,7 @@ from torch import nn
 
 from runtime.errors import JobFailed
 from runtime.train.parallel.fsdp import Sharded, UnitState, sharded, unit_states, whole_gradient
+from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.shard import units
 
 
@@ -106,7 +107,9 @@ class Reductions:
         self._ready.clear()
 
 
-def agree(model: nn.Module, square: torch.Tensor, step: int) -> torch.Tensor:
+def agree(
+    model: nn.Module, square: torch.Tensor, step: int, *, order: GatherOrder | None = None
+) -> torch.Tensor:
     """The sum of a number over all ranks, which make sure meanwhile that their gradients are of one kind.
 
     One all-reduce: the number, a word of each rank about its gradients, and who has used which parameter.
@@ -115,9 +118,11 @@ def agree(model: nn.Module, square: torch.Tensor, step: int) -> torch.Tensor:
     Args:
         square: a number of this rank's, on the device of the group.
         step: of which optimizer step this rank believes the gradients to be.
+        order: what this rank has gathered for it, where parameters are gathered for each micro-step.
 
     Raises:
-        JobFailed: ranks hold gradients of other micro-steps; all ranks raise it, and have dropped them.
+        JobFailed: ranks hold gradients of other micro-steps or have gathered other units; all ranks raise it,
+            and have dropped them.
     """
     rank, size = dist.get_rank(), dist.get_world_size()
     if size == 1:
@@ -125,12 +130,15 @@ def agree(model: nn.Module, square: torch.Tensor, step: int) -> torch.Tensor:
     trained = [p for p in sharded(model) if p.sharded_param.requires_grad]
     mine = [reductions_of(p) for p in trained]
     words = [0.0] * size
-    words[rank] = float(zlib.crc32(repr((step, mine)).encode()))
+    gathered = order.word if order is not None else 0
+    words[rank] = float(zlib.crc32(repr((step, mine, gathered)).encode()))
     said = torch.tensor([*words, *(float(_is_used(p)) for p in trained)], dtype=torch.float64)
     said = torch.cat([square.double().view(1), said.to(square.device)])
     dist.all_reduce(said)
     heard = said.tolist()
-    _check(model, heard[1 : size + 1], step)
+    _check(model, heard[1 : size + 1], step, order)
+    if order is not None:
+        order.rest()
     for parameter, used in zip(trained, heard[size + 1 :], strict=True):
         if not used:
             parameter.sharded_param.grad = None
@@ -153,11 +161,13 @@ def _is_used(parameter: Sharded) -> bool:
     return reductions_of(parameter) > 0 and parameter.is_used
 
 
-def _check(model: nn.Module, words: Sequence[float], step: int) -> None:
+def _check(model: nn.Module, words: Sequence[float], step: int, order: GatherOrder | None) -> None:
     [(most, _)] = Counter(words).most_common(1)
     apart = [str(rank) for rank, word in enumerate(words) if word != most]
     if apart:
         model.zero_grad()
+        if order is not None:
+            order.say_where()
         raise JobFailed(
             f"train step {step}",
             found=f"gradients of other micro-steps on rank {', '.join(apart)} than on the other ranks",

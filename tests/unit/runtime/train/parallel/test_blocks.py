@@ -54,3 +54,10 @@ def test_what_a_hugging_face_model_states_is_taken() -> None:
 
 def test_a_model_without_stacks_has_no_blocks() -> None:
     assert find_blocks(nn.Linear(2, 2)) == []
+
+
+def test_modules_in_the_place_of_classes_are_refused_by_name() -> None:
+    model = Model()
+
+    with pytest.raises(BadInput, match="Encoder among them, which is no class"):
+        find_blocks(model, [model.encoder])  # type: ignore[list-item]
