@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import BadInput
-from runtime.topology import Topology
+from runtime.topology import Topology, torchrun_names
 
 if TYPE_CHECKING:
     import torch
@@ -101,18 +101,32 @@ def without_weights() -> AbstractContextManager[None]:
 
 
 def init_distributed(dist_backend: str | None = None, timeout_seconds: float = 600.0) -> Group:
-    """Joins the job that the environment describes; without a launcher a process is a job of its own."""
+    """Joins the job that the environment describes; without a launcher a process is a job of its own.
+
+    Scripts read torchrun's variables themselves (LOCAL_RANK): where a launcher has other names for them, they
+    are set, as DeepSpeed does.
+    """
     from runtime.comm.group import initialize as join
 
+    for name, value in torchrun_names(os.environ).items():
+        os.environ.setdefault(name, value)
     return join(Topology.from_environment(os.environ), backend=dist_backend, timeout_seconds=timeout_seconds)
 
 
 def add_config_arguments(parser: ArgumentParser) -> ArgumentParser:
-    """Adds `--deepspeed` and `--deepspeed_config`, and `--local_rank`, which some launchers pass."""
+    """Adds `--deepspeed` and `--deepspeed_config`, and `--local_rank`, which some launchers pass.
+
+    What the script has defined itself stays as it is.
+    """
     group = parser.add_argument_group("ZeRO", "configuration of the training runtime")
-    group.add_argument("--deepspeed", action="store_true", help="accepted; the runtime is always used")
-    group.add_argument("--deepspeed_config", metavar="FILE", help="path of a ds_config.json")
-    group.add_argument("--local_rank", type=int, default=-1, help="accepted; the environment decides")
+    options: dict[str, dict[str, Any]] = {
+        "--deepspeed": {"action": "store_true", "help": "accepted; the runtime is always used"},
+        "--deepspeed_config": {"metavar": "FILE", "help": "path of a ds_config.json"},
+        "--local_rank": {"type": int, "default": -1, "help": "accepted; the environment decides"},
+    }
+    for option, settings in options.items():
+        if option not in parser._option_string_actions:
+            group.add_argument(option, **settings)
     return parser
 
 

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from runtime.errors import BadInput
 
 # Set by zerorun for its ranks.
 FLIGHT = "CLUSTERWRIGHT_FLIGHT"
-_REQUIRED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_REQUIRED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_MEETING = {"MASTER_ADDR": ("MASTER_ADDR",), "MASTER_PORT": ("MASTER_PORT",)}
+# What each launcher calls it, by torchrun's names. A rank of several listens to the first: torchrun in srun.
+_LAUNCHERS: Sequence[Mapping[str, Sequence[str]]] = (
+    {  # zerorun, torchrun, deepspeed (LOCAL_SIZE, CROSS_RANK), accelerate, scripts
+        "RANK": ("RANK",),
+        "LOCAL_RANK": ("LOCAL_RANK",),
+        "WORLD_SIZE": ("WORLD_SIZE",),
+        "LOCAL_WORLD_SIZE": ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"),
+        "GROUP_RANK": ("GROUP_RANK", "CROSS_RANK", "NODE_RANK"),
+    },
+    {  # Open MPI's mpirun
+        "RANK": ("OMPI_COMM_WORLD_RANK",),
+        "LOCAL_RANK": ("OMPI_COMM_WORLD_LOCAL_RANK",),
+        "WORLD_SIZE": ("OMPI_COMM_WORLD_SIZE",),
+        "LOCAL_WORLD_SIZE": ("OMPI_COMM_WORLD_LOCAL_SIZE",),
+    },
+    {  # mpirun of MPICH and Intel MPI (hydra)
+        "RANK": ("PMI_RANK",),
+        "LOCAL_RANK": ("MPI_LOCALRANKID",),
+        "WORLD_SIZE": ("PMI_SIZE",),
+        "LOCAL_WORLD_SIZE": ("MPI_LOCALNRANKS",),
+    },
+    {  # srun; the script of sbatch has SLURM_PROCID as well, and is one process
+        "RANK": ("SLURM_PROCID",),
+        "LOCAL_RANK": ("SLURM_LOCALID",),
+        "WORLD_SIZE": ("SLURM_STEP_NUM_TASKS",),
+        "GROUP_RANK": ("SLURM_NODEID",),
+    },
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,28 +62,34 @@ class Topology:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Topology:
-        """Reads what torchrun (and so `zerorun`) sets; without a launcher, this is the only process.
+        """Reads what zerorun, torchrun, deepspeed, mpirun or srun has set; else this is the only process.
+
+        Some launchers do not say how many ranks a node has; all of the job are then taken to be on one.
 
         Raises:
             BadInput: some of the variables are set and others missing, or one is not a sensible number.
         """
-        if "RANK" not in environ and "WORLD_SIZE" not in environ:
+        said = torchrun_names(environ)
+        missing = [name for name in _REQUIRED if name not in said]
+        if not said or (missing and said.get("WORLD_SIZE") == "1" and "RANK" not in missing):
             return cls.single()
-        missing = [name for name in _REQUIRED if name not in environ]
         if missing:
             raise BadInput(
                 "read this process's place in the job from the environment",
                 found=f"{', '.join(missing)} not set, though other variables of a launcher are",
-                fix="Start the program with zerorun (or torchrun), or unset RANK and WORLD_SIZE.",
+                fix="Start the program with zerorun (or torchrun), or set them for every rank: "
+                "`mpirun -x MASTER_ADDR=te1 -x MASTER_PORT=29500`, or before srun "
+                "`export MASTER_ADDR=$(scontrol show hostnames | head -1) MASTER_PORT=29500`.",
             )
+        on_node = "LOCAL_WORLD_SIZE" if "LOCAL_WORLD_SIZE" in said else "WORLD_SIZE"
         topology = cls(
-            rank=_number(environ, "RANK"),
-            local_rank=_number(environ, "LOCAL_RANK"),
-            world_size=_number(environ, "WORLD_SIZE"),
-            local_world_size=_number(environ, "LOCAL_WORLD_SIZE"),
-            node_rank=_number(environ, "GROUP_RANK") if "GROUP_RANK" in environ else 0,
-            master_addr=environ["MASTER_ADDR"],
-            master_port=_number(environ, "MASTER_PORT"),
+            rank=_number(said, "RANK"),
+            local_rank=_number(said, "LOCAL_RANK"),
+            world_size=_number(said, "WORLD_SIZE"),
+            local_world_size=_number(said, on_node),
+            node_rank=_number(said, "GROUP_RANK") if "GROUP_RANK" in said else 0,
+            master_addr=said["MASTER_ADDR"],
+            master_port=_number(said, "MASTER_PORT"),
             hostname=socket.gethostname(),
             flight=environ.get(FLIGHT, ""),
         )
@@ -91,6 +126,22 @@ class Topology:
                     found=f"{name}={value} among {bound} processes",
                     fix="Ranks count from 0; start the program with zerorun (or torchrun).",
                 )
+
+
+def torchrun_names(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a launcher has told this rank, under torchrun's names; nothing where none has."""
+    for names in _LAUNCHERS:
+        said = {
+            name: next(environ[variable] for variable in variables if variable in environ)
+            for name, variables in {**names, **_MEETING}.items()
+            if any(variable in environ for variable in variables)
+        }
+        # torchrun's may be half there, which is an error; of the others one alone may mean something else.
+        if names is _LAUNCHERS[0] and {"RANK", "WORLD_SIZE"} & said.keys():
+            return said
+        if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= said.keys():
+            return said
+    return {}
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
