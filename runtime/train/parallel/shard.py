@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,10 +75,10 @@ def plan_shards(
 def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> None:
     """Shards the model in place: each block as a unit, then what is left with the root.
 
-    The root's parameters stay gathered after the forward, since the backward begins with them.
+    The root's parameters stay gathered after the forward, since the backward begins with them. A block that
+    is tied to another one or to the rest is left to the root.
     """
-    _check_tied(model, blocks)
-    for module in (*blocks, model):
+    for module in (*_untied(model, blocks), model):
         fully_shard(
             module,
             mesh=plan.mesh,
@@ -99,22 +100,12 @@ def drop_gathered(model: nn.Module) -> None:
         unit.reshard()
 
 
-def _check_tied(model: nn.Module, blocks: Sequence[nn.Module]) -> None:
-    """A parameter that two units use would be sharded twice."""
-    owner: dict[nn.Parameter, int] = {}
+def _untied(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
+    """The blocks without those that share a parameter with another one or with the rest."""
     inside = {id(module) for block in blocks for module in block.modules()}
-    outside = [m for m in model.modules() if id(m) not in inside]
-    groups = [list(block.parameters()) for block in blocks]
-    groups.append([p for module in outside for p in module.parameters(recurse=False)])
-    for index, group in enumerate(groups):
-        for parameter in group:
-            if owner.setdefault(parameter, index) != index:
-                name = next(n for n, p in model.named_parameters() if p is parameter)
-                raise BadInput(
-                    "shard the model by transformer block",
-                    found=f"parameter {name} is tied between two blocks, or between a block and the rest",
-                    fix="Pass blocks=[] to runtime.initialize to shard the model as a whole.",
-                )
+    rest = [p for m in model.modules() if id(m) not in inside for p in m.parameters(recurse=False)]
+    owners = Counter([*(p for block in blocks for p in set(block.parameters())), *set(rest)])
+    return [block for block in blocks if all(owners[p] == 1 for p in block.parameters())]
 
 
 def _choose_collectives(model: nn.Module, mesh: DeviceMesh) -> None:
