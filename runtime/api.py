@@ -42,7 +42,7 @@ def initialize(
     *,
     blocks: Sequence[type[nn.Module]] | None = None,
     weights: Weights | None = None,
-) -> tuple[Engine, torch.optim.Optimizer, ShardedLoader | None, LearningRates | None]:
+) -> tuple[Engine, torch.optim.Optimizer | None, ShardedLoader | None, LearningRates | None]:
     """Shards the model in place; returns engine, optimizer, data loader and learning-rate scheduler.
 
     Joins the job's process group if the script has not. Every rank ends up with rank 0's weights.
@@ -50,7 +50,8 @@ def initialize(
     Args:
         args: where `config` is None, its `deepspeed_config` is the configuration.
         optimizer: an optimizer over the model's parameters, or a callable that makes one from parameter
-            groups; the configuration's where None.
+            groups; the configuration's where None. Without either the engine computes forwards only, as
+            a reference or reward model does.
         model_parameters: parameters or parameter groups to train; all that need a gradient where None.
         training_data: a map-style dataset, sharded over the ranks in an order that does not depend on them.
         lr_scheduler: a scheduler, or a callable that makes one from the optimizer; the configuration's else.

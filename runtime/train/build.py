@@ -76,6 +76,7 @@ def build_engine(
     shard(model, units, plan)
     if missing or weights is not None:
         fill(model, missing, weights, plan.mesh, plan.home(group.device), dims.dp)
+    chosen: torch.optim.Optimizer | None
     if on_disk:
         chosen = optimizer_on_disk(model, config, group, dims, optimizer, parameter_groups(model, named))
     else:
@@ -124,22 +125,24 @@ def _plan(config: Config, group: Group, dims: ParallelDims) -> ShardPlan:
 
 def _optimizer(
     config: Config, make: AnyOptimizer | None, groups: list[dict[str, Any]]
-) -> torch.optim.Optimizer:
+) -> torch.optim.Optimizer | None:
     if make is not None:
         assert not isinstance(make, torch.optim.Optimizer)
         return make(groups)
-    if config.optimizer is None:
-        raise BadInput(
-            "train",
-            found="the configuration has no optimizer, and none was passed",
-            fix="Add an optimizer block, or pass optimizer=... to runtime.initialize.",
-        )
-    return build_optimizer(config.optimizer, groups)
+    return build_optimizer(config.optimizer, groups) if config.optimizer is not None else None
 
 
 def _schedule(
-    config: Config, given: LearningRates | MakeSchedule | None, optimizer: torch.optim.Optimizer
+    config: Config, given: LearningRates | MakeSchedule | None, optimizer: torch.optim.Optimizer | None
 ) -> LearningRates | None:
+    if optimizer is None and (given is not None or config.scheduler is not None):
+        raise BadInput(
+            "schedule learning rates",
+            found="a scheduler, and no optimizer",
+            fix="Add an optimizer block, or pass optimizer=... to runtime.initialize.",
+        )
+    if optimizer is None:
+        return None
     if given is not None:
         return given(optimizer) if callable(given) else given
     return build_schedule(config.scheduler, optimizer) if config.scheduler is not None else None

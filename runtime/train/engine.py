@@ -28,6 +28,7 @@ from runtime.train.optim.gradients import (
     narrow_gradients,
     widen_gradients,
 )
+from runtime.train.optim.optimizer import needed
 from runtime.train.optim.precision import LossScale, waiting_dtype
 from runtime.train.parallel.blocks import compile_blocks, wanted_compilation
 from runtime.train.parallel.cut_off import CutOffs
@@ -53,6 +54,7 @@ logger = logging.getLogger("runtime")
 class Engine(Facts, Saving):
     """Trains a sharded model; made by `runtime.initialize`.
 
+    One without optimizer (a reference or reward model) computes forwards and nothing else.
     A micro-step is `engine(batch)`, `engine.backward(loss)`, `engine.step()`; every
     `gradient_accumulation_steps` micro-steps make one optimizer step. Attributes of the model can be read
     through the engine.
@@ -62,7 +64,7 @@ class Engine(Facts, Saving):
         self,
         *,
         module: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         lr_scheduler: LearningRates | None,
         training_dataloader: ShardedLoader | None,
         config: Config,
@@ -135,6 +137,7 @@ class Engine(Facts, Saving):
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
         """The loss times the loss scale, for those who call `.backward()` themselves in fp16."""
+        needed(self.optimizer, "send a loss backward")
         self.end_cut_off()
         self._scaled_backwards += 1
         return loss if self.loss_scale.value == 1.0 else loss.float() * self.loss_scale.value
@@ -143,9 +146,10 @@ class Engine(Facts, Saving):
         """Ends a micro-step; at the boundary clips, updates, zeroes gradients and advances the schedule.
 
         Raises:
-            BadInput: it is called within `no_sync`.
+            BadInput: it is called within `no_sync`, or the engine has no optimizer.
             JobFailed: a rank has gradients of other micro-steps, or was cut off alone. All ranks raise it.
         """
+        needed(self.optimizer, "end a micro-step (engine.step)")
         if self._depth_without_sync:
             raise BadInput(
                 "end a micro-step (engine.step)",
@@ -221,7 +225,6 @@ class Engine(Facts, Saving):
 
     def zero_grad(self) -> None:
         """Drops the gradients, also those of micro-steps whose optimizer step has not come."""
-        self.optimizer.zero_grad(set_to_none=True)
         self.module.zero_grad(set_to_none=True)
 
     def __getattr__(self, name: str) -> Any:
@@ -348,7 +351,7 @@ class Engine(Facts, Saving):
             self._gathered.release()
         widen_gradients(self.module.parameters())
         multiply(local_gradients(self.module.parameters()), factor)
-        self.optimizer.step()
+        needed(self.optimizer, "update weights").step()
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
 

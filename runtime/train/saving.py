@@ -84,7 +84,7 @@ class Saving:
             self,
             Path(load_dir),
             tag,
-            optimizer=load_optimizer_states and not load_module_only,
+            optimizer=load_optimizer_states and not load_module_only and self.optimizer is not None,
             schedule=load_lr_scheduler_states and not load_module_only,
         )
         if loaded is None:

@@ -28,7 +28,7 @@ class TrainingState(Protocol):
     """
 
     module: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
     lr_scheduler: LearningRates | None
     config: Config
     group: Group
@@ -57,15 +57,20 @@ class TrainingState(Protocol):
         ...
 
 
+def groups_of(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:
+    """Its parameter groups; none where there is no optimizer."""
+    return optimizer.param_groups if optimizer is not None else []
+
+
 class Facts:
     """Answers from the configuration and the optimizer alone."""
 
     config: Config
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | None
 
     def get_lr(self) -> list[float]:
-        """The learning rates in force, one for each parameter group."""
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
+        """The learning rates in force, one for each parameter group; none of an engine without optimizer."""
+        return [float(group["lr"]) for group in groups_of(self.optimizer)]
 
     def gradient_accumulation_steps(self) -> int:
         """Micro-steps in an optimizer step."""

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 import runtime
 from runtime.comm.group import shutdown
+from runtime.errors import BadInput
 from runtime.topology import Topology
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, Model, Samples, config_for
@@ -126,3 +127,34 @@ def test_batches_by_tokens_train_and_resume_where_they_were(ranks: Ranks, tmp_pa
     assert [losses for losses, _ in resumed] == [losses for losses, _ in whole]
     assert {len(sizes) for _, sizes in whole} == {12}
     assert all(size <= 40 for _, sizes in whole for size in sizes)
+
+
+def without_optimizer(topology: Topology, folder: str, stage: int) -> tuple[float, list[str]]:
+    """A training saves, an engine without optimizer loads and computes; what that one refuses."""
+    trained, *_ = runtime.initialize(model=Model(), config=config_for(stage))
+    x, y = Samples()[0]
+    trained.save_checkpoint(folder)
+    config = config_for(stage, optimizer=None, scheduler=None)
+    torch.manual_seed(SEED + 1)
+    reference, optimizer, _, schedule = runtime.initialize(model=Model(), config=config)
+    assert (optimizer, schedule, reference.get_lr()) == (None, None, [])
+    reference.eval().load_checkpoint(folder)
+    with torch.no_grad():
+        difference = float(reference(x[None], y[None]) - trained.eval()(x[None], y[None]))
+    refused = []
+    for ask in (lambda: reference.backward(torch.ones(())), reference.step):
+        with pytest.raises(BadInput) as caught:
+            ask()
+        refused.append(str(caught.value))
+    reference.save_checkpoint(f"{folder}/again")
+    with pytest.raises(BadInput, match="a scheduler, and no optimizer"):
+        runtime.initialize(model=Model(), config=config_for(stage, optimizer=None))
+    shutdown(trained.group)
+    return difference, refused
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_an_engine_without_optimizer_computes_forwards(ranks: Ranks, tmp_path: Path, stage: int) -> None:
+    for difference, refused in ranks(without_optimizer, 2, str(tmp_path), stage):
+        assert difference == 0
+        assert all("an engine without optimizer" in said for said in refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +15,8 @@ from runtime.errors import BadInput
 from runtime.train.checkpoint.archive import read_archive
 from runtime.train.checkpoint.manifest import Manifest
 from runtime.train.offload.shards import local
+from runtime.train.state import TrainingState, groups_of
 from runtime.untrusted.documents import mapping, whole
-
-if TYPE_CHECKING:
-    from runtime.train.state import TrainingState
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 PROGRESS = "progress.pt"
@@ -45,9 +43,16 @@ def optimizer_tensors(training: TrainingState) -> dict[str, torch.Tensor]:
     return {
         f"{OPTIMIZER}{name}.{kind}": value
         for name, parameter in training.module.named_parameters()
-        for kind, value in training.optimizer.state.get(parameter, {}).items()
+        for kind, value in _states_of(training, parameter).items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def _states_of(training: TrainingState, parameter: torch.Tensor) -> dict[str, Any]:
+    if training.optimizer is None:
+        return {}
+    states: dict[str, Any] = training.optimizer.state.get(parameter, {})
+    return states
 
 
 def split(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -82,13 +87,16 @@ def room_for_optimizer(training: TrainingState, saved: Mapping[str, torch.Size])
 
 def fill_optimizer(training: TrainingState, tensors: Mapping[str, torch.Tensor]) -> None:
     """Makes loaded tensors the optimizer's states."""
-    options = {p: group for group in training.optimizer.param_groups for p in group["params"]}
+    optimizer = training.optimizer
+    if optimizer is None:
+        return
+    options = {p: group for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in training.module.named_parameters():
         prefix = f"{OPTIMIZER}{name}."
         state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
         if state and parameter in options:
             on_device = options[parameter].get("fused") or options[parameter].get("capturable")
-            training.optimizer.state[parameter] = {
+            optimizer.state[parameter] = {
                 kind: value
                 if isinstance(value, DTensor) or not on_device
                 else value.to(local(parameter).device)
@@ -102,7 +110,7 @@ def progress_of(
     """Everything else that a resumed run needs, the same on every rank."""
     groups = [
         {name: value for name, value in group.items() if name != "params"}
-        for group in training.optimizer.param_groups
+        for group in groups_of(training.optimizer)
     ]
     return {
         "global_steps": training.global_steps,
@@ -127,8 +135,9 @@ def restore_progress(
     )
     if optimizer:
         training.loss_scale.load_state_dict(progress["loss_scale"])
-        _check_groups(len(training.optimizer.param_groups), len(progress["param_groups"]))
-        for group, saved in zip(training.optimizer.param_groups, progress["param_groups"], strict=True):
+        groups = groups_of(training.optimizer)
+        _check_groups(len(groups), len(progress["param_groups"]))
+        for group, saved in zip(groups, progress["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
     if schedule and training.lr_scheduler is not None and progress["lr_scheduler"] is not None:
         foreign = set(progress["lr_scheduler"]) - set(training.lr_scheduler.state_dict())

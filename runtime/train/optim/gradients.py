@@ -104,8 +104,10 @@ def follow_modules(model: nn.Module) -> None:
         module.zero_grad = partial(_zero_module, module)  # type: ignore[method-assign]
 
 
-def follow_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Makes the optimizer's `zero_grad` drop what waits of its parameters."""
+def follow_optimizer(optimizer: torch.optim.Optimizer | None, model: nn.Module) -> None:
+    """Makes the optimizer's `zero_grad`, if there is one, drop what waits of its parameters."""
+    if optimizer is None:
+        return
     plain = optimizer.zero_grad
 
     def zero_grad(set_to_none: bool = True) -> None:

@@ -81,6 +81,21 @@ def _adam(config: Adam, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     )
 
 
+def needed(optimizer: torch.optim.Optimizer | None, asked: str) -> torch.optim.Optimizer:
+    """The optimizer of an engine that is asked for what takes one.
+
+    Raises:
+        BadInput: it has none.
+    """
+    if optimizer is None:
+        raise BadInput(
+            asked,
+            found="an engine without optimizer, which computes forwards only",
+            fix="Add an optimizer block to the configuration, or pass optimizer=... to runtime.initialize.",
+        )
+    return optimizer
+
+
 def detach(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[NamedGroup]:
     """Takes the parameters out of an optimizer that was made for the whole model, and returns its groups.
 

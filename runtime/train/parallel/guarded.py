@@ -29,7 +29,7 @@ _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
 GetWhole = Callable[[], torch.Tensor]
 
 
-def guard(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: DeviceMesh) -> None:
+def guard(model: nn.Module, optimizer: torch.optim.Optimizer | None, mesh: DeviceMesh) -> None:
     """Guards a sharded model's parameters, and what a script makes of them."""
     _ours.add(mesh)
     # DTensor's own answers are this rank's part, without a word (torch 2.13). Other meshes keep them.
@@ -40,7 +40,8 @@ def guard(model: nn.Module, optimizer: torch.optim.Optimizer, mesh: DeviceMesh) 
         parameter.sharded_param.__class__ = Guarded
     for module in model.modules():
         module._register_load_state_dict_pre_hook(_cut, with_module=True)  # type: ignore[no-untyped-call]
-    optimizer.register_load_state_dict_post_hook(_cut_states)
+    if optimizer is not None:
+        optimizer.register_load_state_dict_post_hook(_cut_states)
 
 
 class Guarded(DTensor):
