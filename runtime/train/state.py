@@ -57,11 +57,6 @@ class TrainingState(Protocol):
         ...
 
 
-def groups_of(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:
-    """Its parameter groups; none where there is no optimizer."""
-    return optimizer.param_groups if optimizer is not None else []
-
-
 class Facts:
     """Answers from the configuration and the optimizer alone."""
 
@@ -70,7 +65,8 @@ class Facts:
 
     def get_lr(self) -> list[float]:
         """The learning rates in force, one for each parameter group; none of an engine without optimizer."""
-        return [float(group["lr"]) for group in groups_of(self.optimizer)]
+        groups = self.optimizer.param_groups if self.optimizer is not None else []
+        return [float(group["lr"]) for group in groups]
 
     def gradient_accumulation_steps(self) -> int:
         """Micro-steps in an optimizer step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,8 +15,10 @@ from runtime.errors import BadInput
 from runtime.train.checkpoint.archive import read_archive
 from runtime.train.checkpoint.manifest import Manifest
 from runtime.train.offload.shards import local
-from runtime.train.state import TrainingState, groups_of
 from runtime.untrusted.documents import mapping, whole
+
+if TYPE_CHECKING:  # an export reads checkpoints in little memory
+    from runtime.train.state import TrainingState
 
 MODEL, OPTIMIZER = "model.", "optimizer."
 PROGRESS = "progress.pt"
@@ -46,6 +48,10 @@ def optimizer_tensors(training: TrainingState) -> dict[str, torch.Tensor]:
         for kind, value in _states_of(training, parameter).items()
         if isinstance(value, torch.Tensor)
     }
+
+
+def _groups_of(training: TrainingState) -> list[dict[str, Any]]:
+    return training.optimizer.param_groups if training.optimizer is not None else []
 
 
 def _states_of(training: TrainingState, parameter: torch.Tensor) -> dict[str, Any]:
@@ -109,8 +115,7 @@ def progress_of(
 ) -> dict[str, Any]:
     """Everything else that a resumed run needs, the same on every rank."""
     groups = [
-        {name: value for name, value in group.items() if name != "params"}
-        for group in groups_of(training.optimizer)
+        {name: value for name, value in group.items() if name != "params"} for group in _groups_of(training)
     ]
     return {
         "global_steps": training.global_steps,
@@ -135,7 +140,7 @@ def restore_progress(
     )
     if optimizer:
         training.loss_scale.load_state_dict(progress["loss_scale"])
-        groups = groups_of(training.optimizer)
+        groups = _groups_of(training)
         _check_groups(len(groups), len(progress["param_groups"]))
         for group, saved in zip(groups, progress["param_groups"], strict=True):
             group.update({name: value for name, value in saved.items() if name != "params"})
