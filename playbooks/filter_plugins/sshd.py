@@ -24,11 +24,11 @@ def sshd_policy_problems(
 
 
 def sshd_refusals(answer: Sequence[str], asked: Mapping[str, Any]) -> list[str]:
+    wanted = Asked(**asked)
     try:
-        view = view_of(answer)
+        return refusals(view_of(answer), wanted)
     except ProvisionError as e:
-        return [str(e)]
-    return refusals(view, Asked(**asked)) if view else []
+        return [str(e)] if wanted.policed or wanted.trusted else []
 
 
 def ssh_port_refusals(probe: Sequence[str], port: int) -> list[str]:
@@ -52,7 +52,7 @@ def sshd_reads_ours(answer: Sequence[str], wanted: Sequence[str]) -> bool:
 
 
 def sshd_view(answer: Sequence[str]) -> View | None:
-    """None also where the answer is none, which `sshd_refusals` says."""
+    """None where the answer is none, which `sshd_refusals` says."""
     try:
         return view_of(answer)
     except ProvisionError:

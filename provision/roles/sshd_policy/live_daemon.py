@@ -26,8 +26,7 @@ def policy_problems(
     if password_login:
         return found
     view = view_of(str(commands["view"]["stdout"]).splitlines())
-    stay = passwords_that_stay(view, after=True) if view else ["sshd_view.py gave no answer"]
-    return [*found, *stay, *_wrong_offer(commands["offered"])]
+    return [*found, *passwords_that_stay(view, after=True), *_wrong_offer(commands["offered"])]
 
 
 def offers_too_much(refusal: str, password_login: bool) -> bool:

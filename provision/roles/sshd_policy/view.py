@@ -74,15 +74,13 @@ class View:
         return ", ".join(told) or f"'{keyword}', which no file of sshd names"
 
 
-def view_of(answer: Sequence[str]) -> View | None:
-    """From the lines that a node printed; None where it printed none of it, as without an sshd.
+def view_of(answer: Sequence[str]) -> View:
+    """From the lines that a node printed.
 
     Raises:
-        ProvisionError: it is no answer of that program.
+        ProvisionError: there is no answer of that program among them.
     """
-    texts = [line.removeprefix("sshd ") for line in answer if line.startswith("sshd {")]
-    if not texts:
-        return None
+    texts = [line.removeprefix("sshd ") for line in answer if line.startswith("sshd {")] or [""]
     try:
         told = json.loads(texts[-1])
         distinct = [_settings(one) for one in told["settings"]]

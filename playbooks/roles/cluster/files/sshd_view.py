@@ -157,7 +157,8 @@ def listening(port: int) -> list[str]:
             address, _, number = row[1].partition(":")
             if row[3] == "0A" and int(number, 16) == port:
                 words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
-                found.append(socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words)))
+                text = socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
+                found.append(text.replace("::ffff:", "", 1) if "." in text else text)
     return sorted(set(found))
 
 
