@@ -24,9 +24,8 @@ from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing
-from provision.roles.ssh_trust import host_keys, listening_port, sshd_settings
+from provision.roles.ssh_trust import host_keys
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
-from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
 from provision.smoke import certificate
 
 Dicts = Sequence[Mapping[str, Any]]
@@ -118,32 +117,6 @@ def unsupported_machines(
     results = {name: hostvars[name].get(register, {}) for name in names}
     answers = {name: result["stdout_lines"] for name, result in results.items() if "stdout_lines" in result}
     return supported_machines.refusals(answers, releases=releases, architecture=architecture)
-
-
-def ssh_trust_problems(
-    observed: Mapping[str, Any], settings: Sequence[str], next_node: str, password_login: bool
-) -> list[str]:
-    return trust_problems(
-        observed["commands"], settings=settings, next_node=next_node, password_login=password_login
-    )
-
-
-def sshd_refusals(probe: Sequence[str], cluster_user: str, password_login: bool) -> list[str]:
-    return sshd_settings.refusals(probe, cluster_user=cluster_user, password_login=password_login)
-
-
-def ssh_port_refusals(probe: Sequence[str], port: int) -> list[str]:
-    return listening_port.refusals(probe, port=port)
-
-
-def passwords_end(probe: Sequence[str], password_login: bool) -> bool:
-    now = sshd_settings.settings_of(probe, "now")
-    return sshd_settings.switches_passwords_off(now, password_login=password_login)
-
-
-def sshd_lines(probe: Sequence[str], max_startups: str, password_login: bool) -> list[str]:
-    theirs = sshd_settings.settings_of(probe, "theirs")
-    return sshd_settings.wanted_lines(theirs, max_startups=max_startups, password_login=password_login)
 
 
 def as_it_was(observed: Mapping[str, str], path: str) -> dict[str, str]:
@@ -372,20 +345,12 @@ class FilterModule:
             "mesh_problems": mesh_problems,
             "mesh_refusals": mesh_refusals,
             "numbered": numbered,
-            "offers_too_much": offers_too_much,
-            "passwords_end": passwords_end,
             "proxy_apt": proxy.apt_text,
             "proxy_environment": proxy.environment_text,
-            "reads_ours": sshd_settings.reads_ours,
             "refused_connections": refused_connections,
             "removable_packages": removable_packages,
             "sealed_certificate": certificate.sealed,
             "signers_text": signers_text,
-            "ssh_port_refusals": ssh_port_refusals,
-            "ssh_trust_problems": ssh_trust_problems,
-            "sshd_lines": sshd_lines,
-            "sshd_printed": sshd_settings.printed,
-            "sshd_refusals": sshd_refusals,
             "unsupported_machines": unsupported_machines,
             "waiting_for_reboot": waiting_for_reboot,
         }

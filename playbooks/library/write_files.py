@@ -71,6 +71,10 @@ options:
           - C(way) of M(prove_key), with how to go on as C(fix), where the file is an authorized_keys.
           - Nothing is written where that would close the line by which the caller's own key opens the node.
         type: dict
+      stays:
+        description: A file that is there keeps its owner, its group and its mode.
+        type: bool
+        default: false
       mode: {description: Permissions., type: str, default: "0644"}
       owner: {description: "Owner; who runs this where it is left out, which is root on a node.", type: str}
       group: {description: "Group; left out, as O(files[].owner).", type: str}
@@ -104,6 +108,7 @@ FILE_OPTIONS = {
     "supersede": {"type": "bool", "default": False},
     "without": {"type": "list", "elements": "str", "default": []},
     "own_way": {"type": "dict"},
+    "stays": {"type": "bool", "default": False},
     "mode": {"type": "str", "default": "0644"},
     "owner": {"type": "str"},
     "group": {"type": "str"},
@@ -121,6 +126,7 @@ class Wanted(Attributes):
     supersede: bool
     without: list[str]
     own_way: Mapping[str, str] | None
+    stays: bool
     directory_mode: str
 
 
@@ -197,7 +203,7 @@ def states(wanted: Wanted, path: str, entry: Entry | None) -> tuple[State | None
     after = wanted_text(wanted, text, entry)
     if wanted["own_way"] is not None and (why := closed(text, after, wanted["own_way"])):
         raise ValueError(f"nothing was written. {wanted['path']}: {why}")
-    return before, {"text": after, **attributes(wanted)}
+    return before, {"text": after, **attributes(before if wanted["stays"] and before else wanted)}
 
 
 def main() -> None:

@@ -19,7 +19,12 @@ _NEVER: Mapping[str, str] = {
     "image_cleanup": "site.yml does not have it; only playbooks/image.yml does.",
 }
 # What a role needs of others: connections between nodes with their keys, the wheel that is tested.
-_NEEDED: Mapping[str, str] = {"conda_env": "ssh_trust", "runtime": "ssh_trust", "smoke_test": "runtime"}
+_NEEDED: Mapping[str, str] = {
+    "sshd_policy": "ssh_trust",  # it proves the way between nodes before the old one is closed
+    "conda_env": "ssh_trust",
+    "runtime": "ssh_trust",
+    "smoke_test": "runtime",
+}
 # What a role would do by a variable, which is then for nothing; and values of it that ask for nothing.
 _ASKS: Mapping[str, tuple[str, ...]] = {
     "base_packages": ("base_packages_apt_source", "base_packages_upgrade"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from provision.inventory.left_roles import left_role_faults, taken
+from provision.inventory.left_roles import VARIABLE, left_role_faults, taken
 from provision.inventory.mesh import MeshNode, mesh_faults
 from provision.inventory.proxy import proxy_faults
 from provision.inventory.variables import Installer, Option, installer_fault, variable_faults
@@ -228,7 +228,7 @@ def _logins(site: Site) -> Iterable[Problem]:
     for name in ("ansible_password", "ansible_ssh_pass", "ansible_ssh_password"):
         if users := [host.name for host in site.hosts if name in host.set_names and _ends_passwords(host)]:
             yield Problem(
-                what=f"{', '.join(users)} would be reached with a password, which role ssh_trust turns off",
+                what=f"{', '.join(users)} would be reached with a password, which role sshd_policy turns off",
                 where=_where(site, name, users),
                 fix=f"Authorise a key there (ssh-copy-id) and set ansible_ssh_private_key_file, not {name}; "
                 "or let passwords be: cluster_password_login: true.",
@@ -236,7 +236,8 @@ def _logins(site: Site) -> Iterable[Problem]:
 
 
 def _ends_passwords(host: Host) -> bool:
-    return host.values.get("cluster_password_login") is not True
+    left = host.values.get(VARIABLE) or ()
+    return host.values.get("cluster_password_login") is not True and "sshd_policy" not in left
 
 
 def _replaced(site: Site) -> Iterable[Problem]:

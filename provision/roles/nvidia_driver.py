@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from provision.errors import BadInput, ProvisionError
+from provision.roles.apt_pins import version_pins
 from provision.roles.gpu_driver import gpus_on_bus, version_of
 
 _NVIDIA = "0x10de"
@@ -17,6 +18,7 @@ _OPEN_SINCE = (560,)  # from here NVIDIA recommends the open modules for every c
 _UPSTREAM = re.compile(r"(?:\d+:)?([0-9]+(?:\.[0-9]+)*)")
 # Both forms of dkms(8): "nvidia/580.95.05, KERNEL, x86_64: installed", before 3.0 "nvidia, 580.95.05, ...".
 _BUILT = re.compile(r"^nvidia[\w-]*(?:/|, )([\w.+~-]+), ([^,\s]+), \w+: (\w+)", re.MULTILINE)
+_OUR_PIN = "/etc/apt/preferences.d/clusterwright-nvidia"
 _MODULES = ("auto", "open", "proprietary")
 
 _STEPS = {
@@ -187,8 +189,8 @@ def plan(files: Texts, commands: Commands, wanted: Wanted, tables: Tables) -> Pl
     """What is to be done, from what was observed; nothing where the node has no NVIDIA card.
 
     Args:
-        files: texts of what is below /sys/bus/pci/devices and /sys/module.
-        commands: kernel, installed, offered, dkms, secure_boot, runfile, ours, busy, fabric.
+        files: texts of what is below /sys/bus/pci/devices, /sys/module and /etc/apt/preferences.d.
+        commands: kernel, installed, held, offered, dkms, secure_boot, runfile, ours, busy, fabric.
     """
     numbers = device_numbers(files)
     if not numbers:
@@ -198,6 +200,7 @@ def plan(files: Texts, commands: Commands, wanted: Wanted, tables: Tables) -> Pl
         modules = modules_for(numbers, wanted, tables.generations)
         _refuse_what_is_theirs(commands, installed, wanted)
         version, packages, unknown = _choice(commands, installed, wanted, tables, modules, has_switch(files))
+        _refuse_what_they_hold(files, commands, installed, packages, wanted)
     except ProvisionError as e:
         return Plan(cards=len(numbers), problem=f"{e.asked}: {e.found}. {e.fix}")
     step, why = ("", "") if packages or unknown else _step(files, commands, version, has_switch(files))
@@ -239,6 +242,35 @@ def _refuse_what_is_theirs(commands: Commands, installed: Texts, wanted: Wanted)
     if "SecureBoot enabled" in commands["secure_boot"]["stdout"]:
         found = "Secure Boot is on, and a kernel refuses modules that are built there and not signed"
         raise BadInput(asked, found=found, fix="Enrol the key of dkms (mokutil --import), or turn it off.")
+
+
+def _refuse_what_they_hold(
+    files: Texts, commands: Commands, installed: Texts, packages: Sequence[str], wanted: Wanted
+) -> None:
+    """Raises:
+    BadInput: the machine's owner holds or pins a part of the driver in another version.
+    """
+    asked = f"install the NVIDIA driver {wanted.version}"
+    chosen = dict(package.split("=", 1) for package in packages if "=" in package)
+    held = [
+        name
+        for name in commands["held"]["stdout"].split()
+        if (name in chosen and installed.get(name) != chosen[name])
+        or (_is_driver(name) and not _is_of(upstream(installed.get(name, "")), wanted.version))
+    ]
+    if held:
+        there = ", ".join(f"{name} {installed.get(name, '')}".strip() for name in held)
+        fix = f"Set nvidia_driver_version to that, or let it go: apt-mark unhold {' '.join(held)}"
+        raise BadInput(asked, found=f"this machine's owner holds {there} (apt-mark showhold)", fix=fix)
+    theirs = {path: text for path, text in files.items() if path != _OUR_PIN}
+    pinned = [
+        str(pin)
+        for pin in version_pins(theirs)
+        if any(pin.forbids(name, version) for name, version in chosen.items())
+    ]
+    if pinned:
+        fix = "Set nvidia_driver_version to that, or take the pin out there."
+        raise BadInput(asked, found="; ".join(dict.fromkeys(pinned)), fix=fix)
 
 
 def _is_driver(name: str) -> bool:

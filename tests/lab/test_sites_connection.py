@@ -17,7 +17,7 @@ import pytest
 
 from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook, provision
 
-TRUST = ("--tags", "node_access,host_names,ssh_trust")
+TRUST = ("--tags", "node_access,host_names,ssh_trust,sshd_policy")
 PORT = 2222
 # What only root can do goes through a sudo that asks for this password.
 UBUNTU = (

@@ -66,7 +66,7 @@ BY_SOCKET = "systemctl disable --now ssh.service; systemctl enable --now ssh.soc
 def test_sshd_behind_a_socket_takes_the_settings_and_stays_behind_it(machines: LabUnderTest) -> None:
     for node in machines.nodes:
         machines.run(node, f"echo root:x | chpasswd; systemd-run --quiet sh -c '{BY_SOCKET}'; sleep 1")
-    trust = ("--tags", "node_access,host_names,job_user,ssh_trust")
+    trust = ("--tags", "node_access,host_names,job_user,ssh_trust,sshd_policy")
 
     playbook(machines, *trust)
     again = playbook(machines, *trust)

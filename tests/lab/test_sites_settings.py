@@ -166,6 +166,40 @@ def test_a_clock_of_the_owner_s_is_kept_and_one_that_nobody_reaches_is_named(set
     )
 
 
+# A daemon of the clock that somebody installed, and a source of packages that has it.
+DAEMON = """mkdir -p /srv/p/{name}/DEBIAN; cd /srv/p; control={name}/DEBIAN/control
+printf 'Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.com>\n' >$control
+printf '%s: time-daemon\n' Provides Conflicts Replaces >>$control; echo 'Description: x' >>$control
+dpkg-deb --build {name} {name}.deb; dpkg --install {name}.deb
+(cat $control; echo "Filename: ./{name}.deb"; echo "Size: $(stat -c %s {name}.deb)"; sha256sum {name}.deb \\
+| sed 's/^/SHA256: /; s/ [^ ]*$//') | sed 's/ *$//' >Packages
+rm -f /etc/apt/sources.list; echo 'deb [trusted=yes] file:/srv/p ./' >/etc/apt/sources.list.d/own.list"""
+INSTALLED = "dpkg-query --show -f '${db:Status-Status} ${Package}\\n' | grep -E 'ntpsec|timesyncd|chrony'"
+
+
+@pytest.mark.usefixtures("mirror")
+def test_a_clock_s_daemon_of_the_owner_s_is_not_taken_away_and_debian_s_comes_back(
+    settings: LabUnderTest,
+) -> None:
+    for node, name in zip(settings.nodes, ("ntpsec", "systemd-timesyncd"), strict=True):
+        settings.run(node, DAEMON.format(name=name))
+    names = {"base_packages_names": ["chrony", "tmux"]}
+
+    refused = playbook(settings, "--tags", "base_packages", "-e", json.dumps(names), check=False)
+    replaced = settings.out_of_all(INSTALLED)
+    with site(settings, whole_names(settings, *settings.nodes), cluster_without=["time_sync"], **names):
+        playbook(settings, "--tags", "base_packages")
+    gone = teardown(settings)
+
+    assert "Once its sources answer" not in said(gone), said(gone)[-2500:]
+    assert refused.returncode != 0
+    assert "te1: to install chrony, tmux apt would remove ntpsec. Nothing was installed" in said(refused)
+    assert "cluster_without: [time_sync]" in said(refused)
+    assert "installed ntpsec" in replaced[0]
+    assert "installed chrony" in replaced[1]
+    assert settings.out_of_all(INSTALLED) == ["installed ntpsec", "installed systemd-timesyncd"]
+
+
 IPV6 = "ip -6 address add {address}/64 dev eth0 nodad"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.conftest import JOB_USER, Finished, LabUnderTest, changed, made, playbook, provision
 
-TRUST = ("--tags", "node_access,host_names,ssh_trust")
+TRUST = ("--tags", "node_access,host_names,ssh_trust,sshd_policy")
 TAKE_PASSWORDS = (
     "echo root:x | chpasswd; "
     "sed -i '1i PermitRootLogin yes\\nPasswordAuthentication yes' /etc/ssh/sshd_config; systemctl restart ssh"
@@ -72,7 +72,7 @@ def test_passwords_stay_until_a_key_was_proven(ways: LabUnderTest, tmp_path: Pat
     by_password = with_password(tmp_path)
 
     refused = playbook(ways, *TRUST, *by_password, check=False)
-    of_one_role = playbook(ways, "--tags", "ssh_trust", *by_password, check=False)
+    of_one_role = playbook(ways, "--tags", "sshd_policy", *by_password, check=False)
 
     assert refused.returncode != 0
     assert f"ssh-copy-id -i {tmp_path}/stranger.pub root@{ways.address('te1')}" in said(refused)
@@ -168,7 +168,7 @@ def sudo(lab: LabUnderTest, node: str, command: str) -> str:
     return finished.stdout.strip()
 
 
-# In the gate test_sshd_settings works both out from sshd's own words.
+# In the gate test_policy_lines works both out from sshd's own words.
 @pytest.mark.long
 def test_settings_that_slept_are_not_woken_and_larger_ones_not_lowered(ways: LabUnderTest) -> None:
     asleep = (
@@ -293,3 +293,86 @@ def test_the_ssh_of_other_people_stays_as_it_was(ways: LabUnderTest) -> None:
     assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
     assert ways.out("te1", "cat /etc/pdsh/rcmd_default") == "mrsh"
     assert "git.example ssh-ed25519 AAAA" in ways.out("te1", "cat /etc/ssh/ssh_known_hosts")
+
+
+CONFIG = "/etc/ssh/sshd_config"
+SSH_FILES = "cat /etc/hosts; getent passwd trainer; find /etc/ssh -type f | sort | xargs sha256sum"
+
+
+def test_whom_a_site_lets_in_is_asked_before_anything_is_changed(ways: LabUnderTest) -> None:
+    te1, te2 = map(ways.address, ways.nodes)
+    ways.run("te1", f"echo 'AllowUsers root ann' >> {CONFIG}; systemctl restart ssh")
+    block = f"Match Address {te1},{te2} User *\\n  PasswordAuthentication yes\\n  DenyGroups train*"
+    ways.run("te2", f"printf '{block}\\n' > /etc/ssh/sshd_config.d/00-a.conf; systemctl restart ssh")
+    before = ways.out_of_all(SSH_FILES)
+
+    refused = playbook(ways, *TRUST, check=False)
+
+    assert refused.returncode != 0
+    assert ways.out_of_all(SSH_FILES) == before
+    text = said(refused)
+    let = "sshd would not let trainer, the user of jobs, in from"
+    assert f"{let} te2 ({te2}): 'AllowUsers root ann' ({CONFIG}:" in text
+    assert "add trainer to it yourself and reload sshd" in text
+    assert "'DenyGroups train*' (/etc/ssh/sshd_config.d/00-a.conf:3, in Match Address" in text
+    assert "'PasswordAuthentication yes' (/etc/ssh/sshd_config.d/00-a.conf:2, in Match Address" in text
+    assert "cluster_without: [sshd_policy]" in text
+    assert "No node was changed" in text
+    ways.run("te1", f"sed -i 's/AllowUsers .*/& trainer@{te2}/' {CONFIG}; systemctl restart ssh")
+    # Of a Match for other people, and one left open at the end of a file before ours, nothing is said.
+    others = "Match User ann,bob\\n  PasswordAuthentication yes"
+    ways.run("te2", f"printf '{others}\\n' > /etc/ssh/sshd_config.d/00-a.conf; systemctl restart ssh")
+    playbook(ways, *TRUST)
+    again = playbook(ways, *TRUST)
+    assert not any(changed(again).values())
+    assert ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER) == "te2"
+    assert ways.out("te2", "ssh -o BatchMode=yes te1 hostname", user=JOB_USER) == "te1"
+    assert ways.out("te1", f"grep ^AllowUsers {CONFIG}") == f"AllowUsers root ann trainer@{te2}"
+
+
+def test_you_are_not_locked_out_by_lines_that_sshd_has_not_read_yet(ways: LabUnderTest) -> None:
+    ways.run("te2", f"echo 'AllowUsers trainer' >> {CONFIG}")
+
+    refused = playbook(ways, *TRUST, check=False)
+
+    assert refused.returncode != 0
+    assert f"sshd's files refuse root from {ways.lab.gateway}, which is you: 'AllowUsers trainer'" in said(
+        refused
+    )
+
+
+def test_keys_may_stand_elsewhere_and_the_policy_may_be_the_site_s(ways: LabUnderTest) -> None:
+    keys = "/etc/ssh/keys"
+    everywhere(
+        ways,
+        f"install -d {keys}; install -m 644 /root/.ssh/authorized_keys {keys}/root; "
+        f"echo 'PasswordAuthentication yes' > /etc/ssh/sshd_config.d/00-first.conf; "
+        f"printf 'Match User *\\n  AuthorizedKeysFile {keys}/%%u\\n' >> {CONFIG}; systemctl restart ssh",
+    )
+    before = ways.out_of_all(SSH_FILES)
+
+    refused = playbook(ways, *TRUST, check=False)
+    of_site = ways.inventory / "group_vars" / "all" / "keys.yml"
+    elsewhere = {"ssh_trust_authorized_keys": f"{keys}/trainer"}
+    of_site.write_text(json.dumps({**elsewhere, "cluster_without": ["sshd_policy"]}))
+    try:
+        playbook(ways, *TRUST)
+        left = ways.out("te1", f"sshd -T | grep ^passwordauth; ls {SETTINGS} || true")
+        of_site.write_text(json.dumps(elsewhere))
+        playbook(ways, *TRUST)
+        again = playbook(ways, *TRUST)
+        policed = ways.out("te1", "sshd -T | grep ^passwordauth")
+        reached = ways.out("te1", "ssh -o BatchMode=yes te2 hostname", user=JOB_USER)
+        owner = ways.out("te1", f"stat -c '%a %U' {keys}/trainer; ls /home/trainer/.ssh")
+        playbook(ways, "playbooks/members.yml")
+        playbook(ways, "playbooks/teardown.yml", *given({"teardown_confirm": ways.name}))
+    finally:
+        of_site.unlink()
+
+    assert refused.returncode != 0
+    assert f"set ssh_trust_authorized_keys to a file that sshd reads ({keys}/trainer)" in said(refused)
+    assert left == "passwordauthentication yes"
+    assert (policed, reached) == ("passwordauthentication no", "te2")
+    assert owner == "644 root\nclusterwright_ed25519"
+    assert not any(changed(again).values())
+    assert ways.out_of_all(SSH_FILES) == before

@@ -130,7 +130,7 @@ class PlayedNode:
         program = words[0].rpartition("/")[2]
         if "--prefix" in words and program == "python3":
             return self.digest(words[words.index("--prefix") :])
-        if program in ("ls", "readlink", "grep"):
+        if program in ("ls", "readlink", "grep", "stat"):
             places = [self.place(word) if word.startswith("/") else word for word in words]
             done = subprocess.run(places, capture_output=True, text=True, check=False)
             return {"rc": done.returncode, "stdout": done.stdout.strip(), "stderr": done.stderr}
@@ -149,6 +149,9 @@ class PlayedNode:
             return self.python(words)
         if words[:2] == ["sh", "-ec"] and words[3:4] == ["remove"]:
             return self.job_user_removed(words)
+        if words[:2] == ["sh", "-ec"] and words[3:4] == ["give_back"]:
+            subprocess.run([*words[:-1], self.place(words[-1])], check=True)
+            return {}
         if program in ("systemctl", "umount", "sh"):
             return {}
         raise NotImplementedError(str(words))

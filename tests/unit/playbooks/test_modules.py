@@ -120,6 +120,18 @@ def test_a_block_and_lines_are_edited_on_the_node_and_the_rest_stays(folder: Pat
     assert keys.read_text() == "key of a person\nnew key\n"
 
 
+def test_a_file_of_the_site_keeps_its_mode_where_a_line_of_ours_comes_into_it(folder: Path) -> None:
+    theirs, new = folder / "theirs", folder / "new"
+    theirs.write_text("a key\n")
+    theirs.chmod(0o640)
+    files = [{"path": str(path), "lines": ["ours"], "stays": True, **ME} for path in (theirs, new)]
+
+    run_module("write_files", {"files": files, "journal": str(folder / "journal.json")})
+
+    assert theirs.read_text() == "a key\nours\n"
+    assert [path.stat().st_mode & 0o777 for path in (theirs, new)] == [0o640, 0o644]
+
+
 def test_files_are_restored_to_what_they_were_before_the_first_change(folder: Path) -> None:
     old, new, part = folder / "old.conf", folder / "made" / "here" / "new.conf", folder / "hosts"
     kept, journal = folder / "data" / "kept.conf", folder / "state" / "journal.json"

@@ -231,6 +231,39 @@ class Node:
         assert not gone, f"after {after}: {gone}; {asked}; there is {sorted(there)}"
 
 
+def torn_down(runner: RoleRunner, root: Path, *, made: bool) -> Path:
+    """The folder of the cluster's description after a teardown: one that write_files made, or was there."""
+    folder, record = root / "etc" / "clusterwright", root / "var" / "lib" / "clusterwright"
+    write(folder / "hostfile", "ours")
+    write(folder / "certificate.json", '{\n  "certificate": "ours"\n}\n')
+    folder.chmod(0o1775)
+    if not made:
+        status = folder.stat()
+        write(record / "config_folder", f"710 {status.st_uid} {status.st_gid}\n")
+    folders = [str(folder)] if made else []
+    entry = {"before": None, "folders": folders, "marks": [], "lines": [], "written": ""}
+    write(record / "journal.json", json.dumps({str(folder / "hostfile"): entry}))
+    variables = {
+        "cluster_name": "c",
+        "teardown_confirm": "c",
+        "ssh_trust_authorized_keys_on_node": "/root/.ssh/authorized_keys",
+        "ssh_trust_own_way": {},
+    }
+    assert runner.run("teardown", root, variables=variables)["failed"] == ""
+    return folder
+
+
+def test_a_folder_that_we_did_not_make_stays_though_it_is_empty_and_is_as_it_was(
+    runner: RoleRunner, tmp_path: Path
+) -> None:
+    ours = torn_down(runner, tmp_path / "a", made=True)
+    theirs = torn_down(runner, tmp_path / "b", made=False)
+
+    assert not ours.exists()
+    assert list(theirs.iterdir()) == []
+    assert theirs.stat().st_mode & 0o7777 == 0o710
+
+
 def is_below(place: str, folder: str) -> bool:
     return f"{place}/".startswith(f"{folder}/")
 

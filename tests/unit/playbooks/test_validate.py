@@ -123,7 +123,9 @@ def test_a_role_that_is_left_has_no_nodes_and_what_it_takes_is_not_missing(
     site: Path, tmp_path: Path
 ) -> None:
     (site / "conda.lock").unlink()
-    set_variables(site, "cluster_without: [time_sync, ssh_trust, conda_env, runtime, smoke_test]\n")
+    set_variables(
+        site, "cluster_without: [time_sync, ssh_trust, sshd_policy, conda_env, runtime, smoke_test]\n"
+    )
     playbook = tmp_path / "left.yml"
     task = {
         "name": "Say",
@@ -142,7 +144,8 @@ def test_a_role_that_is_left_has_no_nodes_and_what_it_takes_is_not_missing(
     assert ran == {"host_names", "cluster", "image_cleanup"}
     assert len(seen) == 1
     assert "host_tuning" in min(seen)
-    assert not {"time_sync", "ssh_trust", "conda_env", "runtime", "smoke_test"} & set(min(seen).split(","))
+    left = {"time_sync", "ssh_trust", "sshd_policy", "conda_env", "runtime", "smoke_test"}
+    assert not left & set(min(seen).split(","))
 
 
 def test_a_role_that_is_left_is_named_where_another_needs_it(site: Path) -> None:
@@ -151,7 +154,7 @@ def test_a_role_that_is_left_is_named_where_another_needs_it(site: Path) -> None
     code, output = validate(site)
 
     assert code != 0
-    assert "all/site.yml:2: cluster_without lists ssh_trust, without which conda_env and" in output
+    assert "all/site.yml:2: cluster_without lists ssh_trust, without which sshd_policy and" in output
 
 
 def test_a_password_of_the_proxy_is_printed_nowhere(site: Path, tmp_path: Path) -> None:

@@ -1,27 +1,18 @@
-"""What is live is compared with what is wanted: clocks, files, sshd and the way to the next node."""
+"""What is live is compared with what is wanted: clocks, files and the way to the next node."""
 
 from __future__ import annotations
 
 from provision.roles.observed import clock_problem, differing
-from provision.roles.ssh_trust.live_daemon import offers_too_much, trust_problems
+from provision.roles.ssh_trust.next_node import next_node_problems
 
 FILE = {"text": "a\n", "mode": "0644", "owner": "root", "group": "root"}
 TRACKING = (
     "0A4D000B,10.77.0.11,11,1763715000.1,0.000001,0.000001,0.000002,1.5,0.0,0.1,0.0002,0.0001,16.0,Normal"
 )
-KEYS_ONLY = {
-    "settings": {"rc": 0, "stdout": "port 22\npasswordauthentication no", "stderr": ""},
-    "offered": {"rc": 255, "stdout": "", "stderr": "root@10.77.0.11: Permission denied (publickey)."},
-    "next_node": {"rc": 0, "stdout": "te2", "stderr": ""},
-}
 
 
 def said(stdout: str, *, rc: int = 0, stderr: str = "") -> dict[str, object]:
     return {"rc": rc, "stdout": stdout, "stderr": stderr}
-
-
-def problems(**changed: dict[str, object]) -> list[str]:
-    return trust_problems(KEYS_ONLY | changed, settings=["passwordauthentication no"], next_node="te2")
 
 
 def test_a_clock_with_a_source_is_kept() -> None:
@@ -47,28 +38,7 @@ def test_a_file_differs_by_content_mode_owner_or_absence() -> None:
     assert differing(wanted, {"/a": FILE | {"owner": "daemon"}}) == wanted
 
 
-def test_keys_only_and_a_right_answer_are_no_problem() -> None:
-    assert problems() == []
-
-
-def test_a_daemon_that_offers_passwords_is_told_from_one_that_says_nothing() -> None:
-    offers = "root@10.77.0.11: Permission denied (publickey,password)."
-
-    assert offers_too_much(offers, False)
-    assert not offers_too_much(offers, True)
-    assert not offers_too_much("Host key verification failed.", False)
-    assert not offers_too_much("root@10.77.0.11: Permission denied (publickey,gssapi-with-mic).", False)
-
-
-def test_every_hole_in_the_trust_is_a_problem() -> None:
-    password = "root@10.77.0.11: Permission denied (publickey,password)."
-
-    assert problems(settings=said("passwordauthentication yes")) == [
-        "sshd has 'passwordauthentication yes', wanted 'passwordauthentication no'"
-    ]
-    assert problems(offered=said("", rc=255, stderr=password)) == [
-        "the running sshd offers publickey,password, wanted publickey alone"
-    ]
-    assert problems(offered=said("")) == ["a login without a key was not refused as it should be: nothing"]
-    assert problems(next_node=said("te3")) == ["ssh to te2 ends with 0: te3"]
-    assert "refuses the configuration: bad line" in problems(settings=said("", rc=1, stderr="bad line"))[0]
+def test_another_answer_than_the_next_node_s_name_is_a_problem() -> None:
+    assert next_node_problems(said("te2"), "te2") == []
+    assert next_node_problems(said("te3"), "te2") == ["ssh to te2 ends with 0: te3"]
+    assert next_node_problems(said("", rc=255), "te2") == ["ssh to te2 ends with 255: nothing"]

@@ -73,10 +73,13 @@ def planned(case: dict[str, Any]) -> Plan:
     files = on_bus(case.get("lspci", A10))
     if "loaded" in case:
         files["/sys/module/nvidia/version"] = f"{case['loaded']}\n"
+    if "preferences" in case:
+        files["/etc/apt/preferences.d/own"] = case["preferences"]
     if case.get("nouveau"):
         files["/sys/module/nouveau/refcnt"] = "4\n"
     commands = {
         "kernel": answer(KERNEL),
+        "held": answer(case.get("held", "")),
         "installed": answer(case.get("installed", "")),
         "offered": answer(case.get("offered", "")),
         "dkms": answer(case.get("dkms", "")),

@@ -1,4 +1,4 @@
-"""Whether a node's live ssh daemon and its way to the next node are as they should be."""
+"""Whether a node's live ssh daemon takes keys alone."""
 
 from __future__ import annotations
 
@@ -6,29 +6,27 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from provision.roles.sshd_policy.refusals import passwords_that_stay
+from provision.roles.sshd_policy.view import view_of
+
 _OFFERED = re.compile(r"Permission denied \(([^()]*)\)")
 
 
-def trust_problems(
-    commands: Mapping[str, Mapping[str, Any]],
-    *,
-    settings: Sequence[str],
-    next_node: str,
-    password_login: bool = False,
+def policy_problems(
+    commands: Mapping[str, Mapping[str, Any]], *, settings: Sequence[str], password_login: bool
 ) -> list[str]:
     """What is wrong, from three commands that ran on the node.
 
     Args:
-        commands: `settings` (sshd -T), `offered` (a login without a key), `next_node` (hostname over ssh).
+        commands: `settings` (sshd -T), `view` (sshd_view.py), `offered` (a login without a key).
         settings: lines that `sshd -T` must print.
-        next_node: the name that the next node must answer.
         password_login: sshd may take passwords, too.
     """
-    return [
-        *_wrong_settings(commands["settings"], settings),
-        *([] if password_login else _wrong_offer(commands["offered"])),
-        *_wrong_answer(commands["next_node"], next_node),
-    ]
+    found = _wrong_settings(commands["settings"], settings)
+    if password_login:
+        return found
+    view = view_of(str(commands["view"]["stdout"]).splitlines())
+    return [*found, *passwords_that_stay(view, after=True), *_wrong_offer(commands["offered"])]
 
 
 def offers_too_much(refusal: str, password_login: bool) -> bool:
@@ -53,15 +51,6 @@ def _wrong_settings(printed: Mapping[str, Any], wanted: Sequence[str]) -> list[s
 def _wrong_offer(login: Mapping[str, Any]) -> list[str]:
     match = _OFFERED.search(login["stderr"])
     if match is None:
-        return [f"a login without a key was not refused as it should be: {_said(login)}"]
+        said = " ".join(f"{login['stdout']} {login['stderr']}".split()) or "nothing"
+        return [f"a login without a key was not refused as it should be: {said}"]
     return [] if match[1] == "publickey" else [f"the running sshd offers {match[1]}, wanted publickey alone"]
-
-
-def _wrong_answer(answer: Mapping[str, Any], next_node: str) -> list[str]:
-    if answer["rc"] == 0 and answer["stdout"] == next_node:
-        return []
-    return [f"ssh to {next_node} ends with {answer['rc']}: {_said(answer)}"]
-
-
-def _said(result: Mapping[str, Any]) -> str:
-    return " ".join(f"{result['stdout']} {result['stderr']}".split()) or "nothing"
