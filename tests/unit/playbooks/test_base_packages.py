@@ -28,3 +28,18 @@ def test_a_site_that_does_the_clocks_itself_keeps_its_time_daemon(
     assert said["failed"] == ""
     assert ("chrony" in added) is installed
     assert {"git", "nftables"} <= set(added)
+
+
+def test_what_apt_takes_away_for_them_is_noted_before_they_are_installed(
+    tmp_path: Path, runner: RoleRunner
+) -> None:
+    noted = tmp_path / "var/lib/clusterwright"
+    noted.mkdir(parents=True)
+    (noted / "packages").write_text("ours\n")
+    (tmp_path / "said-by-apt").write_text("Remv systemd-timesyncd [252]\nRemv ours [1]\nInst chrony (4.3)\n")
+    variables = {"group_names": ["base_packages", "time_sync"], "cluster_apt_environment": {}}
+
+    said = runner.run("base_packages", tmp_path, variables=variables)
+
+    assert said["failed"] == ""
+    assert (noted / "replaced").read_text() == "systemd-timesyncd\n"
