@@ -43,3 +43,21 @@ def test_what_apt_takes_away_for_them_is_noted_before_they_are_installed(
 
     assert said["failed"] == ""
     assert (noted / "replaced").read_text() == "systemd-timesyncd\n"
+
+
+@pytest.mark.parametrize("fails", ["", "Fetch the lists of the node's own sources"])
+def test_a_teardown_ends_once_what_made_room_is_back(fails: str, tmp_path: Path, runner: RoleRunner) -> None:
+    noted = tmp_path / "var/lib/clusterwright"
+    noted.mkdir(parents=True)
+    (noted / "replaced").write_text("systemd-timesyncd\n")
+    variables = {
+        "cluster_name": "c",
+        "teardown_confirm": "c",
+        "ssh_trust_authorized_keys_on_node": "/root/.ssh/authorized_keys",
+        "ssh_trust_own_way": {},
+    }
+
+    said = runner.run("teardown", tmp_path, variables=variables, fails=fails)
+
+    assert ("install systemd-timesyncd again, which made room" in said["failed"]) is bool(fails)
+    assert (noted / "replaced").exists() is bool(fails)
