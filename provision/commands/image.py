@@ -68,10 +68,11 @@ def bake(
 
     Its logs and temporary files go. It answers meanwhile, but nobody may use its data disk.
     """
-    site = read_whole(inventory, environment=os.environ)
+    site = read_whole(inventory, ("cluster_data_path",), environment=os.environ)
     machine, secrets = _machine(node, inventory, site.machines), site.secrets
     if check:
-        _preview(baking.preview(machine), as_json)
+        data_path = str(site.variables[node].get("cluster_data_path", "/data"))
+        _preview(baking.preview(machine, data_path), as_json)
         return
     if (output / MANIFEST).exists():
         raise BadInput(f"write {output / MANIFEST}", found="there is one", fix="Name another --output.")

@@ -99,13 +99,14 @@ def look(address: str, names: list[str]) -> dict[str, object]:
     """What this node is."""
     addresses = _addresses()
     interface = next((name for name, own in addresses.items() if own == address), "")
+    data = str(_mapping(_CONFIG / "cluster.json").get("data", "/data"))
     job = re.search(r"^GLOO_SOCKET_IFNAME=(\S+)", _text(_CONFIG / "job.env"), re.MULTILINE)
     return {
         "names": {name: _resolve(name) for name in names},
         "own": [own for name, own in addresses.items() if name != "lo"],
         "mtu": struct.unpack("i", _ask(interface, _SIOCGIFMTU)[16:20])[0] if interface else 0,
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        "free": {folder: _free(folder) for folder in ("/", "/data", "/dev/shm") if Path(folder).is_dir()},
+        "free": {folder: _free(folder) for folder in ("/", data, "/dev/shm") if Path(folder).is_dir()},
         "versions": _versions(),
         "job_interface": job[1] if job else "",
         "interface": interface,

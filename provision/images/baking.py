@@ -20,7 +20,6 @@ _ROOT = "/run/clusterwright/image/root"
 _IMAGE = f"{_ROOT}/etc/clusterwright/image.json"
 _SILENCE_SECONDS = 300.0
 _LOOK_SECONDS = 3600.0  # at all files of both disks
-_DATA = "/data"
 _SIZE = 'blockdev --getsize64 "$(findmnt --noheadings --output SOURCE "$1")"'
 _MOST_BYTES = 1 << 46  # of a data disk, 64 TiB
 _DISTRUST = "Bake again; where it says so once more, somebody else answers there (provision audit)."
@@ -83,8 +82,11 @@ def _size_of_disk(machine: Machine, mount_path: str) -> int:
     return int(said)
 
 
-def preview(machine: Machine) -> list[dict[str, Any]]:
-    """What image_tree.py finds on a node as it is: rule, path, found, and whether image.yml mends it."""
+def preview(machine: Machine, data_path: str) -> list[dict[str, Any]]:
+    """What image_tree.py finds on a node as it is, with its data disk at that path.
+
+    Rule, path, found, and whether image.yml mends it.
+    """
     looked = ssh.run(
         machine,
         (
@@ -95,7 +97,7 @@ def preview(machine: Machine) -> list[dict[str, Any]]:
             "--root",
             "/",
             "--data",
-            _DATA,
+            data_path,
             "--secrets",
             secret_kinds(),
         ),

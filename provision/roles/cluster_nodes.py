@@ -9,7 +9,12 @@ from typing import Any
 
 SSH_PORT = 22
 # What `environment_prefix` reads.
-ENVIRONMENT_VARIABLES = ("cluster_environment_prefix", "cluster_environment_name", "cluster_data_path")
+ENVIRONMENT_VARIABLES = (
+    "cluster_environment_prefix",
+    "cluster_environment_name",
+    "cluster_data_path",
+    "miniconda_prefix",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,8 @@ def nodes_of(names: Sequence[str], variables: Mapping[str, Mapping[str, Any]]) -
 def environment_prefix(variables: Mapping[str, Any]) -> str:
     """Where the environment of jobs lies on a node, as role cluster has it by default."""
     name, data = variables.get("cluster_environment_name", "llm"), variables.get("cluster_data_path", "/data")
-    return str(variables.get("cluster_environment_prefix", f"{data}/miniconda3/envs/{name}"))
+    conda = variables.get("miniconda_prefix", f"{data}/miniconda3")
+    return str(variables.get("cluster_environment_prefix", f"{conda}/envs/{name}"))
 
 
 def normal_address(text: str) -> str:

@@ -9,21 +9,34 @@ import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import BadInput
 from runtime.job.environment import FORWARDED, SESSION, matching
 
 # Written by role runtime; a node without it has no user of jobs.
 DESCRIPTION = Path("/etc/clusterwright/cluster.json")
-# What jobs write on a node with a data disk: role runtime makes one folder in it for the cluster's user.
+# Where the data disk is on a node whose description does not say it.
 _DATA = Path("/data")
 # What Rich asks of a terminal; site.yml says with COLUMNS how wide the smoke test's table may be.
 _TERMINAL = ("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
 
-def jobs_folder() -> Path | None:
-    """Where this user's jobs lie on the data disk; None where it has no folder of its own there."""
-    own = _DATA / "jobs" / user_name()
+def data_folder(description: Path = DESCRIPTION) -> Path:
+    """Where the data disk is on this node; a description that cannot be believed says nothing about it."""
+    try:
+        said = _described(description).get("data")
+    except BadInput:
+        return _DATA
+    return Path(said) if isinstance(said, str) and said.startswith("/") else _DATA
+
+
+def jobs_folder(description: Path = DESCRIPTION) -> Path | None:
+    """Where this user's jobs lie on the data disk; None where it has no folder of its own there.
+
+    Role runtime makes one for the cluster's user.
+    """
+    own = data_folder(description) / "jobs" / user_name()
     return own if own.is_dir() else None
 
 
@@ -41,18 +54,33 @@ def cluster_user(description: Path) -> str:
     Raises:
         BadInput: somebody else than root wrote it, or it is damaged.
     """
+    if not description.exists():
+        return ""
+    said = _described(description).get("user")
+    if not isinstance(said, str):
+        raise _unread(description, f"it is damaged (its user is {said!r})")
+    return said
+
+
+def _described(description: Path) -> Mapping[str, Any]:
+    """What role runtime wrote of the cluster.
+
+    Raises:
+        BadInput: there is none, somebody else than root wrote it, or it is damaged.
+    """
     try:
         with description.open() as stream:
             owner, text = os.fstat(stream.fileno()), stream.read()
-    except FileNotFoundError:
-        return ""
+        if owner.st_uid != 0 or stat.S_IMODE(owner.st_mode) & 0o022:
+            raise _unread(description, "others than root can write it")
+        return dict(json.loads(text))
+    except (OSError, ValueError, TypeError) as e:
+        raise _unread(description, f"it is damaged ({e!r})") from e
+
+
+def _unread(description: Path, found: str) -> BadInput:
     fix = "Run the role runtime (site.yml), which writes it."
-    if owner.st_uid != 0 or stat.S_IMODE(owner.st_mode) & 0o022:
-        raise BadInput(f"read who runs jobs in {description}", found="others than root can write it", fix=fix)
-    try:
-        return str(json.loads(text)["user"])
-    except (ValueError, KeyError, TypeError) as e:
-        raise BadInput(f"read who runs jobs in {description}", found=f"it is damaged ({e!r})", fix=fix) from e
+    return BadInput(f"read who runs jobs in {description}", found=found, fix=fix)
 
 
 def environment_of(account: pwd.struct_passwd, session: Mapping[str, str]) -> dict[str, str]:

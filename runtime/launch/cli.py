@@ -31,7 +31,7 @@ from runtime.job.spec import (
     parse_shown,
     redacted,
 )
-from runtime.job.user import go_on_as_cluster_user, jobs_folder
+from runtime.job.user import data_folder, go_on_as_cluster_user, jobs_folder
 from runtime.launch.follow import run
 from runtime.launch.outcome import Outcome, exit_status, failure_lines, first_cause, job_account
 from runtime.launch.preflight import check_nodes
@@ -80,7 +80,7 @@ def job_folder(log_dir: Path | None, job_id: str) -> str:
         return str(log_dir.absolute())
     if (own := jobs_folder()) is not None:
         return str(own / job_id)
-    data = Path("/data")
+    data = data_folder()
     return str((data if data.is_dir() else Path.cwd()) / "jobs" / job_id)
 
 
@@ -153,7 +153,8 @@ def zerorun(
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
     log_dir: Path = typer.Option(
         None,
-        help="Folder of the job on nodes, in folders of yours or root's. Default /data/jobs/USER/JOB_ID.",
+        help="Folder of the job on nodes, in folders of yours or root's. "
+        "Default jobs/USER/JOB_ID on the data disk.",
     ),
     tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
     timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),

@@ -27,7 +27,7 @@ from runtime.edges.addresses import AddressOrNone, InterfaceOrNone
 from runtime.edges.process import complete
 from runtime.errors import BadInput
 from runtime.job.env_file import read_job_environment
-from runtime.job.user import jobs_folder
+from runtime.job.user import data_folder, jobs_folder
 from runtime.probes import gpu, job_firewall
 from runtime.probes.environment import DIGEST_SCRIPT, environment_digest
 from runtime.probes.gpu import Gpus
@@ -93,7 +93,8 @@ def survey(
     interface = addresses.interface_of(own_address)
     job_interface = _job_interface(Path(config_path, "job.env")) or interface
     probed, unprobed = _probe(probes)
-    disks = {path: os.statvfs(path) for path in ("/", "/data") if Path(path).is_dir()}
+    data = str(data_folder(Path(config_path, "cluster.json")))
+    disks = {path: os.statvfs(path) for path in ("/", data) if Path(path).is_dir()}
     return Survey(
         hostname=hostname,
         own_address=resolved[hostname],
@@ -228,8 +229,9 @@ def files(prefix: str, *, script: Path = DIGEST_SCRIPT, timeout_seconds: float) 
 
 
 def job_disk() -> Path:
-    """Where jobs write: their user's folder on the data disk, /data, or /var/tmp on a node without one."""
-    return jobs_folder() or (Path("/data") if Path("/data").is_dir() else Path("/var/tmp"))
+    """Where jobs write: their user's folder on the data disk, that disk, or /var/tmp where there is none."""
+    data = data_folder()
+    return jobs_folder() or (data if data.is_dir() else Path("/var/tmp"))
 
 
 def write_rate(folder: Path, seconds: float) -> float:

@@ -12,7 +12,7 @@ from runtime.probes.finding import ranks_text
 from runtime.probes.job import Facts
 
 # Scripts of root are not for the user of jobs.
-_PLACE = "Its user has /data/jobs/USER on the data disk, and a home on each node."
+_PLACE = "Its user has the folder jobs/USER on the data disk, and a home on each node."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

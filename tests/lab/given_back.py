@@ -11,13 +11,18 @@ FILES = (
     r"-o -type d -printf '%p/ %m\n'"
 )
 _LEFT_BEHIND = re.compile(
-    r"^(/var|/data|(/root|/home/[^/]+)/\.(ansible|cache|conda)|/usr/share/zoneinfo|/usr/share/doc/tzdata)/"
+    r"^(/var|(/root|/home/[^/]+)/\.(ansible|cache|conda)|/usr/share/zoneinfo|/usr/share/doc/tzdata)/"
     r"|^/etc/(fstab|machine-id|ld\.so\.cache|timezone|localtime|(passwd|group|shadow|gshadow|subuid|subgid)-)$"
     r"|^/usr/share/lintian/overrides/tzdata$|/__pycache__/"
 )
 
 
-def not_given_back(before: str, after: str) -> list[str]:
-    """Lines that `FILES` printed once alone."""
+def not_given_back(before: str, after: str, *, data: str = "/data") -> list[str]:
+    """Lines that `FILES` printed once alone; what is at `data`, where the site has its data disk, stays."""
     lines = set(before.splitlines()) ^ set(after.splitlines())
-    return sorted(line for line in lines if not _LEFT_BEHIND.search(line.split(" ")[0]))
+    names = {line: line.split(" ")[0] for line in lines}
+    return sorted(
+        line
+        for line, name in names.items()
+        if not name.startswith(f"{data}/") and not _LEFT_BEHIND.search(name)
+    )

@@ -88,7 +88,7 @@ def test_a_script_of_root_s_home_is_refused_with_where_to_put_it(converged_lab: 
     assert finished.returncode == 1
     assert f"goes on as {JOB_USER}, who runs the jobs of this cluster, in /home/{JOB_USER}" in finished.stderr
     assert "te1 (rank 0): there is no own.py in" in finished.stderr
-    assert "/data/jobs/USER on the data disk" in finished.stderr
+    assert "the folder jobs/USER on the data disk" in finished.stderr
 
 
 def converge(lab: LabUnderTest, *words: str, check: bool = True) -> Finished:

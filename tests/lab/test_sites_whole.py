@@ -44,6 +44,7 @@ class Case:
         release: of the nodes, where it is not this machine's.
         here: what is done on this machine beforehand.
         prepare: what is done on blank nodes then; `all` on each.
+        data: where the site has its data disk.
         holds: of nodes, what commands print after site.yml.
         kept: commands that print the same before site.yml, after it and after the teardown, on each node.
     """
@@ -55,6 +56,7 @@ class Case:
     release: str = ""
     here: str = "true"
     prepare: Mapping[str, str] = field(default_factory=dict)
+    data: str = "/data"
     holds: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
 
@@ -167,7 +169,8 @@ def test_a_site_is_made_proven_looked_after_and_given_back(
     playbook(lab, "playbooks/teardown.yml", "-e", f"teardown_confirm={lab.name}")
     assert [of_all(lab, command) for command in case.kept] == kept
     after = of_all(lab, FILES)
-    assert [not_given_back(*both) for both in zip(files, after, strict=True)] == [[], []]
+    lost = [not_given_back(*both, data=case.data) for both in zip(files, after, strict=True)]
+    assert lost == [[], []]
 
 
 def listed(lab: LabUnderTest) -> str:

@@ -102,6 +102,10 @@ class Runner:
         (module,) = [name for name in task if name not in KEYWORDS]
         if module.endswith("include_tasks"):
             self.tasks(self.engine.load(self.folder / self.say(task[module], scope)), scope)
+        elif module.endswith("include_role"):
+            given = task[module]
+            path = PLAYBOOKS / "roles" / given["name"] / "tasks" / f"{given['tasks_from']}.yml"
+            self.tasks(self.engine.load(path), scope)
         elif "loop" in task:
             for item in self.say(task["loop"], scope):
                 within = {**scope, "item": item}

@@ -72,6 +72,7 @@ def test_every_rule_has_a_case_that_breaks_it() -> None:
         "set-secret",
         "swap",
         "key-elsewhere",
+        "data-disk",
     }
 
     broken = {case["finding"][0] for case in SPOILT.values()}
@@ -129,6 +130,37 @@ def test_an_environment_with_one_changed_file_is_named_with_that_file(tmp_path: 
 
     assert before == []
     assert [(one["rule"], one["found"]) for one in after] == [("environment", "changed lib/module.py")]
+
+
+@pytest.mark.parametrize("prefix", ["/srv/scratch/conda/envs/llm", "/srv/scratch/llm", "/opt/[llm]"])
+def test_an_environment_of_another_place_is_held_against_its_record_too(prefix: str, tmp_path: Path) -> None:
+    name = prefix.replace("/srv/scratch/", "data/").lstrip("/")
+    files = {
+        f"{name}/module.py": "a = 1\n",
+        "etc/clusterwright/environment.json": f'{{"prefix": "{prefix}"}}',
+    }
+    tree = Tree(tmp_path, files, {"data_path": "/srv/scratch"})
+    words = [sys.executable, DIGEST, "--prefix", tree.place(name), "--record", "--built-from", "locks"]
+    subprocess.run(words, capture_output=True, check=True)
+    before = tree.run("scan", "--digest-script", DIGEST)
+    (tree.place(name) / "module.py").write_text("a = 2\n")
+
+    after = tree.run("scan", "--digest-script", DIGEST)
+
+    assert before == []
+    assert [(one["path"], one["found"]) for one in after] == [(name, "changed module.py")]
+
+
+def test_the_data_disk_of_another_place_is_taken_out_of_fstab_too(tmp_path: Path) -> None:
+    kept = "UUID=1-2 / ext4 defaults 0 1\nUUID=5-6 /data ext4 noatime 0 2\n"
+    disk = "UUID=3-4 /srv/scratch ext4 noatime,nofail 0 2\n"
+    tree = Tree(tmp_path, {"etc/fstab": kept + disk}, {"data_path": "/srv/scratch"})
+    before = tree.run("scan")
+
+    tree.run("clean")
+
+    assert [one["rule"] for one in before] == ["data-disk"]
+    assert tree.files() == {"etc/fstab": kept}
 
 
 @pytest.mark.attack("file")

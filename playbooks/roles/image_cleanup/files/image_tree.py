@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from image_keep import COVERED_HOMES, opened_folder, save
@@ -33,7 +34,7 @@ from image_secrets import (
     stated,
     take_in_contents,
 )
-from image_walk import every_file, json_of, members, read
+from image_walk import data_path, environments, every_file, manifest_of, members, read
 
 COVERED = f"({'|'.join(COVERED_HOMES).replace('*', '[^/]+')})"
 SSHD = r"etc/ssh/authorized_keys(\.d)?/.*"
@@ -131,13 +132,13 @@ def by_dev_name(text: str) -> str:
     return f"it mounts {', '.join(wrong)}, a name that another machine gives to another disk" if wrong else ""
 
 
-def the_data_disk(text: str) -> str:
-    found = [fields[0] for _, fields in fstab_entries(text) if fields[1] == "/data" and fields[2] == "ext4"]
+def the_data_disk(path: str, text: str) -> str:
+    found = [fields[0] for _, fields in fstab_entries(text) if fields[1] == path and fields[2] == "ext4"]
     return f"it mounts {found[0]}, which only this machine has" if found and not by_dev_name(text) else ""
 
 
-def without_the_data_disk(text: str) -> str:
-    own = {line for line, fields in fstab_entries(text) if fields[1] == "/data"}
+def without_the_data_disk(path: str, text: str) -> str:
+    own = {line for line, fields in fstab_entries(text) if fields[1] == path}
     return "".join(line + "\n" for line in text.splitlines() if line not in own)
 
 
@@ -156,7 +157,6 @@ RULES: list[tuple[str, str, Judge, Mend]] = [
     ("password", r"(etc|var/backups)/g?shadow-?", a_password, without_passwords),
     ("before-texts", r"var/lib/clusterwright/journal\.json", secret_texts, without_secret_texts),
     ("fstab", r"etc/fstab", by_dev_name, None),
-    ("data-disk", r"etc/fstab", the_data_disk, without_the_data_disk),
     ("host-name", r"etc/hostname", anything, REMOVE),
     ("names", r"etc/hosts", the_cluster, without_the_cluster),
     (
@@ -191,7 +191,7 @@ RULES: list[tuple[str, str, Judge, Mend]] = [
 NOT_KEPT = {"log", "temporary", "seed"}
 # Whose copies count like themselves, beside all that is in secrets.yml.
 COPIED = {"host-key", "authorised-key", "known-hosts", "ssh-key", "password"}
-OWN_KINDS = {name for name, *_ in RULES}
+OWN_KINDS = {"data-disk", *(name for name, *_ in RULES)}
 # Elsewhere live_view.py lays no copy: sshd and services of the node go on using it, and a person decides.
 ELSEWHERE = rf"(?!{COVERED}/\.ssh/|etc/ssh/)"
 RULES.append(("key-elsewhere", ELSEWHERE + r"(.*/)?\.ssh/authorized_keys2?", anything, None))
@@ -209,7 +209,10 @@ def take_in(table: Mapping[str, Any]) -> None:
 
 def findings(root: str, data: str) -> Iterator[Finding]:
     """Each rule that a file breaks."""
-    rules = [*RULES, *(("key-elsewhere", ELSEWHERE + one, public_keys, None) for one in key_places(root))]
+    disk = data_path(root, data)
+    own = ("data-disk", r"etc/fstab", partial(the_data_disk, disk), partial(without_the_data_disk, disk))
+    elsewhere = (("key-elsewhere", ELSEWHERE + one, public_keys, None) for one in key_places(root))
+    rules: list[tuple[str, str, Judge, Mend]] = [*RULES, own, *elsewhere]
     compiled = [
         Rule(name, re.compile(pattern, re.DOTALL), judge, mend) for name, pattern, judge, mend in rules
     ]
@@ -275,26 +278,20 @@ def is_allowed(path: str, allowed: list[str]) -> bool:
 
 def environment_findings(root: str, data: str, script: str) -> Iterator[Finding]:
     """Environments whose files are not those that were recorded, or not those of the manifest."""
-    folder = os.path.join(data, "miniconda3", "envs")
-    wanted = manifest_of(root).get("environment", "")
-    for name in sorted(os.listdir(folder)) if data and script and os.path.isdir(folder) else []:
-        if name.startswith("."):
-            continue
-        prefix = os.path.join(folder, name)
+    image = manifest_of(root)
+    for prefix, name in environments(root, data) if script else []:
         words = [sys.executable, script, "--prefix", prefix, "--verify", "--full", "--files-only"]
         report = report_of(subprocess.run(words, stdout=subprocess.PIPE, check=False).stdout)
         found = ", ".join(report["differences"]) or (
             "" if report["recorded"] else "its digest was not recorded"
         )
-        if (
-            not found
-            and wanted
-            and name == manifest_of(root).get("environment_name")
-            and report["digest"] != wanted
-        ):
+        wanted = (
+            image.get("environment", "") if os.path.basename(name) == image.get("environment_name") else ""
+        )
+        if not found and wanted and report["digest"] != wanted:
             found = f"its digest is {report['digest'][:12]}, the manifest says {wanted[:12]}"
         if found:
-            yield Finding("environment", f"data/miniconda3/envs/{name}", found)
+            yield Finding("environment", name, found)
 
 
 def report_of(text: bytes) -> dict[str, Any]:
@@ -302,11 +299,6 @@ def report_of(text: bytes) -> dict[str, Any]:
         return dict(json.loads(text))
     unjudged = "its files could not be compared with its record; environment_digest.py says why"
     return {"differences": [unjudged], "recorded": "", "digest": ""}
-
-
-def manifest_of(root: str) -> dict[str, Any]:
-    image = json_of(os.path.join(root, "etc/clusterwright/image.json")).get("image")
-    return image if isinstance(image, dict) else {}
 
 
 def scan(root: str, data: str, script: str) -> list[dict[str, object]]:

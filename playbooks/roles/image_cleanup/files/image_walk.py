@@ -166,6 +166,36 @@ def json_of(place: str) -> dict[str, Any]:
     return {}
 
 
+def manifest_of(root: str) -> dict[str, Any]:
+    image = json_of(os.path.join(root, "etc/clusterwright/image.json")).get("image")
+    return image if isinstance(image, dict) else {}
+
+
+def data_path(root: str, data: str) -> str:
+    """Where the machine has its data disk."""
+    said = manifest_of(root).get("data_path") or (data if root == "/" else "")
+    return os.path.normpath(said) if isinstance(said, str) and said.startswith("/") else "/data"
+
+
+def environments(root: str, data: str) -> Iterator[tuple[str, str]]:
+    """The jobs' environment, and those beside it in a folder envs: place here, and name in a finding."""
+    disk = data_path(root, data)
+    described = json_of(os.path.join(root, "etc/clusterwright/environment.json")).get("prefix")
+    prefixes = {glob.escape(disk) + "/miniconda3/envs/*"}
+    if isinstance(described, str) and described.startswith("/"):
+        folder, name = os.path.split(glob.escape(os.path.normpath(described)))
+        prefixes.add(f"{folder}/*" if os.path.basename(folder) == "envs" else f"{folder}/{name}")
+    mount = glob.escape(disk) + "/"
+    for prefix in sorted(prefixes):
+        on_data = prefix.startswith(mount)
+        top, below = (data, prefix[len(mount) :]) if on_data else (root, prefix.lstrip("/"))
+        if not top:
+            continue
+        for place in sorted(glob.glob(os.path.join(glob.escape(top), below))):
+            if os.path.isdir(place):
+                yield place, ("data/" if on_data else "") + os.path.relpath(place, top)
+
+
 def read(place: str) -> bytes:
     """A regular file, of a large one its beginning and end; a link, a socket or what has gone is empty."""
     try:

@@ -192,7 +192,7 @@ def test_a_preview_that_is_none_is_named(
     monkeypatch.setattr(baking, "ssh", SimpleNamespace(run=lambda *_, **__: answer))
 
     with pytest.raises(CommandFailed, match="look at the disks of te1: it does not answer") as refusal:
-        baking.preview(TE1)
+        baking.preview(TE1, "/data")
 
     record_refusal(refusal.value)
 
@@ -202,4 +202,4 @@ def test_a_preview_names_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None
     answer = SimpleNamespace(stdout=json.dumps([log, {**log, "rule": "manifest"}]), stderr="")
     monkeypatch.setattr(baking, "ssh", SimpleNamespace(run=lambda *_, **__: answer))
 
-    assert baking.preview(TE1) == [log]
+    assert baking.preview(TE1, "/data") == [log]

@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadInput
-from runtime.job.user import cluster_user, environment_of, go_on_as_cluster_user
+from runtime.job.user import (
+    cluster_user,
+    data_folder,
+    environment_of,
+    go_on_as_cluster_user,
+    jobs_folder,
+    user_name,
+)
 from tests.conftest import RecordRefusal
 
 # Begun anew are a shell and its words, which look at what they were handed.
@@ -133,3 +140,43 @@ def test_a_python_that_the_user_may_not_run_is_named(tmp_path: Path) -> None:
 
     assert f"nobody may not run {closed}: Permission denied" in ended.stderr
     assert "BadInput" in ended.stderr
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("text", "data"),
+    [
+        ('{"user": "train", "data": "/srv/scratch"}', "/srv/scratch"),
+        ('{"user": "train"}', "/data"),
+        ('{"data": "scratch"}', "/data"),
+        ('{"data": ["/srv"]}', "/data"),
+        ('{"data": ', "/data"),
+    ],
+)
+def test_the_data_disk_is_where_the_site_has_it(text: str, data: str, tmp_path: Path) -> None:
+    assert data_folder(description(tmp_path, text)) == Path(data)
+
+
+def test_a_node_without_a_description_has_its_data_disk_at_data(tmp_path: Path) -> None:
+    assert data_folder(tmp_path / "cluster.json") == Path("/data")
+
+
+@as_root
+@pytest.mark.attack("user")
+def test_the_data_disk_is_not_what_a_description_of_others_says(
+    tmp_path: Path, record_refusal: RecordRefusal
+) -> None:
+    path = description(tmp_path, '{"data": "/tmp/mine"}', 0o666)
+
+    found = data_folder(path)
+
+    assert found == Path("/data")
+    record_refusal(f"it stays at {found}")
+
+
+@as_root
+def test_the_jobs_of_a_user_lie_on_that_disk(tmp_path: Path) -> None:
+    path = description(tmp_path, f'{{"data": "{tmp_path}"}}')
+    (tmp_path / "jobs" / user_name()).mkdir(parents=True)
+
+    assert jobs_folder(path) == tmp_path / "jobs" / user_name()
