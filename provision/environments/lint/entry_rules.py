@@ -115,11 +115,12 @@ def _wheel_python(group: Group) -> Iterator[Fault]:
 
 
 def _conda_python(group: Group) -> Iterator[Fault]:
+    """By what it needs: a build string may name a Python and be for newer ones as well (abi3)."""
     python = _python(group)
     for one in group.packages if len(python) == 2 else ():
-        found = re.search(r"(?:^|_|h)py(\d)(\d+)(?:_|h|$)", one.build)
+        found = re.match(r"=*(\d)\.(\d+)\.\*", one.needs.get("python_abi", ""))
         if one.manager == CONDA and found and (int(found[1]), int(found[2])) != python:
-            yield one, f"its build {one.build} is not for Python {dotted(python)}"
+            yield one, f"it needs Python {found[1]}.{found[2]}, and Python {dotted(python)} is there"
 
 
 def _wheel_pythons(group: Group) -> Iterator[Fault]:
