@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from provision.commands.env_add import add
+from provision.commands.env_lint import lint
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
 from provision.environments.comparison import Comparison
@@ -35,6 +37,8 @@ app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
 
 _ENVIRONMENTS = Path(__file__).parents[2] / "envs"
 _PYTHON = "3.11"
+app.command()(add)
+app.command()(lint)
 _out = Console()
 _progress = Console(stderr=True)
 
