@@ -14,7 +14,7 @@ def test_the_role_asks_for_the_cuda_of_the_lock() -> None:
     defaults = yaml.safe_load(
         (ROOT / "playbooks" / "roles" / "nvidia_gpu" / "defaults" / "main.yml").read_text()
     )
-    lock = (ROOT / "envs" / "llm" / "wheels-cuda.lock").read_text()
+    lock = (ROOT / "envs" / "llm" / "wheels-cuda130.lock").read_text()
 
     locked = re.search(r"^cuda-toolkit==(\d+\.\d+)", lock, re.MULTILINE)
 
