@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "playbooks" / "roles").iterdir() if path.is_dir())
 OF_IMAGES = {"image_cleanup"}  # what converging a cluster must never do to it
 # What an image brings along; restore.yml has a play for every other role of site.yml.
-IN_IMAGES = {"base_packages", "time_sync", "host_tuning", "nvidia_driver", "nvidia_gpu", "miniconda"}
+IN_IMAGES = {
+    *("environment_kind", "base_packages", "time_sync", "host_tuning", "nvidia_driver", "nvidia_gpu"),
+    "miniconda",
+}
 # What validate.yml holds values against; `elements` may be str alone, which Ansible makes of anything.
 CHECKED = {"type", "elements", "default", "description"}
 VOCABULARY = "cluster"  # defaults only: the words that the other roles share
@@ -101,8 +104,9 @@ def test_the_look_of_site_asks_for_every_role_that_follows_it_in_their_order() -
     _, _, *plays = [play["hosts"] for play in plays_of(ROOT / "playbooks" / "site.yml")]  # hold, validate
 
     assert plays[0] == "node_access"  # before it nothing can be observed
-    assert plays[1] == "cluster"
-    assert looks() == plays[2:]
+    assert plays[1] == "environment_kind"  # by which roles tell whether they are settled
+    assert plays[2] == "cluster"
+    assert looks() == plays[3:]
 
 
 @pytest.mark.parametrize("role", looks())
