@@ -14,10 +14,7 @@ ROOT = Path(__file__).parents[2]
 ROLES = sorted(path for path in (ROOT / "playbooks" / "roles").iterdir() if path.is_dir())
 OF_IMAGES = {"image_cleanup"}  # what converging a cluster must never do to it
 # What an image brings along; restore.yml has a play for every other role of site.yml.
-IN_IMAGES = {
-    *("environment_kind", "base_packages", "time_sync", "host_tuning", "nvidia_driver", "nvidia_gpu"),
-    "miniconda",
-}
+IN_IMAGES = {"base_packages", "time_sync", "host_tuning", "nvidia_driver", "nvidia_gpu", "miniconda"}
 # What validate.yml holds values against; `elements` may be str alone, which Ansible makes of anything.
 CHECKED = {"type", "elements", "default", "description"}
 VOCABULARY = "cluster"  # defaults only: the words that the other roles share
