@@ -48,9 +48,8 @@ def gpu_verdict(
     if kind and not verdict.problem:
         table = kinds.table_of(stated)
         node = node_of("", observed, table)
-        verdict = replace(
-            verdict, problem=node.problem or kinds.kept_problem(kind, node, table, is_chosen=is_chosen)
-        )
+        problem = "" if node.problem else kinds.kept_problem(kind, node, table, is_chosen=is_chosen)
+        verdict = replace(verdict, problem=problem)
     return asdict(verdict)
 
 
