@@ -41,7 +41,7 @@ def site(kinds_lab: LabUnderTest, tmp_path: Path) -> LabUnderTest:
         (environment / f"wheels-{kind}.lock").touch()
     said = {"nvidia_gpu_enabled": True, "validate_sources": False}
     variables = {**said, "cluster_environments_path": str(environment.parent)}
-    (kinds_lab.inventory / "group_vars" / "all" / "kinds.yml").write_text(json.dumps(variables))
+    (kinds_lab.inventory / "group_vars" / "all" / "own.yml").write_text(json.dumps(variables))
     record_of(kinds_lab).unlink(missing_ok=True)
     for node, driver in (("te1", "535.183.01"), ("te2", "580.95.05")):
         kinds_lab.run(node, card(has_switch=False))
