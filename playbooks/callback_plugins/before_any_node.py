@@ -16,6 +16,7 @@ from ansible.vars.hostvars import HostVars
 
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
+from provision.environments.locks import how_to_have
 from provision.errors import ProvisionError
 from provision.inventory.as_ansible import PLAYBOOKS, secrets_folder
 from provision.inventory.left_roles import VARIABLE, left_roles, taken
@@ -165,8 +166,7 @@ class Inventory:
         sources, locks = sources_and_locks(read)
         for name, path in locks:
             if not Path(path).is_file():
-                fix = "Correct it, or write the lock: provision env lock."
-                yield Problem(what=f"there is no file {path}", where=name, fix=fix)
+                yield Problem(what=f"there is no file {path}", where=name, fix=how_to_have(Path(path)))
         if not self._asks_sources():
             return
         asked = {_asked(name, address, self.site): (name, address) for name, address in sources}

@@ -55,7 +55,14 @@ def lock(
     name: Annotated[str, typer.Argument(help="The environment: a folder of envs/.")],
     layer: Annotated[Layer, typer.Option(help="Which of its locks.")] = Layer.all,
     kind: Annotated[
-        str, typer.Option(help="Wheels of this kind of machine alone: cuda, cpu.", show_default="all")
+        str, typer.Option(help="Wheels of this kind alone, as cuda130 or cpu.", show_default="all")
+    ] = "",
+    torch_index: Annotated[
+        str,
+        typer.Option(
+            envvar="CLUSTERWRIGHT_TORCH_INDEX",
+            help="Address of PyTorch's own index, above its folders, for kinds whose build only it has.",
+        ),
     ] = "",
     architecture: Annotated[
         str, typer.Option(help="The nodes' processors: x86_64 or aarch64 (cluster_architecture).")
@@ -79,6 +86,8 @@ def lock(
     """
     conda_lock, wheel_locks = locks_of(environments / name, architecture)
     wheel_locks = _of_kind(wheel_locks, kind, name)
+    if not kind and not torch_index:
+        wheel_locks = _without_own_index(wheel_locks)
     chosen = [
         *([conda_lock] if layer is not Layer.wheels else []),
         *(wheel_locks if layer is not Layer.conda else []),
@@ -89,7 +98,10 @@ def lock(
             continue
         try:
             with _progress.status(f"{wanted.path.name}"):
-                _solve(wanted, is_conda=wanted is conda_lock, channel=channel, conda=conda)
+                if wanted is conda_lock:
+                    _solve_conda(wanted, channel=channel, conda=conda)
+                else:
+                    lock_wheels(wanted, python=_PYTHON, environment=os.environ, torch_index=torch_index)
         except ProvisionError as e:
             failures.append(e)
     states = {str(wanted.path): wanted.state for wanted in chosen}
@@ -152,17 +164,28 @@ def _say(line: str) -> None:
 
 
 def _of_kind(locks: list[Lock], kind: str, name: str) -> list[Lock]:
-    found = [lock for lock in locks if not kind or lock.inputs[0].stem == f"wheels-{kind}"]
+    found = [lock for lock in locks if not kind or lock.kind == kind]
     if kind and not found:
-        known = ", ".join(lock.inputs[0].stem.removeprefix("wheels-") for lock in locks) or "none"
+        known = ", ".join(lock.kind for lock in locks) or "none"
         raise BadInput(f"lock wheels of {name} for {kind}", found=f"its kinds are {known}", fix="Name one.")
     return found
 
 
-def _solve(wanted: Lock, *, is_conda: bool, channel: str, conda: Path | None) -> None:
-    if not is_conda:
-        lock_wheels(wanted, python=_PYTHON, environment=os.environ)
-        return
+def _without_own_index(locks: list[Lock]) -> list[Lock]:
+    """Without the kinds that nobody has locked here yet, and whose build only PyTorch's own index has."""
+    find_links = os.environ.get("PIP_FIND_LINKS", "")
+    left = [lock for lock in locks if lock.state is State.MISSING and lock.lacks_build(find_links)]
+    if left:
+        kinds = ", ".join(lock.kind for lock in left)
+        _progress.print(
+            f"left out: {kinds}, whose build only PyTorch's own index has: --torch-index says where it is",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return [lock for lock in locks if lock not in left]
+
+
+def _solve_conda(wanted: Lock, *, channel: str, conda: Path | None) -> None:
     with _solver(conda) as program:
         lock_conda(wanted, channel=channel, conda=program, environment=os.environ)
 

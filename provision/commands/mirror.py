@@ -24,6 +24,7 @@ from provision.lab.mirror.parts import Part, Workshop
 
 _CHECKOUT = Path(__file__).parents[2]
 _ROLE = _CHECKOUT / "playbooks" / "roles" / "base_packages" / "defaults" / "main.yml"
+_ENVIRONMENT = "llm"  # cluster_environment_name, by default
 _out = Console()
 _progress = Console(stderr=True)
 
@@ -39,6 +40,13 @@ def make(
     channel: Annotated[
         str, typer.Option(envvar="CLUSTERWRIGHT_CHANNEL", help="Address of the real conda channel.")
     ] = "",
+    environment: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An environment (a folder of envs/) that nodes are to get; again for more.",
+            show_default="llm",
+        ),
+    ] = None,
     release: Annotated[
         str,
         typer.Option(help="Debian's or Ubuntu's code name, as of `lab up`.", show_default="this machine's"),
@@ -51,11 +59,13 @@ def make(
     """Make what the nodes install from: Debian packages, wheels, a conda channel, a Miniconda installer.
 
     Without the addresses of the real ones, or where these do not answer, Miniconda and the channel are
-    stand-ins made of real parts. What is there already stays; an unchanged mirror takes a second.
+    stand-ins made of real parts. What is there already stays, other environments with it; an unchanged mirror
+    takes a second.
     """
     started = time.monotonic()
     wanted = build.Wanted(
         environments=_CHECKOUT / "envs",
+        names=environment or [_ENVIRONMENT],
         debian_packages=yaml.safe_load(_ROLE.read_text())["base_packages_names"],
         newer_than=_newest_image(user_cache()),
         miniconda=miniconda,

@@ -5,21 +5,29 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from provision.edges.files import write_file
 from provision.edges.process import run
-from provision.environments.conda_layer import PLATFORMS, channel_name, from_conda_lock, parse, render
+from provision.environments.conda_layer import PLATFORMS, channel_name, from_conda_lock, parse
+from provision.environments.conda_layer import render as render_layer
 from provision.environments.conda_lock import solve
+from provision.environments.wheel_inputs import included, left_out, local_builds, own_index, solved_until
+from provision.environments.wheel_lock import platform_of, refuse_sources, render
 from provision.errors import BadInput, CommandFailed, MissingRequirement
 
 _SOLVE_SECONDS = 1800.0
 _SOLVERS = ("conda", "mamba", "micromamba")
+# By these, uv would solve the same inputs otherwise for one person than for another.
+_CHOOSING = {
+    *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_TORCH_BACKEND"),
+    *("UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER"),
+}
 
 
 _USUAL = "x86_64"  # whose locks have no suffix
@@ -45,6 +53,22 @@ class Lock:
     def made_from(self) -> str:
         """Names the state of the inputs: sha256, hex."""
         return hashlib.sha256(b"".join(path.read_bytes() for path in self.inputs)).hexdigest()
+
+    @property
+    def kind(self) -> str:
+        """Which machines its wheels are for, as `cuda130`."""
+        return self.inputs[0].stem.removeprefix("wheels-")
+
+    @property
+    def texts(self) -> list[str]:
+        return [path.read_text("utf-8") for path in self.inputs]
+
+    def lacks_build(self, find_links: str) -> bool:
+        """Whether only PyTorch's own index has its build of torch, and none of these folders."""
+        names = [build.replace("==", "-") for build in local_builds(self.texts)]
+        folders = [Path(place) for place in find_links.split()]
+        held = all(any(any(folder.glob(f"{name}-*.whl")) for folder in folders) for name in names)
+        return own_index(self.texts) != "" and not held
 
     @property
     def state(self) -> State:
@@ -75,7 +99,7 @@ def locks_of(folder: Path, architecture: str = _USUAL) -> tuple[Lock, list[Lock]
     wheels = [
         Lock(
             path=variant.with_name(f"{variant.stem}{suffix}.lock"),
-            inputs=(variant, folder / "wheels.in"),
+            inputs=included(variant),
             architecture=architecture,
         )
         for variant in sorted(folder.glob("wheels-*.in"))
@@ -85,6 +109,25 @@ def locks_of(folder: Path, architecture: str = _USUAL) -> tuple[Lock, list[Lock]
 
 def _neighbours(folder: Path) -> list[str]:
     return [path.parent.name for path in folder.parent.glob("*/environment.yml")]
+
+
+def how_to_have(path: Path) -> str:
+    """What makes a lock that a site names and that is not there."""
+    name = path.stem
+    if not name.startswith("wheels-") or not path.parent.is_dir():
+        return "Correct it, or write the lock: provision env lock."
+    former = path.with_name(name.replace(name.split("-")[1], "cuda") + ".lock")
+    if former.is_file():
+        return (
+            "Locks of wheels have their CUDA in their names since there is cluster_environment_kind: rename "
+            f"{former} and its .in to {name}, with the CUDA that they are for, and say that as "
+            "cluster_environment_kind; or leave them and set conda_env_wheel_lock."
+        )
+    kinds = sorted(found.stem.removeprefix("wheels-") for found in path.parent.glob("wheels-*.lock"))
+    return (
+        f"Set cluster_environment_kind to one that is locked there ({', '.join(kinds) or 'none is'}), or "
+        f"write wheels-KIND.in, then: provision env lock {path.parent.name}"
+    )
 
 
 def is_current(lock: Lock, *, channel: str | None) -> bool:
@@ -122,52 +165,77 @@ def lock_conda(lock: Lock, *, channel: str, conda: Path, environment: Mapping[st
         environment_yml=source.read_text(),
         platform=PLATFORMS[lock.architecture],
     )
-    write_file(lock.path, render(layer))
+    write_file(lock.path, render_layer(layer))
 
 
-def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str]) -> None:
+def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str], torch_index: str = "") -> None:
     """Solves wheels for Linux and writes their lock: versions and hashes, no place.
+
+    Args:
+        torch_index: address of PyTorch's own index, or of a mirror of it, above its folders (cpu, cu118...).
 
     Raises:
         MissingRequirement: there is no uv here.
         CommandFailed: there is no solution, or the index cannot be reached.
+        BadInput: an input is missing, or the solution cannot be locked.
     """
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{environment.get('PATH', '')}")
     if uv is None:
         raise MissingRequirement(
             f"lock {lock.path.name}", found="there is no uv", fix=f"{sys.executable} -m pip install uv"
         )
-    words = uv_words(
-        Path(uv),
-        lock.inputs[0],
-        python=python,
-        find_links=environment.get("PIP_FIND_LINKS", ""),
-        architecture=lock.architecture,
-    )
-    files = _solved([*words, "--format", "pylock.toml"], lock, environment)
-    if archives := without_wheel(tomllib.loads(files), lock.architecture):
-        raise BadInput(
-            f"lock {lock.path.name}",
-            found=f"there is no wheel of {', '.join(archives)} for Linux, only an archive of sources, which "
-            "nodes do not build",
-            fix="Take it out of wheels.in (the runtime reads DeepSpeed's configuration and checkpoints "
-            "without it). Else build a wheel once, `pip wheel --no-deps NAME==VERSION`, put it into an index "
-            "of yours, solve with UV_DEFAULT_INDEX set to that, and set conda_env_wheel_source to it.",
+    texts = lock.texts
+    until = solved_until(texts)
+    with tempfile.TemporaryDirectory(prefix="clusterwright-") as scratch:
+        excludes = Path(scratch) / "excludes.txt"
+        excludes.write_text("".join(f"{name}\n" for name in left_out(texts)))
+        words = uv_words(
+            Path(uv),
+            lock.inputs[0],
+            python=python,
+            architecture=lock.architecture,
+            until=until,
+            excludes=excludes,
+            places=_places(texts, environment.get("PIP_FIND_LINKS", ""), torch_index),
         )
-    solved = _solved(words, lock, environment)
-    write_file(lock.path, f"# made from: {lock.made_from}\n{solved}")
+        solved = tomllib.loads(_solved(words, lock, environment))
+    refuse_sources(solved, lock=lock.path.name, architecture=lock.architecture)
+    text = render(
+        solved, made_from=lock.made_from, python=python, architecture=lock.architecture, until=until
+    )
+    write_file(lock.path, text)
+
+
+def _places(texts: Sequence[str], find_links: str, torch_index: str) -> list[str]:
+    """Where a build is that the usual index lacks.
+
+    A folder of wheels is searched only for what pins a local version (torch==2.13.0+cpu): to torch==2.13.0 it
+    would offer the CPU build as well.
+    """
+    searched = find_links.split() if local_builds(texts) else []
+    words = [word for place in searched for word in ("--find-links", place)]
+    if torch_index and (folder := own_index(texts)):
+        words += ["--index", f"{torch_index.rstrip('/')}/{folder}", "--index-strategy", "unsafe-best-match"]
+    return words
 
 
 def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) -> str:
-    finished = run(words, timeout_seconds=_SOLVE_SECONDS, env=environment, check=False)
+    variables = {name: value for name, value in environment.items() if name not in _CHOOSING}
+    finished = run(words, timeout_seconds=_SOLVE_SECONDS, env=variables, check=False)
     if finished.returncode == 0:
         return finished.stdout
-    local = [line for line in lock.inputs[0].read_text().splitlines() if "+" in line.partition("#")[0]]
     fix = "Correct wheels.in, or see that the index of Python packages can be reached."
-    if local:
+    if "exclude-newer" in finished.stderr:
         fix = (
-            f"{', '.join(local)} is a build that the index of Python packages lacks: name a folder that has "
-            "it in PIP_FIND_LINKS, or leave this lock out, which is for the lab alone: --kind cuda."
+            f"What was published after {solved_until(lock.texts)} does not count, nor what an index does not "
+            "date: name an older version, set a later time, or take the line `# solved until:` out of "
+            f"{' or '.join(path.name for path in lock.inputs)}."
+        )
+    if builds := local_builds(lock.texts):
+        fix = (
+            f"{', '.join(builds)} is a build that the index of Python packages lacks: name a folder that has "
+            "it in PIP_FIND_LINKS, or PyTorch's own index with --torch-index; or leave this lock out and "
+            "name the kind that you want: --kind cuda130."
         )
     said = "\n".join(finished.stderr.strip().splitlines()[-12:])
     raise CommandFailed(
@@ -175,41 +243,23 @@ def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) ->
     )
 
 
-def without_wheel(pylock: Mapping[str, Any], architecture: str = _USUAL) -> list[str]:
-    """The packages of a solution (pylock.toml, PEP 751) that have no wheel which Linux can use."""
-    return [
-        f"{package['name']} {package.get('version', '')}".strip()
-        for package in pylock.get("packages", ())
-        if not any(_is_for_linux(wheel, architecture) for wheel in package.get("wheels", ()))
-        and ("sdist" in package or "wheels" in package)
-    ]
-
-
-def _is_for_linux(wheel: Mapping[str, Any], architecture: str) -> bool:
-    name = str(wheel.get("name") or wheel.get("url") or wheel.get("path") or "").rpartition("/")[2]
-    platform = name.removesuffix(".whl").rpartition("-")[2]
-    return platform == "any" or ("linux" in platform and architecture in platform)
-
-
 def uv_words(
-    uv: Path, source: Path, *, python: str, find_links: str, architecture: str = _USUAL
+    uv: Path,
+    source: Path,
+    *,
+    python: str,
+    architecture: str,
+    until: str,
+    excludes: Path,
+    places: Sequence[str],
 ) -> list[str]:
-    """uv's command line: hashes, and nothing that names a place.
-
-    A folder of wheels is searched only for what pins a local version (torch==2.13.0+cpu): to torch==2.13.0 it
-    would offer the CPU build as well.
-    """
-    searched = find_links.split() if "+" in source.read_text() else []
-    places = [word for place in searched for word in ("--find-links", place)]
+    """uv's command line: everything stated that could make another solution of the same inputs."""
     return [
-        *(str(uv), "pip", "compile", str(source), "--python-version", python),
-        *(
-            "--python-platform",
-            f"{architecture}-manylinux_2_28",
-            "--generate-hashes",
-            "--no-header",
-            "--no-annotate",
-        ),
-        *("--no-emit-index-url", "--no-emit-find-links", "--quiet"),
+        *(str(uv), "pip", "compile", str(source), "--format", "pylock.toml", "--generate-hashes"),
+        *("--python-version", python, "--python-platform", platform_of(architecture)),
+        *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
+        *(("--exclude-newer", until) if until else ()),
+        *("--excludes", str(excludes)),
+        *("--no-sources", "--no-header", "--no-annotate", "--quiet"),
         *places,
     ]

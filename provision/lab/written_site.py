@@ -43,6 +43,9 @@ lab_mirror_folder: >-
   {{{{ lookup('ansible.builtin.env', 'XDG_CACHE_HOME') or lookup('ansible.builtin.env', 'HOME') ~ '/.cache'
   }}}}/clusterwright/{mirror_name(lab.release)}/current
 lab_mirror_content: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/mirror.json') | from_json }}}}"
+lab_mirror_environment: >-
+  {{{{ lab_mirror_content.environments[cluster_environment_name] | mandatory(
+  "the mirror lacks this environment: provision lab mirror --environment " ~ cluster_environment_name) }}}}
 base_packages_apt_source: "{{{{ lab_mirror }}}}/apt"
 base_packages_apt_key: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ '/apt/key.asc') }}}}"
 miniconda_installer_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.miniconda.installer }}}}"
@@ -50,8 +53,8 @@ miniconda_installer_sha256: "{{{{ lab_mirror_content.miniconda.sha256 }}}}"
 miniconda_channels: ["{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.conda.channel }}}}"]
 cluster_environment_kind: auto
 conda_env_channel: "{{{{ miniconda_channels[0] }}}}"
-conda_env_conda_lock: "{{{{ lab_mirror_folder }}}}/{{{{ lab_mirror_content.environments.llm.conda_lock }}}}"
-conda_env_wheel_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.wheels.index }}}}"
+conda_env_conda_lock: "{{{{ lab_mirror_folder }}}}/{{{{ lab_mirror_environment.conda_lock }}}}"
+conda_env_wheel_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_environment.wheels }}}}"
 conda_env_space_gib: 3
 time_sync_pools: []
 

@@ -61,7 +61,7 @@ conda_env() {
   for node in "${nodes[@]}"; do
     to "$node" "$envs/llm/wheels-cpu.lock" /data/
     on "$node" "/data/miniconda3/bin/conda create -y -q -n llm --override-channels -c $mirror/conda python=3.11 pip &&
-      /data/miniconda3/envs/llm/bin/pip install -q --index-url $mirror/wheels/simple --trusted-host $host \
+      /data/miniconda3/envs/llm/bin/pip install -q --index-url $mirror/wheels/llm/simple --trusted-host $host \
         -r /data/wheels-cpu.lock && echo 'conda activate llm' >>~/.bashrc"
   done
 }

@@ -26,6 +26,10 @@ from tests import forked
 NAME = "test"
 SUBNET = "10.77.200.0/24"
 NODES = 4
+# What nodes get: torch and our runtime. A test of one that holds more says so, since that takes minutes.
+ENVIRONMENT = "base"
+PREFIX = f"/data/miniconda3/envs/{ENVIRONMENT}"
+MIRROR = ("lab", "mirror", "--environment", ENVIRONMENT)
 # Who runs jobs unless a site says otherwise (cluster_user), and where that user may write on nodes.
 JOB_USER, JOBS = "trainer", "/data/jobs/trainer"
 
@@ -170,6 +174,12 @@ def lab_machine() -> None:
         pytest.skip(f"this machine lacks {', '.join(lacks)}")
 
 
+def use(environment: str, lab: Lab) -> None:
+    """Has the inventory of a lab say which environment its nodes get."""
+    said = lab.inventory / "group_vars" / "all" / "environment.yml"
+    said.write_text(f"---\ncluster_environment_name: {environment}\n")
+
+
 def made(
     name: str, subnet: str, nodes: int, *, snapshot: str = "", release: str = ""
 ) -> Iterator[LabUnderTest]:
@@ -181,6 +191,7 @@ def made(
         provision("lab", "up", "--name", name, *how, timeout_seconds=900)
         found = record.load(folder_of(name))
         assert found is not None
+        use(ENVIRONMENT, found)
         yield LabUnderTest(lab=found)
         provision("lab", "down", "--name", name)
 
@@ -256,7 +267,7 @@ def changed(finished: Finished) -> dict[str, int]:
 @pytest.fixture(scope="session")
 def mirror(lab_machine: None) -> None:
     """What the lab's nodes install from, built once on this machine."""
-    provision("lab", "mirror", timeout_seconds=1500)
+    provision(*MIRROR, timeout_seconds=1500)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

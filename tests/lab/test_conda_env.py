@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.lab.conftest import ROOT, LabUnderTest, changed, playbook, provision, said_from
+from tests.lab.conftest import MIRROR, PREFIX, ROOT, LabUnderTest, changed, playbook, provision, said_from
 
-PREFIX = "/data/miniconda3/envs/llm"
 DIGEST = f"python3 /usr/local/lib/clusterwright/environment_digest.py --prefix {PREFIX}"
 TAGS = ("--tags", "conda_env")
 
@@ -25,7 +24,7 @@ TAGS = ("--tags", "conda_env")
 @pytest.fixture(scope="module")
 def conda_lab(spare_lab: LabUnderTest) -> LabUnderTest:
     """Nodes with Miniconda and without an environment."""
-    provision("lab", "mirror", timeout_seconds=1200)
+    provision(*MIRROR, timeout_seconds=1200)
     spare_lab.reset()
     playbook(spare_lab, "--tags", "data_disk,miniconda")
     return spare_lab
@@ -147,7 +146,7 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert f"1 of its files differ from its record: changed {path}" in " ".join(finished.stdout.split())
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before
-    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-llm; true").split()
+    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-base; true").split()
     assert len(kept) == 1
     assert "2.13.1" in built.out("te2", f"cat {kept[0]}/{path}")
 
@@ -166,7 +165,7 @@ def cut_off_when(lab: LabUnderTest, node: str, condition: str) -> None:
 
 
 # What a build leaves beside the environment when it is cut off.
-LISTED = f"""mkdir -p {PREFIX}/../.clusterwright-llm/build && cd {PREFIX}/../.clusterwright-llm
+LISTED = f"""mkdir -p {PREFIX}/../.clusterwright-base/build && cd {PREFIX}/../.clusterwright-base
 echo Made by Clusterwright, which removes it. >clusterwright && cd build
 for name in {PREFIX}/conda-meta/*.json; do echo "http://m/$(basename "$name" .json).conda"; done >conda.txt
 {PREFIX}/bin/python -m pip list --format=freeze >wheels.txt"""
@@ -198,7 +197,7 @@ def test_too_little_space_is_said_before_anything_is_begun(without_environment: 
 
     said = " ".join(finished.stdout.split())
     assert finished.returncode != 0
-    assert "te1 has 0.7 GiB free at /data/miniconda3/envs; building llm needs 3 GiB" in said
+    assert "te1 has 0.7 GiB free at /data/miniconda3/envs; building base needs 3 GiB" in said
     assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
 
 
@@ -211,7 +210,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done_and_the_other_node_finish
 
     said = " ".join(finished.stdout.split())
     assert finished.returncode != 0
-    assert "The environment llm is not built on te1" in said
+    assert "The environment base is not built on te1" in said
     assert "The disk filled up" in said
     assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
     assert report(without_environment, "te2", "--verify")["exists"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import RecordRefusal
-from tests.lab.conftest import CERTIFICATE, LabUnderTest, as_first_proven, provision
+from tests.lab.conftest import CERTIFICATE, PREFIX, LabUnderTest, as_first_proven, provision
 from tests.lab.jobs import ALL_BUT_SSH, firewall, python, smoke
 
 KNOWN = "/home/trainer/.ssh/known_hosts"
@@ -127,9 +127,6 @@ def test_a_node_without_a_valid_certificate_is_refused_and_the_others_are_offere
     assert f"te3 (rank 2): {words}" in said
     assert "Nothing was started. Proven together, and well: --include te1@te2@te4" in said
     assert "te1 (rank 0)" not in said
-
-
-PREFIX = "/data/miniconda3/envs/llm"
 
 
 def test_another_environment_is_refused(proven: LabUnderTest) -> None:

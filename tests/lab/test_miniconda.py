@@ -13,7 +13,7 @@ import pytest
 
 from provision.commands.folders import user_cache
 from provision.lab.mirror.installers import installer_in
-from tests.lab.conftest import LabUnderTest, changed, playbook, provision
+from tests.lab.conftest import MIRROR, LabUnderTest, changed, playbook, provision
 
 PREFIX = "/data/miniconda3"
 CONDA = f"{PREFIX}/bin/conda"
@@ -21,7 +21,7 @@ CONDA = f"{PREFIX}/bin/conda"
 
 @pytest.fixture(scope="module")
 def installer(lab_machine: None) -> Path:
-    provision("lab", "mirror", timeout_seconds=1200)
+    provision(*MIRROR, timeout_seconds=1200)
     return installer_in(user_cache() / "mirror" / "current" / "miniconda")
 
 

@@ -17,14 +17,14 @@ from provision.errors import CommandFailed
 from provision.lab.mirror import build
 from provision.lab.mirror.installers import installer_in
 from provision.lab.mirror.parts import Kind, Workshop
-from tests.lab.conftest import ROOT, provision
+from tests.lab.conftest import ENVIRONMENT, MIRROR, ROOT, provision
 
 Build = Callable[..., build.Mirror]
 
 
 @pytest.fixture(scope="module")
 def mirror(lab_machine: None) -> Path:
-    provision("lab", "mirror", timeout_seconds=1200)
+    provision(*MIRROR, timeout_seconds=1200)
     return user_cache() / "mirror"
 
 
@@ -37,7 +37,13 @@ def build_copy(mirror: Path, tmp_path: Path) -> Build:
     def run(**addresses: str) -> build.Mirror:
         workshop = Workshop(root=root, environment=os.environ, report=lambda text: None)
         names = ["curl"]  # fewer than the mirror holds: apt must have what it needs already
-        wanted = build.Wanted(environments=ROOT / "envs", debian_packages=names, newer_than=0.0, **addresses)
+        wanted = build.Wanted(
+            environments=ROOT / "envs",
+            names=[ENVIRONMENT],
+            debian_packages=names,
+            newer_than=0.0,
+            **addresses,
+        )
         return build.build(workshop, wanted)
 
     return run
@@ -45,11 +51,11 @@ def build_copy(mirror: Path, tmp_path: Path) -> Build:
 
 def test_a_warm_mirror_takes_a_moment_and_check_says_that_all_is_there(mirror: Path) -> None:
     started = time.monotonic()
-    again = json.loads(provision("lab", "mirror", "--json").stdout)
+    again = json.loads(provision(*MIRROR, "--json").stdout)
     seconds = time.monotonic() - started
 
     assert again == json.loads((mirror / "current" / "mirror.json").read_text())
-    assert set(json.loads(provision("lab", "mirror", "--check", "--json").stdout).values()) == {False}
+    assert set(json.loads(provision(*MIRROR, "--check", "--json").stdout).values()) == {False}
     assert seconds < 20
 
 
@@ -75,7 +81,7 @@ def test_the_real_ones_are_used_where_they_answer(mirror: Path, build_copy: Buil
 
     kinds = {part.name: part.kind for part in made.parts}
     assert made.folder is not None
-    assert kinds == dict.fromkeys(("apt", "wheels", "miniconda", "environments"), Kind.REAL)
+    assert kinds == dict.fromkeys(("apt", "wheels-base", "miniconda", "environments"), Kind.REAL)
     held = {path.name.split("-")[0] for path in (made.folder / "conda").glob("*/*.conda")}
     assert held == {"python", "pip"}
 

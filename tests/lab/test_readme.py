@@ -13,7 +13,7 @@ import pytest
 from provision.commands.folders import user_cache
 from provision.lab.image.build import sources_for
 from provision.lab.written_site import render
-from tests.lab.conftest import ROOT, LabUnderTest, made
+from tests.lab.conftest import ENVIRONMENT, ROOT, LabUnderTest, made
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 HEADING = "## Use it on rented machines"
@@ -101,7 +101,8 @@ def edited(controller: Controller, machines: LabUnderTest) -> None:
         (shutil.copytree if found.is_dir() else shutil.copyfile)(found, kept / path)
     variables = render(machines.lab)["group_vars/all/lab.yml"].split("lab_mirror: ")[1]
     variables = re.sub(r"lab_mirror_folder: >-\n.*\n.*\n", "lab_mirror_folder: /home/ada/mirror\n", variables)
-    name = f"---\ncluster_name: {machines.name}\nansible_user: root\ncluster_slots: 1\nlab_mirror: "
+    name = f"---\ncluster_name: {machines.name}\nansible_user: root\ncluster_slots: 1\n"
+    name += f"cluster_environment_name: {ENVIRONMENT}\nlab_mirror: "
     (site / "group_vars" / "all" / "site.yml").write_text(name + variables)
     controller.owns()
 

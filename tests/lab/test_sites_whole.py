@@ -23,7 +23,7 @@ import yaml
 from provision.lab import observe
 from provision.lab.fault.injection import init_of
 from provision.lab.fault.model import within
-from tests.lab.conftest import ROOT, LabUnderTest, changed, made, playbook, provision
+from tests.lab.conftest import MIRROR, ROOT, LabUnderTest, changed, made, playbook, provision
 from tests.lab.given_back import FILES, not_given_back
 
 CASES = Path(__file__).parents[1] / "cases" / "sites"
@@ -73,7 +73,7 @@ def lab_of(mirror: None) -> Iterator[Callable[[str], LabUnderTest]]:
         def lab(release: str) -> LabUnderTest:
             if not release:
                 return labs.enter_context(contextmanager(made)("whole", "10.77.245.0/24", 2))
-            provision("lab", "mirror", "--release", release, timeout_seconds=1500)
+            provision(*MIRROR, "--release", release, timeout_seconds=1500)
             return labs.enter_context(contextmanager(made)(release[:8], "10.77.246.0/24", 2, release=release))
 
         yield lab

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.edges.fetch import fetch, sha256_of, unreachable
 from provision.edges.files import write_file
 from provision.environments.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
 from provision.environments.conda_lock import solve
+from provision.errors import BadInput
 from provision.lab.lock import hold
 from provision.lab.mirror.apt import build_apt
 from provision.lab.mirror.conda_archive import write_channel
 from provision.lab.mirror.installers import announce, conda_of, installer_in
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of, prune
 from provision.lab.mirror.standin.build import build_standin
-from provision.lab.mirror.wheels import build_wheels
+from provision.lab.mirror.wheels import are_there, build_wheels
 
 _SOLVE_SECONDS = 900.0
 _PACKAGE_SECONDS = 300.0
@@ -87,7 +88,8 @@ def _fetch(workshop: Workshop, layer: CondaLayer, channel: str, folder: Path) ->
 
 MIRROR_JSON = "mirror.json"
 # What each shelf shows of its part's folder; "" is all of it.
-_SHELVES = {"apt": "", "wheels": "", "miniconda": "miniconda", "conda": "conda", "envs": "envs"}
+_SHELVES = {"miniconda": "miniconda", "conda": "conda", "envs": "envs"}
+_WHEELS = "wheels/"  # the shelf of an environment's wheels has its name behind this
 
 
 def publish(root: Path, shelves: Mapping[str, Part]) -> tuple[Path, Mapping[str, object]]:
@@ -96,7 +98,8 @@ def publish(root: Path, shelves: Mapping[str, Part]) -> tuple[Path, Mapping[str,
     folder = root / digest
     folder.mkdir(exist_ok=True)
     for name, part in shelves.items():
-        _link(folder / name, part.folder / _SHELVES[name])
+        (folder / name).parent.mkdir(exist_ok=True)
+        _link(folder / name, part.folder / _SHELVES.get(name, ""))
     contents = {"digest": digest, **describe(folder, shelves)}
     write_file(folder / MIRROR_JSON, json.dumps(contents, indent=2) + "\n")
     _link(root / "current", Path(digest))
@@ -116,9 +119,8 @@ def describe(folder: Path, shelves: Mapping[str, Part]) -> dict[str, object]:
             "release_sha256": sha256_of(folder / "apt" / "Release"),
         },
         "wheels": {
-            "kind": shelves["wheels"].kind,
-            "index": "wheels/simple/",
-            "packages": len(list((folder / "wheels").glob("*.whl"))),
+            "kind": Kind.REAL,
+            "packages": len({wheel.name for wheel in (folder / "wheels").glob("*/*.whl")}),
         },
         "conda": {
             "kind": shelves["conda"].kind,
@@ -132,7 +134,11 @@ def describe(folder: Path, shelves: Mapping[str, Part]) -> dict[str, object]:
             "sha256": sha256_of(installer),
         },
         "environments": {
-            lock.parent.name: {"conda_lock": str(lock.relative_to(folder)), "sha256": sha256_of(lock)}
+            lock.parent.name: {
+                "conda_lock": str(lock.relative_to(folder)),
+                "sha256": sha256_of(lock),
+                "wheels": f"{_WHEELS}{lock.parent.name}/simple/",
+            }
             for lock in locks
         },
     }
@@ -150,18 +156,19 @@ _PROBE_SECONDS = 5.0
 _FETCH_SECONDS = 900.0
 _LOCK_SECONDS = 900.0
 # The wheels that the lab's nodes can use: they have no GPU.
-ENVIRONMENT, WHEEL_LOCK = "llm", "wheels-cpu.lock"
+WHEEL_LOCK = "wheels-cpu.lock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a mirror is to hold.
+    """What a mirror is to hold: of the environments in this folder those of these names.
 
     `miniconda` and `channel` are addresses of the real ones, tried once; where one is empty or does not
     answer, a stand-in takes its place.
     """
 
     environments: Path
+    names: Sequence[str]
     debian_packages: Sequence[str]
     newer_than: float
     miniconda: str = ""
@@ -187,16 +194,42 @@ def build(workshop: Workshop, wanted: Wanted) -> Mirror:
     """
     with hold("the mirror", wait_seconds=_LOCK_SECONDS):
         apt = build_apt(workshop, wanted.debian_packages, newer_than=wanted.newer_than)
-        wheels = build_wheels(workshop, wanted.environments / ENVIRONMENT / WHEEL_LOCK)
+        wanted = replace(wanted, names=_names(workshop, wanted))
+        wheels = {
+            f"{_WHEELS}{name}": build_wheels(workshop, name, _wheel_lock(wanted, name))
+            for name in wanted.names
+        }
         miniconda = _real_miniconda(workshop, wanted) or build_standin(workshop)
         channel = _real_channel(workshop, wanted, miniconda) or _stand_in_channel(workshop, wanted, miniconda)
-        shelves = {"apt": apt, "wheels": wheels, "miniconda": miniconda, **channel}
+        shelves = {"apt": apt, **wheels, "miniconda": miniconda, **channel}
         parts = tuple({part.folder: part for part in reversed(shelves.values())}.values())[::-1]
         if workshop.check:
             return Mirror(parts=parts, folder=None, contents={})
         folder, contents = publish(workshop.root, shelves)
         prune(workshop.root, {folder, *(part.folder for part in parts)})
     return Mirror(parts=parts, folder=folder, contents=contents)
+
+
+def _wheel_lock(wanted: Wanted, name: str) -> Path:
+    return wanted.environments / name / WHEEL_LOCK
+
+
+def _names(workshop: Workshop, wanted: Wanted) -> list[str]:
+    """The environments that are asked for, and those here already for which nothing has to be fetched.
+
+    Raises:
+        BadInput: one that is asked for has no wheels that the lab's nodes can use.
+    """
+    known = [path.parent.name for path in wanted.environments.glob(f"*/{WHEEL_LOCK}")]
+    for name in wanted.names:
+        if name not in known:
+            raise BadInput(
+                f"mirror the environment {name}",
+                found=f"there is no {_wheel_lock(wanted, name)}",
+                fix=f"Name one of {', '.join(sorted(known))}, or: provision env lock {name} --kind cpu",
+            )
+    there = [name for name in known if are_there(workshop, name, _wheel_lock(wanted, name))]
+    return sorted({*wanted.names, *there})
 
 
 def _answers(address: str) -> bool:
@@ -244,4 +277,4 @@ def _stand_in_channel(workshop: Workshop, wanted: Wanted, miniconda: Part) -> di
 
 
 def _environment_files(wanted: Wanted) -> dict[str, Path]:
-    return {path.parent.name: path for path in sorted(wanted.environments.glob("*/environment.yml"))}
+    return {name: wanted.environments / name / "environment.yml" for name in wanted.names}

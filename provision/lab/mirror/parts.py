@@ -49,12 +49,16 @@ class Workshop:
     check: bool = False
     release: str = ""
 
+    def place(self, name: str, key: str) -> Path:
+        """Where the part of that key lies once it is made."""
+        return self.root / "parts" / f"{name}-{key}"
+
     def ensure(self, name: str, key: str, *, kind: Kind, make: Callable[[Path], None]) -> Part:
         """The part of that key, made by `make` where it is not there.
 
         `make` fills a folder that is renamed when it is complete; after a kill the next run goes on in it.
         """
-        folder = self.root / "parts" / f"{name}-{key}"
+        folder = self.place(name, key)
         seconds = None if folder.exists() else 0.0
         if seconds is not None and not self.check:
             self.report(name)

@@ -59,8 +59,8 @@ def download(lock: Path, folder: Path, *, environment: Mapping[str, str]) -> lis
     return sorted(folder.glob("*.whl"))
 
 
-def build_wheels(workshop: Workshop, lock: Path) -> Part:
-    """The wheels of `lock` and their index, in `simple/`."""
+def build_wheels(workshop: Workshop, environment: str, lock: Path) -> Part:
+    """The wheels of an environment's lock and their index, in `simple/`."""
 
     def make(folder: Path) -> None:
         wheels = download(lock, folder, environment=workshop.environment)
@@ -70,4 +70,13 @@ def build_wheels(workshop: Workshop, lock: Path) -> Part:
             page.parent.mkdir(parents=True, exist_ok=True)
             page.write_text(text)
 
-    return workshop.ensure("wheels", key_of(lock.read_text(), "simple"), kind=Kind.REAL, make=make)
+    return workshop.ensure(f"wheels-{environment}", _key(lock), kind=Kind.REAL, make=make)
+
+
+def are_there(workshop: Workshop, environment: str, lock: Path) -> bool:
+    """Whether the wheels of an environment's lock, as it is now, were fetched before."""
+    return lock.is_file() and workshop.place(f"wheels-{environment}", _key(lock)).exists()
+
+
+def _key(lock: Path) -> str:
+    return key_of(lock.read_text(), "simple")

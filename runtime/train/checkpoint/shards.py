@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
+from inspect import signature
 from itertools import groupby
 from math import prod
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch.distributed.checkpoint.metadata import (
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.planner import LoadPlanner, ReadItem, SavePlanner, WriteItem
+from torch.distributed.checkpoint.planner import LoadPlanner, ReadItem, SavePlan, SavePlanner, WriteItem
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor, Replicate
 
@@ -45,10 +46,21 @@ def write_shards(
     planner = planner or DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(dict(_own(tensors)), is_coordinator=rank == 0)
     writer = FileSystemWriter(folder)
-    writer.set_up_storage_writer(rank == 0, rank=rank, use_collectives=False)
-    plan = planner.finish_plan(writer.prepare_local_plan(planner.create_local_plan()))
+    plan = planner.finish_plan(_placed(writer, rank, planner.create_local_plan()))
     results = writer.write_data(plan, planner).wait()
     return _written(plan.items, results)
+
+
+def _placed(writer: FileSystemWriter, rank: int, plan: SavePlan) -> SavePlan:
+    """A rank's plan, with the names of its files.
+
+    The writer of torch 2.6 is told of ranks by the order of their plans alone.
+    """
+    if "kwargs" in signature(writer.set_up_storage_writer).parameters:
+        writer.set_up_storage_writer(rank == 0, rank=rank, use_collectives=False)
+        return writer.prepare_local_plan(plan)
+    writer.set_up_storage_writer(rank == 0)
+    return writer.prepare_global_plan([writer.prepare_local_plan(plan)] * (rank + 1))[rank]
 
 
 def read_shards(folder: Path, table: Table, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from provision.environments.locks import is_current, locks_of, without_wheel
+from provision.environments.locks import State, how_to_have, is_current, locks_of
+from provision.environments.wheel_lock import without_wheel
 from provision.errors import BadInput
 
 ENVIRONMENTS = Path(__file__).parents[4] / "envs"
+CASES = Path(__file__).parents[3] / "cases" / "environments"
 
 
 def package(name: str, *wheels: str, **other: Any) -> dict[str, Any]:
@@ -30,21 +34,100 @@ def package(name: str, *wheels: str, **other: Any) -> dict[str, Any]:
     ],
 )
 def test_a_package_without_a_wheel_for_linux_is_named(found: dict[str, Any], named: list[str]) -> None:
-    assert without_wheel({"packages": [found]}) == named
+    assert without_wheel({"packages": [found]}, "x86_64") == named
 
 
-def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_solves_the_lab_s() -> None:
-    _, wheels = locks_of(ENVIRONMENTS / "llm")
+KINDS: dict[str, dict[str, str]] = yaml.safe_load((CASES / "kinds.yml").read_text())
+# Where CUDA 13's packages have no number in their names any more.
+PACKAGES = {
+    "torch": ("torch",),
+    "cuda": ("nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime"),
+    "cudnn": ("nvidia-cudnn-cu12", "nvidia-cudnn-cu13"),
+    "nccl": ("nvidia-nccl-cu12", "nvidia-nccl-cu13"),
+}
 
-    assert [lock.path.name for lock in wheels] == ["wheels-cpu.lock", "wheels-cuda.lock"]
-    assert all(is_current(lock, channel=None) for lock in wheels)
+
+@pytest.mark.parametrize("name", ["base", "llm"])
+def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_solves_the_lab_s(
+    name: str,
+) -> None:
+    _, wheels = locks_of(ENVIRONMENTS / name)
+
+    states = {lock.kind: lock.state for lock in wheels}
+    assert states == {**dict.fromkeys(KINDS, State.CURRENT), "cuda118": State.MISSING}
+
+
+def locked(text: str) -> dict[str, str]:
+    """The versions in a lock, by package."""
+    return dict(re.findall(r"^(\S+)==(\S+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["base", "llm"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_has_the_cuda_cudnn_and_nccl_that_its_torch_was_built_with(name: str, kind: str) -> None:
+    versions = locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text())
+
+    found = {part: [versions[name] for name in names if name in versions] for part, names in PACKAGES.items()}
+    assert found == {part: [KINDS[kind][part]] if part in KINDS[kind] else [] for part in PACKAGES}
+    assert not [package for package in versions if package.startswith("nvidia-") and kind == "cpu"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_llm_holds_what_people_train_with_on_the_torch_of_base(kind: str) -> None:
+    base, llm = (
+        locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text()) for name in ("base", "llm")
+    )
+
+    wanted = {"accelerate", "datasets", "huggingface-hub", "peft", "safetensors", "tensorboard", "tokenizers"}
+    wanted |= {"torchao", "transformers", *(() if kind == "cpu" else ("bitsandbytes",))}
+    assert wanted <= set(llm)
+    assert base.items() <= llm.items()
+
+
+# Found by importing it with each torch: 0.17 and 0.18 ask for what torch 2.6 and 2.7 lack; peft takes 0.16.
+@pytest.mark.parametrize(
+    ("kind", "newest"), [("cuda124", "0.16"), ("cuda126", "0.17"), ("cuda128", "0.18"), ("cuda130", "0.18")]
+)
+def test_torchao_is_one_that_imports_with_the_torch_of_its_kind(kind: str, newest: str) -> None:
+    versions = locked((ENVIRONMENTS / "llm" / f"wheels-{kind}.lock").read_text())
+
+    assert versions["torchao"].startswith(f"{newest}.")
+
+
+@pytest.mark.parametrize(
+    "lock", [path.relative_to(ENVIRONMENTS) for path in sorted(ENVIRONMENTS.glob("*/wheels-*.lock"))], ids=str
+)
+def test_a_lock_names_no_place_and_each_package_has_a_hash(lock: Path) -> None:
+    text = (ENVIRONMENTS / lock).read_text()
+
+    hashed = re.findall(r"^\S+==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert "/" not in text
+    assert len(hashed) == text.count("==")
+
+
+def test_a_site_that_has_a_lock_of_before_the_kinds_is_told_how_to_go_on(tmp_path: Path) -> None:
+    wanted = tmp_path / "wheels-cuda130.lock"
+
+    fresh = how_to_have(wanted)
+    (tmp_path / "wheels-cpu.lock").touch()
+    other = how_to_have(wanted)
+    (tmp_path / "wheels-cuda.lock").touch()
+    former = how_to_have(wanted)
+
+    assert "(none is), or write wheels-KIND.in, then: provision env lock" in fresh
+    assert "one that is locked there (cpu)" in other
+    assert f"rename {tmp_path}/wheels-cuda.lock and its .in to wheels-cuda130" in former
+    assert "set conda_env_wheel_lock" in former
+    assert how_to_have(tmp_path / "conda-linux-64.lock") == (
+        "Correct it, or write the lock: provision env lock."
+    )
 
 
 def test_locks_of_other_processors_have_names_of_their_own() -> None:
     conda, wheels = locks_of(ENVIRONMENTS / "llm", "aarch64")
 
     assert conda.path.name == "conda-linux-aarch64.lock"
-    assert [lock.path.name for lock in wheels] == ["wheels-cpu-aarch64.lock", "wheels-cuda-aarch64.lock"]
+    assert {lock.path.name for lock in wheels} >= {"wheels-cpu-aarch64.lock", "wheels-cuda130-aarch64.lock"}
     with pytest.raises(BadInput, match="Name one of: x86_64, aarch64"):
         locks_of(ENVIRONMENTS / "llm", "riscv64")
 

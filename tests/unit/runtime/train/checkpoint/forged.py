@@ -37,7 +37,7 @@ def written(root: Path, tag: str = "global_step1", tensors: Mapping[str, torch.T
     """A whole checkpoint of format 1, as torch's own saver lists its shards."""
     folder = root / tag
     with warnings.catch_warnings(action="ignore"):  # that there is no process group is the point
-        state_dict_saver.save(dict(tensors), storage_writer=FileSystemWriter(folder), no_dist=True)
+        state_dict_saver.save(dict(tensors), storage_writer=FileSystemWriter(folder))
     torch.save(STATE, folder / "progress.pt")
     sign(folder)
     (root / "latest").write_text(tag)

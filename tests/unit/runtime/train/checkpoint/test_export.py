@@ -32,7 +32,7 @@ def saved(folder: Path, weights: Mapping[str, torch.Tensor]) -> Entry:
     tensors: dict[str, torch.Tensor] = {f"model.{name}": value for name, value in weights.items()}
     tensors["optimizer.layer.weight.exp_avg"] = torch.zeros(3, 4)
     with pytest.warns(UserWarning, match="save in a single process"):
-        state_dict_saver.save(tensors, storage_writer=FileSystemWriter(folder), no_dist=True)
+        state_dict_saver.save(tensors, storage_writer=FileSystemWriter(folder))
     torch.save(
         {"tensors": {"model.count": BUFFER, "optimizer.layer.weight.step": BUFFER}}, folder / "progress.pt"
     )
