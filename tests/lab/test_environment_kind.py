@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab.conftest import STATE, Finished, LabUnderTest, changed, made, playbook
+from tests.lab.conftest import ENVIRONMENT, STATE, Finished, LabUnderTest, changed, made, playbook
 from tests.lab.standin_driver import card
 
 KIND = ("--tags", "node_access,environment_kind,nvidia_gpu")
@@ -35,7 +35,7 @@ def kinds_lab(lab_machine: None) -> Iterator[LabUnderTest]:
 def site(kinds_lab: LabUnderTest, tmp_path: Path) -> LabUnderTest:
     """te1 with a driver 535 and te2 with 580, and an environment with locks of cuda124 and cuda130."""
     kinds_lab.reset()
-    environment = tmp_path / "envs" / "llm"
+    environment = tmp_path / "envs" / ENVIRONMENT
     environment.mkdir(parents=True)
     for kind in ("cpu", "cuda124", "cuda130"):
         (environment / f"wheels-{kind}.lock").touch()
@@ -55,14 +55,17 @@ def record_of(lab: LabUnderTest) -> Path:
 
 def recorded(lab: LabUnderTest) -> Any:
     path = record_of(lab)
-    return yaml.safe_load(path.read_text())["llm"]["kind"] if path.exists() else None
+    return yaml.safe_load(path.read_text())[ENVIRONMENT]["kind"] if path.exists() else None
 
 
 def said(finished: Finished) -> str:
     return " ".join((finished.stdout + finished.stderr).split())
 
 
-WHY = "llm is cuda124 (torch 2.6.0, CUDA 12.4): te1 has driver 535.183.01, and cuda130 needs 580 or newer"
+WHY = (
+    f"{ENVIRONMENT} is cuda124 (torch 2.6.0, CUDA 12.4): "
+    "te1 has driver 535.183.01, and cuda130 needs 580 or newer"
+)
 
 
 @pytest.mark.long  # the gate asks the same of 50 mixes without nodes (tests/cases/environment_kind)
@@ -88,9 +91,7 @@ def test_the_older_driver_decides_and_the_choice_is_kept_until_it_is_asked_for_a
     assert "Survey cards" not in said(updated)
     assert kept == "cuda124"
     assert not any(changed(alone).values())
-    assert "llm is cuda130 (torch 2.13.0, CUDA 13.0): all nodes run it (driver 580.95.05 or newer;" in said(
-        anew
-    )
+    assert " is cuda130 (torch 2.13.0, CUDA 13.0): all nodes run it (driver 580.95.05 or newer;" in said(anew)
     assert recorded(site) == "cuda130"
 
 
@@ -103,7 +104,7 @@ def test_a_node_that_cannot_is_named_when_it_is_chosen_and_when_it_comes_later(s
     alone = playbook(site, *KIND, "--limit", "te2", check=False)
     unrecorded = recorded(site)
     record_of(site).parent.mkdir(exist_ok=True)
-    record_of(site).write_text("llm: {kind: cuda130, why: te2 alone was there}\n")
+    record_of(site).write_text(f"{ENVIRONMENT}: {{kind: cuda130, why: te2 alone was there}}\n")
     late_without = playbook(site, *KIND, check=False)
     site.run("te1", card(has_switch=False))
     site.run("te1", SMI.format(driver="535.183.01"))
