@@ -22,7 +22,7 @@ PLAYS = """\
 - name: Choose
   hosts: cluster
   gather_facts: false
-  roles: [environment_kind]
+  roles: [environment_kind, nvidia_gpu]
 - name: Go on
   hosts: cluster
   gather_facts: false
@@ -31,7 +31,17 @@ PLAYS = """\
       ansible.builtin.debug: {msg: "{{ inventory_hostname }} goes on with {{ chosen }}"}
       vars: {chosen: "{{ environment_kind_choice.kind | default('what was said') }}"}
 """
-A10 = {"name": "NVIDIA A10", "capability": "8.6"}
+# Python as the modules of a node get it: with that node's PCI bus and nvidia-smi.
+PYTHON = """\
+#!/bin/sh
+exec unshare --map-root-user --mount sh -c '
+set -e
+mount -t tmpfs none /sys/bus/pci/devices
+card=/sys/bus/pci/devices/0000:19:00.0
+mkdir $card
+echo 0x10de > $card/vendor; echo 0x030200 > $card/class; echo 0x{device} > $card/device
+PATH={folder}:$PATH exec /usr/bin/python3 "$@"' sh "$@"
+"""
 
 
 class Site:
@@ -47,6 +57,20 @@ class Site:
             (environment / f"wheels-{kind}.lock").touch()
         (folder / "hosts.yml").write_text(HOSTS)
         (folder / "playbooks" / "site.yml").write_text(PLAYS)
+
+    def give(self, node: str, *, device: str, smi: str) -> None:
+        """Gives a node a card, by its PCI device number, and what nvidia-smi prints of it."""
+        folder = self.folder / node
+        folder.mkdir(exist_ok=True)
+        for name, text in (
+            ("python", PYTHON.format(device=device, folder=folder)),
+            ("nvidia-smi", f"#!/bin/sh\necho '{smi}'\n"),
+        ):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        (self.folder / "host_vars").mkdir(exist_ok=True)
+        said = f"ansible_python_interpreter: {folder}/python\n"
+        (self.folder / "host_vars" / f"{node}.yml").write_text(said)
 
     def run(self, *words: str, **variables: Any) -> tuple[int, str]:
         """What Ansible answered and said, in one line."""
@@ -72,19 +96,9 @@ class Site:
         return yaml.safe_load(self.record.read_text()) if self.record.exists() else None
 
 
-def with_cards(**drivers: str) -> dict[str, Any]:
-    """Has the nodes say that they have an A10 with these drivers; "" for no card."""
-    nodes = {
-        name: {
-            "name": name,
-            "driver": driver,
-            "cards": [A10] if driver else [],
-            "problem": "",
-            "will_have": False,
-        }
-        for name, driver in drivers.items()
-    }
-    return {"said": nodes, "environment_kind_survey": "{{ said[inventory_hostname] }}"}
+def give_a10(site: Site, **drivers: str) -> None:
+    for node, driver in drivers.items():
+        site.give(node, device="2236", smi=f"{driver}, 8.6, NVIDIA A10")
 
 
 @pytest.fixture
@@ -97,24 +111,51 @@ def test_a_choice_is_said_recorded_and_kept_and_check_mode_writes_nothing(site: 
     after_check = site.recorded()
     code, first = site.run()
     recorded = site.recorded()
-    _, second = site.run(**with_cards(te1="580.95.05", te2="580.95.05"))
+    give_a10(site, te2="580.95.05")
+    _, second = site.run()
 
     assert (checked, code, after_check) == (0, 0, None), first
     for said in (announced, first):
         assert "llm is cpu: no node has an NVIDIA GPU" in said
         assert "te2 goes on with cpu" in said
-        assert "te1 : ok=7 changed=1" in said
+        assert "te1 : ok=9 changed=1" in said
     assert recorded == {"llm": {"kind": "cpu", "why": "cpu: no node has an NVIDIA GPU"}}
     assert site.record.stat().st_mode & 0o777 == 0o600
     assert "Survey" not in second
+    assert "te2: 1 x NVIDIA A10, driver 580.95.05; it has GPUs, and the kind cpu was chosen for" in second
+    assert """run site.yml on all of them with -e '{"environment_kind_anew": true}'""" in second
     assert site.recorded() == recorded
+
+
+def test_buses_and_drivers_decide_and_later_each_node_is_held_against_the_choice(site: Site) -> None:
+    site.give("te1", device="2236", smi="535.183.01, 8.6, NVIDIA A10")
+    site.give("te2", device="2330", smi="580.95.05, 9.0, NVIDIA H100 80GB HBM3")
+
+    code, first = site.run()
+    chosen = site.recorded()["llm"]["kind"]
+    site.give("te1", device="1db1", smi="580.95.05, 7.0, Tesla V100-SXM2-16GB")
+    kept, again = site.run()
+    site.record.write_text("llm: {kind: cuda130, why: te2 alone was there}\n")
+    refused, later = site.run()
+
+    assert (code, kept, chosen) == (0, 0, "cuda124"), first
+    assert "te1 has driver 535.183.01, and cuda130 needs 580 or newer" in first
+    assert "te1 goes on with" in again
+    assert refused != 0
+    assert "te1: 1 x Tesla V100-SXM2-16GB, driver 580.95.05; it has Tesla V100-SXM2-16GB of compute" in later
+    assert (
+        "It runs cuda118, cuda124, cuda126 and cuda128 (cluster_environment_kind). The kind cuda130" in later
+    )
+    assert "te1 goes on with" not in later
+    assert "te2 goes on with" in later
 
 
 def test_it_is_chosen_anew_when_that_is_said_and_for_this_environment_alone(site: Site) -> None:
     site.record.parent.mkdir()
     site.record.write_text("llm: {kind: cuda130, why: all}\nserve: {kind: cpu, why: so}\n")
+    give_a10(site, te1="580.95.05", te2="550.54.15")
 
-    code, said = site.run(environment_kind_anew=True, **with_cards(te1="580.95.05", te2="550.54.15"))
+    code, said = site.run(environment_kind_anew=True)
 
     assert code == 0, said
     why = "cuda124 (torch 2.6.0, CUDA 12.4): te2 has driver 550.54.15, and cuda130 needs 580 or newer"
@@ -123,7 +164,9 @@ def test_it_is_chosen_anew_when_that_is_said_and_for_this_environment_alone(site
 
 
 def test_who_cannot_run_the_others_kind_is_named_and_all_nodes_stop(site: Site) -> None:
-    code, said = site.run(**with_cards(te1="580.95.05", te2="510.108.03"))
+    give_a10(site, te1="580.95.05", te2="510.108.03")
+
+    code, said = site.run()
 
     assert code != 0
     assert "te2: cannot run cuda124 (torch 2.6.0, CUDA 12.4) as the others: it has driver 510.108.03" in said
