@@ -1,7 +1,7 @@
 """The lock of an environment's wheels: the file that pip installs from, versions and hashes and no place.
 
     # made from: 0123...              sha256 of the files that people wrote
-    # for: cp311-manylinux_2_28_x86_64, published until 2026-11-27T00:00:00Z
+    # for: cp311-manylinux_2_35_x86_64, published until 2026-11-27T00:00:00Z
     torch==2.6.0 \\
         --hash=sha256:4567...         of each wheel that such a node can use
 """
@@ -13,8 +13,8 @@ from typing import Any
 
 from provision.errors import BadInput
 
-# The oldest C library that a node may have: what PyTorch's wheels ask for.
-LIBRARY = "manylinux_2_28"
+# The oldest C library that a node may have: that of Ubuntu 22.04, as for the conda layer.
+LIBRARY = "manylinux_2_35"
 
 
 def platform_of(architecture: str) -> str:

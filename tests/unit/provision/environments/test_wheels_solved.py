@@ -105,7 +105,7 @@ def test_the_same_inputs_give_the_same_bytes_whatever_was_published_since(
     assert first.path.read_bytes() == second.path.read_bytes()
     assert names(first) == ["part==1", "tool==1"]
     assert first.path.read_text().splitlines()[1] == (
-        "# for: cp311-manylinux_2_28_x86_64, published until 2026-06-01T00:00:00Z"
+        "# for: cp311-manylinux_2_35_x86_64, published until 2026-06-01T00:00:00Z"
     )
 
 
