@@ -22,6 +22,7 @@ Capability = tuple[int, ...]
 class Kind:
     """A build of torch: the oldest driver that runs it, and the capabilities that it has machine code for.
 
+    `also`: other versions of torch that locks of this kind hold, with code for the same.
     `ptx`: cards from this capability on run it by translation, with a driver from `ptx_driver` on.
     """
 
@@ -30,6 +31,7 @@ class Kind:
     cuda: str
     driver: str
     architectures: Sequence[str]
+    also: Sequence[str] = ()
     ptx: str = ""
     ptx_driver: str = ""
 
