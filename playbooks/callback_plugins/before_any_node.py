@@ -39,7 +39,7 @@ author: Clusterwright
 # Values that are checked even where only the role's default sets them.
 CHECKED = (
     *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture", "cluster_ssh_port"),
-    *(VARIABLE, "cluster_proxy", "cluster_no_proxy"),
+    *(VARIABLE, "cluster_proxy", "cluster_no_proxy", "cluster_environment_kind"),
     *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
 )
 CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")
@@ -103,6 +103,8 @@ class Inventory:
         self._hostvars = HostVars(manager._inventory, manager, manager._loader)
         localhost = manager._inventory.get_host("localhost")
         self._variables: dict[str, Any] = manager.get_vars(host=localhost)
+        # What the roles' defaults are made of.
+        self._vocabulary = self._load(ROLES / "cluster" / "vars" / "main.yml")
         self.site = self._site()
 
     def problems(self) -> list[Problem]:
@@ -141,7 +143,8 @@ class Inventory:
 
     def _host(self, name: str, options: Mapping[str, Option], defaults: Mapping[str, Any]) -> Host:
         own = self._hostvars.raw_get(name)
-        templar = Templar(loader=self._loader, variables={**self._variables, **defaults, **own})
+        known = {**self._variables, **defaults, **own, **self._vocabulary}
+        templar = Templar(loader=self._loader, variables=known)
         wanted = {
             option
             for option in options

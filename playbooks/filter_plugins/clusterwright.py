@@ -264,19 +264,6 @@ def removable_packages(results: Mapping[str, Any]) -> list[str]:
     return [words[1] for words in lines if words[:1] in (["Remv"], ["Purg"])]
 
 
-def gpu_verdict(observed: Mapping[str, Any], cuda: str, minimum_drivers: Mapping[str, str]) -> dict[str, Any]:
-    smi = observed["commands"]["nvidia_smi"]
-    files = {path: file["text"] for path, file in observed["files"].items() if file}
-    verdict = gpu_driver.judge(
-        files,
-        smi_rc=smi["rc"],
-        smi_output=smi["stdout"] or smi["stderr"],
-        cuda=cuda,
-        minimum_drivers=minimum_drivers,
-    )
-    return asdict(verdict)
-
-
 def driver_tables(
     sets: Mapping[str, Sequence[Sequence[str]]], generations: Dicts = ()
 ) -> nvidia_driver.Tables:
@@ -330,7 +317,6 @@ class FilterModule:
             "firewall_members": job_firewall.members_text,
             "firewall_refusals": firewall_refusals,
             "firewall_rules": firewall_rules,
-            "gpu_verdict": gpu_verdict,
             "host_keys_read": host_keys_read,
             "is_of_another_machine": data_disk.is_of_another_machine,
             "job_user_plan": job_user_plan,

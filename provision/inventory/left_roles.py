@@ -15,6 +15,7 @@ VARIABLE = "cluster_without"
 _NEVER: Mapping[str, str] = {
     "cluster": "It is the words that all roles share, and changes nothing.",
     "node_access": "It changes nothing: it reaches the nodes, and refuses machines that are not supported.",
+    "environment_kind": "It changes no node. Name the kind yourself: cluster_environment_kind: cuda128.",
     "job_user": "It takes an account of yours as it is: name it, cluster_user: train, job_user_uid: 1500.",
     "image_cleanup": "site.yml does not have it; only playbooks/image.yml does.",
 }

@@ -74,7 +74,7 @@ def problems(site: Site) -> list[Problem]:
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
     found += [*_data_disks(site), *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
-    return [*found, *_machines(site)]
+    return [*found, *_kinds(site), *_machines(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -277,6 +277,23 @@ def _mesh(site: Site) -> Iterable[Problem]:
 
 
 _ARCHITECTURES = ("x86_64", "aarch64")
+
+
+def _kinds(site: Site) -> Iterable[Problem]:
+    """One environment is on all nodes; `auto` is for nothing where the site names the lock itself."""
+    said = {str(host.values.get("cluster_environment_kind", "")) for host in site.hosts}
+    if len(said) > 1:
+        yield Problem(
+            what=f"cluster_environment_kind differs between nodes: {', '.join(sorted(said))}",
+            where=_where(site, "cluster_environment_kind", []),
+            fix="Say it once for the site, in group_vars/all; nodes without a GPU run the others' kind, too.",
+        )
+    if said == {"auto"} and any("conda_env_wheel_lock" in host.set_names for host in site.hosts):
+        yield Problem(
+            what="conda_env_wheel_lock names a lock, and cluster_environment_kind: auto chooses one",
+            where=_where(site, "conda_env_wheel_lock", []),
+            fix="Say of which kind that lock is, cluster_environment_kind: cuda128, or leave the lock out.",
+        )
 
 
 def _machines(site: Site) -> Iterable[Problem]:

@@ -51,8 +51,8 @@ base_packages_apt_key: "{{{{ lookup('ansible.builtin.file', lab_mirror_folder ~ 
 miniconda_installer_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.miniconda.installer }}}}"
 miniconda_installer_sha256: "{{{{ lab_mirror_content.miniconda.sha256 }}}}"
 miniconda_channels: ["{{{{ lab_mirror }}}}/{{{{ lab_mirror_content.conda.channel }}}}"]
+cluster_environment_kind: auto
 conda_env_channel: "{{{{ miniconda_channels[0] }}}}"
-cluster_environment_kind: cpu
 conda_env_conda_lock: "{{{{ lab_mirror_folder }}}}/{{{{ lab_mirror_environment.conda_lock }}}}"
 conda_env_wheel_source: "{{{{ lab_mirror }}}}/{{{{ lab_mirror_environment.wheels }}}}"
 conda_env_space_gib: 3

@@ -19,10 +19,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "provision.printable": (),
     "provision.privilege": ("provision.errors", "provision.model"),
     "provision.edges": ("provision.errors", "provision.model", "provision.printable", "provision.privilege"),
-    "provision.roles": ("provision.errors",),
+    "provision.roles": ("provision.errors", "provision.printable"),
     "provision.environments": (
         *("provision.errors", "provision.model", "provision.printable", "provision.edges"),
-        "provision.images.programs",
+        *("provision.roles", "provision.images.programs"),
     ),
     "provision.diagnose": ("provision.errors", "provision.model", "provision.printable", "provision.edges"),
     "provision.smoke": ("provision.errors", "provision.model", "provision.edges", "provision.diagnose"),

@@ -101,8 +101,9 @@ def test_the_look_of_site_asks_for_every_role_that_follows_it_in_their_order() -
     _, _, *plays = [play["hosts"] for play in plays_of(ROOT / "playbooks" / "site.yml")]  # hold, validate
 
     assert plays[0] == "node_access"  # before it nothing can be observed
-    assert plays[1] == "cluster"
-    assert looks() == plays[2:]
+    assert plays[1] == "environment_kind"  # by which roles tell whether they are settled
+    assert plays[2] == "cluster"
+    assert looks() == plays[3:]
 
 
 @pytest.mark.parametrize("role", looks())

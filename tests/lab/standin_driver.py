@@ -34,6 +34,7 @@ loaded=$(cat /sys/module/nvidia/version 2>/dev/null)
 test -n "$loaded" || { echo "NVIDIA-SMI has failed"; exit 9; }
 test -d /usr/src/nvidia-$loaded || { echo "Driver/library version mismatch"; exit 18; }
 case "$*" in
+*compute_cap*) echo "$loaded, 9.0, NVIDIA H100 80GB HBM3" ;;
 *driver_version*) echo "$loaded, NVIDIA H100 80GB HBM3" ;;
 *compute-apps*) : ;;
 esac

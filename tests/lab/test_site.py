@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 
-from tests.lab.conftest import FourRuns, LabUnderTest, changed, playbook, recap
+from tests.lab.conftest import ENVIRONMENT, FourRuns, LabUnderTest, changed, playbook, recap
 
 SMOKE = "/data/miniconda3/envs/base/bin/python -P -m runtime smoke --quick --json /tmp/smoke.json"
 
@@ -16,6 +16,13 @@ def test_the_first_run_ends_with_a_proven_cluster(converged_lab: LabUnderTest, f
 
     assert all(count["failed"] == count["unreachable"] == 0 for count in counts)
     assert results["verdict"] == "pass"
+
+
+def test_the_kind_was_left_to_auto_which_is_cpu_without_a_gpu(converged_lab: LabUnderTest) -> None:
+    record = (converged_lab.lab.folder / "secrets" / "environment_kinds.yml").read_text()
+
+    assert f"{ENVIRONMENT}:" in record
+    assert "kind: cpu" in record
 
 
 def test_the_second_run_changes_nothing_and_takes_a_quarter_of_the_first(

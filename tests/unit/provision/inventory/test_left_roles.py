@@ -13,7 +13,7 @@ from provision.inventory.variables import Fault
 
 ROOT = Path(__file__).parents[4]
 ROLES = frozenset(path.name for path in (ROOT / "playbooks" / "roles").iterdir())
-NEVER = {"cluster", "node_access", "job_user", "image_cleanup"}
+NEVER = {"cluster", "node_access", "environment_kind", "job_user", "image_cleanup"}
 BROUGHT = frozenset({"conda_env_conda", "cluster_environment_prefix"})
 LEFT = [(role,) for role in sorted(ROLES)] + list(combinations(sorted(ROLES), 2))
 
