@@ -45,6 +45,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("provision.errors", "provision.edges", "provision.roles", "provision.environments"),
         "provision.smoke",
     ),
+    # What nodes run alone, beside what the controller does with it.
+    "provision.store.node": (),
+    "provision.store": (
+        *("provision.errors", "provision.model", "provision.printable", "provision.edges"),
+        "provision.roles",
+    ),
     "provision.commands": ("provision",),
     "provision.cli": ("provision",),
     "provision": (),
