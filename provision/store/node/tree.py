@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterator
+from typing import Collection, Iterator
 
 from provision.store.node.manifest import Chunk, File, Link, Manifest
 
@@ -109,20 +109,26 @@ class Tree:
         files = list(dict.fromkeys(part.file for part in chunk.parts))
         return [file.path for file in files if self.sha256(file.path) != file.sha256][:5]
 
-    def write(self, chunk: Chunk, data: bytes) -> None:
+    def write(self, chunk: Chunk, data: bytes, skipped: Collection[str] = ()) -> None:
         """Puts a chunk into the files that it consists of, which are made where they are missing.
+
+        Args:
+            skipped: files that are proven already, and may have a name in another tree as well.
 
         Raises:
             OSError: the disk is full, or something else is in its place.
         """
         at = 0
         for part in chunk.parts:
+            piece = data[at : at + part.size]
+            at += part.size
+            if part.file.path in skipped:
+                continue
             descriptor = self._open_to_write(part.file)
             try:
-                _write_at(descriptor, data[at : at + part.size], part.offset)
+                _write_at(descriptor, piece, part.offset)
             finally:
                 os.close(descriptor)
-            at += part.size
 
     def _open_to_write(self, file: File) -> int:
         at, name = self.place(file.path, make=True)
@@ -189,6 +195,20 @@ class Tree:
     def walk(self) -> Iterator[tuple[str, os.stat_result]]:
         """Everything below, folders after what is in them; links are not followed."""
         yield from _walk(self.fd, "", 0)
+
+
+def freeze(tree: Tree, manifest: Manifest) -> None:
+    """Gives a tree that was made here the modes that one which is received has."""
+    for file in manifest.files:
+        descriptor = tree.open(file.path)
+        try:
+            os.fchmod(descriptor, _on_disk(file.mode))
+            os.fchown(descriptor, os.geteuid(), os.getegid())
+        finally:
+            os.close(descriptor)
+    for path, status in tree.walk():
+        if stat.S_ISDIR(status.st_mode):
+            os.fchmod(tree.folder(path), 0o755)
 
 
 def _walk(at: int, above: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
