@@ -53,7 +53,7 @@ class Plan:
         store: the store's folder on every node.
         user: who reaches the other nodes by ssh (cluster_user).
         bytes_per_second: the most that anybody sends; 0 for no cap.
-        lost_seconds: for how long a node that is not reached is tried again.
+        lost_seconds: for how long a node that is not reached is tried again, and waited for at the end.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Plan:
     store: str
     user: str
     bytes_per_second: float = 0.0
-    lost_seconds: float = 60.0
+    lost_seconds: float = 20.0
     reserve_bytes: int = 1 << 30
 
 

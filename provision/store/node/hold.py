@@ -93,6 +93,7 @@ class Holder:
         )
         self.counters = Counters(plan.get("bytes_per_second", 0.0))
         self.lanes, self.user = plan["lanes"], plan["user"]
+        _refuse_no_user(self.user)
         self.ssh = ssh_of(self.user)
         self.others: list[list[str]] | None = None  # to be asked for each lane, the nearest first
         self.error = ""
@@ -295,6 +296,15 @@ class Holder:
         finally:
             line.close()
             room.release()
+
+
+def _refuse_no_user(user: str) -> None:
+    try:
+        pwd.getpwnam(user)
+    except KeyError as e:
+        raise StoreError(
+            f"there is no user {user} here, by whom nodes reach each other: run site.yml first"
+        ) from e
 
 
 def ssh_of(user: str) -> list[str]:

@@ -37,7 +37,11 @@ def held_alone(path: str) -> Iterator[None]:
                     ) from e
             _end_holder(descriptor)
             time.sleep(0.1)
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
     finally:
         os.close(descriptor)
 

@@ -99,6 +99,7 @@ ANSWERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 
 def main(words: list[str]) -> None:
+    os.umask(0o022)  # the users of jobs read what is delivered
     if words[0] == "hold":
         hold()
         return
