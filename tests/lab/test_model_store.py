@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.lab.conftest import JOB_USER, LabUnderTest, made, playbook, provision
+from tests.unit.provision.store.hub_server import Hub, serving
 
 RATE = "200mbit"
 MIB = 1 << 20
@@ -122,6 +123,26 @@ def test_a_spoilt_byte_is_named_by_file_and_node(store_lab: LabUnderTest, model:
     assert set(store_lab.out_of_all("ls /data/models /data/store/trees /data/store/manifests")) == {
         "/data/models:\n\n/data/store/manifests:\n\n/data/store/trees:"
     }
+
+
+@pytest.mark.long  # a folder takes the same way; the hub's part is in tests/unit/provision/store/test_hub.py
+def test_a_hub_s_model_reaches_every_node(store_lab: LabUnderTest, tmp_path: Path) -> None:
+    token = "hf_" + "s" * 34
+    with serving(
+        Hub(files={"model.safetensors": os.urandom(5 * MIB), "config.json": b"{}"}, token=token)
+    ) as hub:
+        env = {
+            **os.environ,
+            "HF_ENDPOINT": hub.address, "HF_TOKEN": token,
+            "HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        }
+        ended = provision("model", "fetch", "tiny/model", "-i", str(store_lab.inventory), env=env)
+
+    assert "is in use on 4 nodes" in ended.stdout
+    assert token not in ended.stdout + ended.stderr
+    found = store_lab.out_of_all("sha256sum < /data/models/model/model.safetensors")
+    expected = hashlib.sha256(hub.files["model.safetensors"]).hexdigest()
+    assert {line.split()[0] for line in found} == {expected}
 
 
 @pytest.mark.long  # the same among processes: tests/unit/provision/store/test_cuts.py

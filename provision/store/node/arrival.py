@@ -29,6 +29,7 @@ from provision.store.node.tree import Tree, differences
 
 RESERVE_BYTES = 1 << 30
 _MOST_REPEATS = 3
+_MOST_RECENT = 8
 
 
 class BadChunk(LinkError):
@@ -57,6 +58,7 @@ class Arrival:
         self._files = 0
         self._ready: deque[File] = deque()
         self._repeats = 0
+        self._recent: dict[int, bytes] = {}  # as they came and were proven: most are passed on at once
 
     def begin(self) -> None:
         """Takes up what is here: the whole tree, or a part of it with its manifest.
@@ -220,6 +222,9 @@ class Arrival:
                 return
             self.have[number] = 1
             self.order.append(number)
+            self._recent[number] = data
+            if len(self._recent) > _MOST_RECENT:
+                del self._recent[next(iter(self._recent))]
             self.bytes += chunk.size
             for part in chunk.parts:
                 self._left[part.file.path] -= 1
@@ -228,12 +233,16 @@ class Arrival:
             self.changed.notify_all()
 
     def read(self, number: int) -> bytes:
-        """A chunk for somebody else, as it is on the disk, proven once more.
+        """A chunk for somebody else: as it just came, or as it is on the disk, proven once more.
 
         Raises:
             OSError: it is not what it was; the words name the file.
         """
         assert self.manifest is not None
+        with self.changed:
+            recent = self._recent.get(number)
+        if recent is not None:
+            return recent
         return self._tree().read(self.manifest.chunks[number])
 
     def prove(self, has_ended: Callable[[], bool]) -> None:

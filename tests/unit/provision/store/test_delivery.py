@@ -118,9 +118,17 @@ def when(
     return look
 
 
-@pytest.mark.parametrize("lost", ["te1", "te2", "te4"])
-def test_a_node_that_is_lost_is_bypassed(tmp_path: Path, lost: str) -> None:
-    many, source = nodes(tmp_path, 4), model(tmp_path / "model", 60 * MIB)
+@pytest.mark.parametrize(
+    ("count", "lost"),
+    [
+        pytest.param(4, "te1", id="the first"),
+        pytest.param(4, "te2", id="the second"),
+        pytest.param(4, "te4", id="the last", marks=pytest.mark.long),  # nobody is behind it
+        pytest.param(8, "te4", id="of two lanes", marks=pytest.mark.long),  # each is a lane as above
+    ],
+)
+def test_a_node_that_is_lost_is_bypassed(tmp_path: Path, count: int, lost: str) -> None:
+    many, source = nodes(tmp_path, count), model(tmp_path / "model", 60 * MIB)
     kill = when(0.3, lost, source, lambda: many.kill(lost))
 
     ended = many.delivery(source, kill, bytes_per_second=20e6).run()
