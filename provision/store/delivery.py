@@ -109,7 +109,7 @@ class Delivery:
         self._parts = {name: Part() for name in doors}
         self._lanes: list[list[str]] = []
         self._counters = Counters(plan.bytes_per_second)
-        self._pushes: dict[int, tuple[str, threading.Thread]] = {}
+        self._pushes: dict[tuple[int, str], threading.Thread] = {}
         self._fault: BaseException | None = None
         self._ended = threading.Event()
 
@@ -172,20 +172,19 @@ class Delivery:
             if whole and part.said and part.said.stuck:
                 self._tell(part, {"from": asked_by(name, self._lanes, whole=whole)})
         for lane, order in enumerate(self._lanes if self._source and not whole else ()):
-            pushed = self._pushes.get(lane)
-            if pushed and pushed[1].is_alive():
-                continue
-            lacking = [
-                name
-                for name in order
-                if name in alive and not (alive[name].is_whole or alive[name].has_failed)
-            ]
+            lacking = [name for name in order if name in alive and not alive[name].has_failed]
             stuck = [name for name in lacking if lane in _stuck_of(alive[name])]
-            first = [*stuck, *(lacking[:1] if pushed is None else [])]
-            if first:
-                work = threading.Thread(target=self._push, args=(first[0], lane), daemon=True)
-                self._pushes[lane] = (first[0], work)
-                work.start()
+            is_first = not any(pushed[0] == lane for pushed in self._pushes)
+            for name in [*stuck, *(lacking[:1] if is_first else [])][:1]:
+                self._start_push(name, lane)
+
+    def _start_push(self, name: str, lane: int) -> None:
+        """Once at a time to each node: another one that is connected, and asks elsewhere, holds none up."""
+        work = self._pushes.get((lane, name))
+        if work is None or not work.is_alive():
+            work = threading.Thread(target=self._push, args=(name, lane), daemon=True)
+            self._pushes[lane, name] = work
+            work.start()
 
     def _push(self, name: str, lane: int) -> None:
         """Sends a node what it asks for, until it asks no more."""

@@ -133,8 +133,10 @@ def test_a_hub_s_model_reaches_every_node(store_lab: LabUnderTest, tmp_path: Pat
     ) as hub:
         env = {
             **os.environ,
-            "HF_ENDPOINT": hub.address, "HF_TOKEN": token,
-            "HF_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HF_ENDPOINT": hub.address,
+            "HF_TOKEN": token,
+            "HF_HOME": str(tmp_path / "home"),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
         }
         ended = provision("model", "fetch", "tiny/model", "-i", str(store_lab.inventory), env=env)
 

@@ -17,6 +17,7 @@ from provision.errors import ProvisionError
 from provision.store.delivery import Part
 from provision.store.node.manifest import CHUNK_BYTES
 from provision.store.node.tree import differences
+from provision.store.node_state import Said
 from provision.store.program import node_program
 from provision.store.source import FolderSource, folder_source
 from tests.conftest import RecordRefusal
@@ -274,3 +275,22 @@ def test_a_cap_is_kept(tmp_path: Path) -> None:
 
 def test_what_nodes_run_is_one_word_that_a_system_takes() -> None:
     assert len(json.dumps(node_program())) < 100_000
+
+
+def test_a_node_that_finds_nobody_is_served_though_another_is_connected(tmp_path: Path) -> None:
+    """The other one had its connection while the first was away, and asks the first again."""
+    many, source = nodes(tmp_path, 2), model(tmp_path / "model", MIB)
+    delivery = many.delivery(source)
+    idle, served = threading.Event(), threading.Event()
+    other = threading.Thread(target=idle.wait)
+    other.start()
+    delivery._lanes, delivery._pushes = [["te1", "te2"]], {(0, "te2"): other}
+    delivery._parts = {name: Part(said=Said(state="arriving")) for name in many.names}
+    delivery._parts["te1"].said = Said(state="arriving", stuck=(0,))
+    delivery._push = lambda name, lane: served.set() if name == "te1" else None  # type: ignore[method-assign]
+
+    delivery._look()
+
+    assert served.wait(5)
+    idle.set()
+    other.join()
