@@ -197,13 +197,14 @@ class Delivery:
                 link.call(bytes.fromhex(self._key), self._plan.digest, role=HAS, lane=lane)
                 watcher = threading.Thread(target=self._close_after, args=(name, channel), daemon=True)
                 watcher.start()
-                serve(link, self._source, self._counters, self._ended.is_set)
-        except StoreError as e:
-            self._fault = ProvisionError(
-                f"send {self._source.folder}",
-                found=str(e),
-                fix="Run it again once nobody writes there; what has arrived stays.",
-            )
+                try:
+                    serve(link, self._source, self._counters, self._ended.is_set)
+                except StoreError as e:  # here, since the channel takes every error for its own
+                    self._fault = ProvisionError(
+                        f"send {self._source.folder}",
+                        found=str(e),
+                        fix="Run it again once nobody writes there; what has arrived stays.",
+                    )
         except (OSError, EOFError, ProvisionError):
             return  # the node is looked at by its own channel
 

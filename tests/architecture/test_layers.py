@@ -189,7 +189,7 @@ def test_each_module_of_a_package_itself_is_named_in_the_table() -> None:
 
 
 # Modules of the rooms below that act: by a door, the disk, a socket or Ansible. Every other one is pure.
-ROOMS = "audit diagnose environments images inventory join nodes roles smoke"
+ROOMS = "audit diagnose environments images inventory join nodes roles smoke store"
 ACT = {
     "audit": "look",
     "diagnose": "questions",
@@ -199,6 +199,10 @@ ACT = {
     "join": "server tokens user_data",
     "nodes": "arrivals life",
     "smoke": "remote",
+    "store": (
+        "delivery hub on_nodes program source "
+        "node.arrival node.exchange node.hold node.lock node.main node.packing node.store node.tree"
+    ),
 }
 ACTING = {f"provision.{room}.{name}" for room, names in ACT.items() for name in names.split()}
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from provision.errors import CommandFailed, ProvisionError
 from provision.store.delivery import Delivered, Delivery, Part, Plan
 from provision.store.source import FolderSource, folder_source
 
@@ -108,6 +109,10 @@ class ManyNodes:
             self.running[name].append(process)
             try:
                 yield ProcessChannel(process, own)
+            except ProvisionError:
+                raise
+            except Exception as e:  # as edges/ssh.py does with whatever ends a connection's block
+                raise CommandFailed(f"reach {name}", found=str(e), fix="Try again.") from e
             finally:
                 process.kill()
                 process.communicate()
