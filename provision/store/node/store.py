@@ -225,7 +225,8 @@ def _sync(path: str) -> None:
 def _make(path: str) -> None:
     """With its claim from the start: it is ours at once, or not at all."""
     parent = os.path.dirname(path)
-    os.makedirs(parent, exist_ok=True)
+    if not os.path.isdir(parent):  # the data disk is not mounted: the system's would fill up
+        raise StoreError(f"there is no folder {parent} here: run site.yml first")
     new = tempfile.mkdtemp(prefix=".clusterwright-store-", dir=parent)
     write_file(os.path.join(new, CLAIM), CLAIMED.encode())
     os.chmod(new, 0o755)

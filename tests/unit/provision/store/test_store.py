@@ -83,6 +83,13 @@ def test_a_folder_without_our_claim_is_no_store(tmp_path: Path, claim: str) -> N
     assert (tmp_path / "store" / "trees" / "a").is_dir()
 
 
+def test_no_store_is_made_where_the_data_disk_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there is no folder .*/data here: run site.yml first"):
+        Store(str(tmp_path / "data" / "store"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_store_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     made(tmp_path, "one")
     (tmp_path / "store").chmod(0o777)
