@@ -131,7 +131,7 @@ browser: development ## Tests of pages in headless Chromium (root; installs its 
 lock: development ## Solve constraints/ anew from pyproject.toml
 	echo uv | $(LOCK) - -o constraints/uv.txt
 	$(LOCK) pyproject.toml --extra controller -o constraints/controller.txt
-	echo 'torch==2.13.0+cpu' | $(LOCK) pyproject.toml --extra controller --extra dev --extra node \
+	echo 'torch==2.13.0+cpu' | $(LOCK) pyproject.toml --extra controller --extra dev --extra node --extra hub \
 	  --constraint - -o constraints/development.txt
 
 LOCK = $(BIN)/uv pip compile --native-tls --index-strategy unsafe-best-match $$($(SOURCES)) \

@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from provision import __version__
-from provision.commands import audit, bundle, demo, doctor, env, image, lab, node, restore, smoke, status
+from provision.commands import (
+    audit,
+    bundle,
+    demo,
+    doctor,
+    env,
+    image,
+    lab,
+    model,
+    node,
+    restore,
+    smoke,
+    status,
+)
 from provision.errors import BadInput, ProvisionError
 from provision.printable import printable
 
@@ -78,6 +91,7 @@ app.add_typer(lab.app, name="lab")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(env.app, name="env")
 app.add_typer(image.app, name="image")
+app.add_typer(model.app, name="model")
 app.command("audit")(audit.audit)
 app.command("demo")(demo.play)
 app.command("doctor")(doctor.doctor)

@@ -16,6 +16,9 @@ _REFUSED = re.compile(
 )
 # The program gets an empty standard input, never what is left of sudo's.
 _WITHOUT_INPUT = ("sh", "-c", 'exec "$@" </dev/null', "sh")
+# Whether sudo read the password or not, the program's input begins behind this line.
+_BEGIN = "clusterwright begins"
+_FROM_BEGIN = ("sh", "-c", f'while IFS= read -r line; do [ "$line" = "{_BEGIN}" ] && exec "$@"; done', "sh")
 
 
 def sudo_of(become: Mapping[str, Any]) -> Sudo:
@@ -58,6 +61,15 @@ def as_user(argv: Sequence[str], sudo: Sudo, user: str) -> list[str]:
     """The command as that user; where sudo wants a password, it is the first line of standard input."""
     ask = ("-S", "-p", "") if sudo.password else ("-n",)
     return [sudo.program, *sudo.flags, *ask, "-u", user, "--", *_WITHOUT_INPUT, *argv]
+
+
+def as_root_with_input(argv: Sequence[str], sudo: Sudo | None) -> tuple[list[str], str]:
+    """The command as root, and what comes on its standard input before the program's own."""
+    if sudo is None:
+        return list(argv), ""
+    words = as_user(argv, sudo, "root")
+    start = words.index(_WITHOUT_INPUT[0], words.index("--"))
+    return [*words[:start], *_FROM_BEGIN, *argv], f"{sudo.password}\n{_BEGIN}\n"
 
 
 def refuse(name: str, sudo: Sudo, returncode: int, stderr: str) -> None:

@@ -60,7 +60,8 @@ class _Heard(StringIO):
 
 
 @contextmanager
-def _connected(machine: Machine) -> Iterator[fabric.Connection]:
+def connected(machine: Machine) -> Iterator[fabric.Connection]:
+    """A connection whose host key is the machine's; what goes wrong in it is the machine's error."""
     import fabric  # here, since it takes a third of a second, and many commands ask no machine
 
     class Runner(fabric.runners.Remote):  # type: ignore[misc]
@@ -235,7 +236,7 @@ def run(
         fix="Run it there by hand: a program that says so much was put in its place, or has a fault.",
     )
     with (
-        _connected(machine) as connection,
+        connected(machine) as connection,
         _watched(connection, machine, timeout_seconds + _AUTHENTICATION_SECONDS),
     ):
         try:
@@ -279,7 +280,7 @@ def download(
     """
     command = shlex.join(argv)
     words, answer = _as_user(machine, argv, "root")
-    with _connected(machine) as connection:
+    with connected(machine) as connection:
         channel = connection.transport.open_session(window_size=_WINDOW_BYTES)
         channel.settimeout(timeout_seconds)
         channel.exec_command(shlex.join(words))
@@ -306,7 +307,7 @@ def put(machine: Machine, files: Sequence[Path], folder: PurePosixPath) -> None:
     Raises:
         CommandFailed: the machine cannot be reached or trusted, or does not take a file.
     """
-    with _connected(machine) as connection:
+    with connected(machine) as connection:
         connection.run(shlex.join(["mkdir", "-p", str(folder)]), hide=True, in_stream=False, timeout=30)
         for path in files:
             connection.put(str(path), str(folder / path.name))

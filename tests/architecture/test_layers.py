@@ -45,6 +45,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *("provision.errors", "provision.edges", "provision.roles", "provision.environments"),
         "provision.smoke",
     ),
+    # What nodes run alone, beside what the controller does with it.
+    "provision.store.node": (),
+    "provision.store": (
+        *("provision.errors", "provision.model", "provision.printable", "provision.edges"),
+        "provision.roles",
+    ),
     "provision.commands": ("provision",),
     "provision.cli": ("provision",),
     "provision": (),
@@ -183,7 +189,7 @@ def test_each_module_of_a_package_itself_is_named_in_the_table() -> None:
 
 
 # Modules of the rooms below that act: by a door, the disk, a socket or Ansible. Every other one is pure.
-ROOMS = "audit diagnose environments images inventory join nodes roles smoke"
+ROOMS = "audit diagnose environments images inventory join nodes roles smoke store"
 ACT = {
     "audit": "look",
     "diagnose": "questions",
@@ -193,6 +199,10 @@ ACT = {
     "join": "server tokens user_data",
     "nodes": "arrivals life",
     "smoke": "remote",
+    "store": (
+        "delivery hub on_nodes program source "
+        "node.arrival node.exchange node.hold node.lock node.main node.packing node.store node.tree"
+    ),
 }
 ACTING = {f"provision.{room}.{name}" for room, names in ACT.items() for name in names.split()}
 

@@ -50,8 +50,11 @@ def at_home(module: str, homes: tuple[str, ...]) -> bool:
 
 DOORS = ("provision", "provision.cli", "runtime", "runtime.cli", "runtime.launch.cli")
 IMPORT_HOMES = {
-    # audit_program runs alone on a node, where nothing of ours can be imported.
-    "subprocess": ("provision.edges.process", "provision.audit.audit_program", "runtime.edges.process"),
+    # audit_program and the store's hold run alone on a node, where nothing of ours can be imported.
+    "subprocess": (
+        *("provision.edges.process", "provision.audit.audit_program", "provision.store.node.hold"),
+        "runtime.edges.process",
+    ),
     "fabric": ("provision.edges.ssh",),
     "paramiko": ("provision.edges.ssh", "provision.edges.ssh_login"),
     "rich.console": ("provision.edges.terminal", "runtime.terminal"),

@@ -1,0 +1,1 @@
+"""The store on nodes: trees by their content, delivered once to all of them."""
