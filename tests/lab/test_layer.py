@@ -36,10 +36,12 @@ def test_a_layer_is_seen_by_jobs_and_survives_a_rebuild(converged_lab: LabUnderT
     lab = as_first_proven(converged_lab)
     text = b64encode(wheel(tmp_path).read_bytes()).decode()
     script = "import flashy, torch; print(flashy.answer, torch.__version__)"
-    job = f"cd {JOBS} && zerorun --python {LAYER}/bin/python --log-dir {JOBS}/seen seen.py"
+    job = f"cd {JOBS} && zerorun --tee all --python {LAYER}/bin/python --log-dir {JOBS}/seen seen.py"
     for node in lab.nodes:
         lab.run(
-            node, f"cd {JOBS} && echo '{script}' >seen.py && echo {text} | xxd -r -p >{WHEEL}", user=JOB_USER
+            node,
+            f"cd {JOBS} && echo '{script}' >seen.py && echo {text} | base64 --decode >{WHEEL}",
+            user=JOB_USER,
         )
         lab.run(node, f"{ENVIRONMENT}/bin/python -m venv --system-site-packages {LAYER}", user=JOB_USER)
         lab.run(node, f"{LAYER}/bin/pip install --quiet --no-index {JOBS}/{WHEEL}", user=JOB_USER)
