@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from provision.environments.brought import Brought
@@ -80,8 +81,8 @@ def _kind(pattern: str, shared: str) -> str:
     """The kind's own words, its torch among them, without what only the other environment asks for."""
     own = [line for line in pattern.splitlines() if _OF_TORCH.match(line)]
     torch = own or [line for line in shared.splitlines() if _OF_TORCH.match(line)]
-    kept = [*(line for line in pattern.splitlines() if line.startswith("#")), *torch]
-    return "\n".join([*kept, "-r wheels.in", ""])
+    head = takewhile(lambda line: line.startswith("#"), pattern.splitlines())
+    return "\n".join([*head, *torch, "-r wheels.in", ""])
 
 
 def write_environment(folder: Path, files: Mapping[str, str]) -> None:

@@ -19,7 +19,8 @@ from provision.environments.lint.entries import (
 
 _GPU = ("pytorch", "torchvision", "torchaudio", "jaxlib", "tensorflow", "tensorflow-base", "libtorch")
 _ASKS = ("cuda-version", "cudatoolkit", "pytorch-cuda", "pytorch-gpu", "cuda-toolkit", "tensorflow-gpu")
-_WHEEL = re.compile(r"nvidia-[a-z0-9-]+-cu(\d\d)")
+# The code generators of cutlass-dsl for both majors come together, and load one of them.
+_WHEEL = re.compile(r"(?!nvidia-cutlass-dsl)nvidia-[a-z0-9-]+-cu(\d\d)")
 _LIBRARIES = re.compile(r"(cuda-.*|lib(cu|np|nv).*|nccl|cudnn|libcudnn.*|cudatoolkit)")
 
 

@@ -134,6 +134,8 @@ class PlayedNode:
             places = [self.place(word) if word.startswith("/") else word for word in words]
             done = subprocess.run(places, capture_output=True, text=True, check=False)
             return {"rc": done.returncode, "stdout": done.stdout.strip(), "stderr": done.stderr}
+        if program == "test":
+            return {"rc": 0 if os.path.exists(self.place(words[-1])) else 1}
         if program == "rmdir":
             return attempted(lambda: os.rmdir(self.place(words[1])))
         if program == "wipefs":

@@ -90,7 +90,7 @@ def test_the_folder_has_the_kinds_of_the_environment_that_is_there_and_is_never_
         "wheels.in",
         "checks.yml",
     }
-    assert all("-r wheels.in\n" in files[kind] and "torch" in files[kind] for kind in kinds)
+    assert all("-r wheels.in\n" in files[kind] and "\n-r ../base/" in files[kind] for kind in kinds)
     with pytest.raises(BadInput, match="exists"):
         files_of("mine", found, environments=environments, source="environment.yml")
     with pytest.raises(BadInput, match="no name"):
