@@ -6,8 +6,10 @@ is asked while nothing is cut off, and then not by a collective but through the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -20,6 +22,7 @@ from runtime.train.parallel.fsdp import end_backward, is_cut_off, unit_states
 from runtime.train.parallel.gather_order import GatherOrder, refuse_apart
 
 _POLL_SECONDS = 0.05
+_MOST_APART_SECONDS = 30.0  # between the time-outs of two ranks, for one to wait for the other's word
 _GRACE_SECONDS = 3.0  # in which the others' collectives run into the same time-out, and find the note
 
 
@@ -89,17 +92,21 @@ class CutOffs:
             self._compare(self._order, error)
 
     def _compare(self, order: GatherOrder, error: RuntimeError) -> None:
-        """Compares what ranks have gathered through the store, with those that their collectives failed."""
+        """Compares what ranks have gathered, through the store, once their collectives have failed as well.
+
+        They began theirs at another time, and so give up at another.
+        """
+        own = dist.get_rank()
         keys = {rank: f"{self._key(rank)}/gathered" for rank in range(dist.get_world_size())}
-        deadline = time.monotonic() + _GRACE_SECONDS
-        try:
+        wait = min(_timeout_seconds(), _MOST_APART_SECONDS) + _GRACE_SECONDS
+        said: dict[int, list[int]] = {}
+        with contextlib.suppress(RuntimeError):  # the store goes with its rank
             store = self._store()
-            store.set(keys[dist.get_rank()], json.dumps(order.gathered))
-            while not store.check(list(keys.values())) and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
+            store.set(keys[own], json.dumps(order.gathered))
+            _wait(store, keys.values(), wait)
             said = {rank: json.loads(store.get(key)) for rank, key in keys.items() if store.check([key])}
-        except RuntimeError:  # the store has gone with its rank
-            return
+            store.set(f"{keys[own]}/read", "1")
+            _wait(store, [f"{keys[rank]}/read" for rank in said], _GRACE_SECONDS)
         refuse_apart(order.names, said, error)
 
     def _ask(self, place: str) -> None:
@@ -133,6 +140,13 @@ class CutOffs:
 
     def _store(self) -> Any:
         return dist.distributed_c10d._get_default_store()
+
+
+def _wait(store: Any, keys: Iterable[str], seconds: float) -> None:
+    """Until all of these are there, or the time is over."""
+    deadline, wanted = time.monotonic() + seconds, list(keys)
+    while not store.check(wanted) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
 
 
 def _fail(ranks: list[int], cause: Exception | None = None) -> NoReturn:

@@ -98,7 +98,7 @@ def refuse_apart(names: Sequence[str], said: Mapping[int, Any], cause: Exception
             _fail(names, there, cause)
 
 
-def _fail(names: Sequence[str], there: Mapping[int, int | None], cause: Exception | None) -> NoReturn:
+def _fail(names: Sequence[str], there: Mapping[int, object], cause: Exception | None) -> NoReturn:
     first = min(there)
     other = next(rank for rank in there if there[rank] != there[first])
     unit, instead = (_name(names, there[rank]) for rank in (first, other))
@@ -112,7 +112,9 @@ def _fail(names: Sequence[str], there: Mapping[int, int | None], cause: Exceptio
     ) from cause
 
 
-def _name(names: Sequence[str], number: int | None) -> str:
+def _name(names: Sequence[str], number: object) -> str:
     if number is None:
         return "nothing more"
+    if type(number) is not int or not 0 <= number < len(names):  # another rank's word
+        return "a unit that this rank does not have"
     return names[number] or "the model's own parameters"
