@@ -31,7 +31,7 @@ DISK = "head -c 64M /dev/vdb | sha256sum"
 
 
 # Where builds of earlier versions worked without asking whose it was; what lies in ENVS beside that.
-THEIRS = f"cd {ENVS}; for name in build previous begun relay; do mkdir .base.$n; echo t >.base.$n/f; done"
+THEIRS = f"cd {ENVS}; for n in build previous begun relay; do mkdir .base.$n; echo t >.base.$n/f; done"
 HELD = f"ls -A {ENVS} | grep -v '^[.]base[.]'; cat {ENVS}/.base.*/f | wc -l"
 
 
