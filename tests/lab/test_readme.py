@@ -24,6 +24,7 @@ ELSEWHERE = {
     "ssh te1 zerorun": "test_first_job, test_zerorun",
     ".venv/bin/provision image bake": "test_image",
     ".venv/bin/provision restore": "test_join, test_image",
+    ".venv/bin/provision model fetch": "test_model_store, test_hub: a hub is on the internet",
     ".venv/bin/provision doctor --logs": "test_doctor",
 }
 
