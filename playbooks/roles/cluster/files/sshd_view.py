@@ -33,6 +33,8 @@ ALIASES = {
     "keyboardinteractiveauthentication": "kbdinteractiveauthentication",
     "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
 }
+# Criteria of a Match that tell connections of one user apart (sshd_config(5)).
+PLACES = {"address", "host", "localaddress", "localport", "rdomain"}
 MOST_INCLUDES = 16  # one in the other, as sshd's own limit
 MOST_LINES, MOST_LETTERS = 1000, 300
 # In a name space of its own, where our file is an empty one.
@@ -182,7 +184,8 @@ def view(asked: dict[str, object]) -> dict[str, object]:
         return distinct.index(settings)
 
     connections = asked_connections(asked)
-    differ = any(line["match"] for line in lines)
+    criteria = {word for line in lines for word in str(line["match"]).lower().replace(",", " ").split()}
+    by_place = not criteria.isdisjoint(PLACES)
     for one in connections:
         host = (
             one["from"] if now.get("usedns") == ["yes"] and one["from"] not in ("", "you") else one["address"]
@@ -190,7 +193,7 @@ def view(asked: dict[str, object]) -> dict[str, object]:
         one["host"] = host
         addresses = f"host={host},addr={one['address']},laddr={one['own']},lport={one['port']}"
         spec = f"user={one['user']},{addresses}"
-        key = spec if differ else ""
+        key = spec if by_place else str(one["user"]) if criteria else ""
         if key not in known:
             of = ["-C", spec]
             known[key] = {
