@@ -128,11 +128,8 @@ class Engine(Facts, Saving):
         Gradients of an optimizer step are averaged over its micro-steps and ranks when `step` updates.
         """
         scaled = self.scale(loss)
-        try:
+        with self._cut_offs.explained():
             scaled.backward()  # type: ignore[no-untyped-call]
-        except RuntimeError as error:
-            self._cut_offs.explain(error)
-            raise
         return loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
@@ -158,15 +155,16 @@ class Engine(Facts, Saving):
             )
         self._cut_offs.end(with_step=True)
         is_boundary = self.is_gradient_accumulation_boundary()
-        if is_boundary or self._plan.sync_every_micro_step:
-            self._reduce_once()
-        if is_boundary:
-            self._check_scaled()
-        self.micro_steps += 1
-        self._boundary_set = None
-        if is_boundary:
-            self._scaled_backwards = 0
-            self._update()
+        with self._cut_offs.explained():
+            if is_boundary or self._plan.sync_every_micro_step:
+                self._reduce_once()
+            if is_boundary:
+                self._check_scaled()
+            self.micro_steps += 1
+            self._boundary_set = None
+            if is_boundary:
+                self._scaled_backwards = 0
+                self._update()
 
     def train_batch(self, data_iter: Iterator[Any] | None = None) -> torch.Tensor:
         """One optimizer step from the next micro-batches; returns the mean loss over them and all ranks.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -70,6 +70,15 @@ class CutOffs:
             self._ask(self._place)
         self._place = None
         end_backward(self._model)
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """What is done within it is explained where it fails."""
+        try:
+            yield
+        except RuntimeError as error:
+            self.explain(error)
+            raise
 
     def explain(self, error: RuntimeError) -> None:
         """Says so where a collective has failed because another rank was cut off alone, or used other parts.
