@@ -15,7 +15,7 @@ import typer
 
 from provision.commands.env_add import add
 from provision.commands.env_lint import lint
-from provision.commands.folders import user_cache
+from provision.commands.folders import ENVIRONMENTS, user_cache
 from provision.edges.terminal import Console
 from provision.environments.comparison import Comparison
 from provision.environments.locks import (
@@ -35,7 +35,6 @@ from provision.roles.cluster_nodes import ENVIRONMENT_VARIABLES, environment_pre
 
 app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
 
-_ENVIRONMENTS = Path(__file__).parents[2] / "envs"
 _PYTHON = "3.11"
 app.command()(add)
 app.command()(lint)
@@ -78,7 +77,7 @@ def lock(
     conda: Annotated[
         Path | None, typer.Option(help="The conda, mamba or micromamba that solves; else the one on PATH.")
     ] = None,
-    environments: Annotated[Path, typer.Option(help="The folder of environments.")] = _ENVIRONMENTS,
+    environments: Annotated[Path, typer.Option(help="The folder of environments.")] = ENVIRONMENTS,
     check: Annotated[
         bool, typer.Option("--check", help="Say which locks are not those of their inputs; status 1 if any.")
     ] = False,

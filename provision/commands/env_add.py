@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from provision.commands.folders import ENVIRONMENTS
 from provision.edges.terminal import Console
 from provision.environments.brought import read_brought
 from provision.environments.index import Index
@@ -15,7 +16,6 @@ from provision.environments.made import files_of, write_environment
 from provision.errors import BadInput
 from provision.printable import one_line
 
-_ENVIRONMENTS = Path(__file__).parents[2] / "envs"
 _out = Console()
 
 
@@ -25,7 +25,7 @@ def add(
         Path,
         typer.Option("--from", metavar="FILE", help="An environment.yml of conda, or requirements of pip."),
     ],
-    environments: Annotated[Path, typer.Option(help="The folder of environments.")] = _ENVIRONMENTS,
+    environments: Annotated[Path, typer.Option(help="The folder of environments.")] = ENVIRONMENTS,
     check: Annotated[bool, typer.Option("--check", help="Say what it would be, and write nothing.")] = False,
 ) -> None:
     """Make an environment from an environment.yml or requirements: wheels where there are some.

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from provision.commands.folders import user_cache
+from provision.commands.folders import ENVIRONMENTS, user_cache
 from provision.edges.terminal import Console
 from provision.lab.layout import mirror_name
 from provision.lab.mirror import build
@@ -64,7 +64,7 @@ def make(
     """
     started = time.monotonic()
     wanted = build.Wanted(
-        environments=_CHECKOUT / "envs",
+        environments=ENVIRONMENTS,
         names=environment or [_ENVIRONMENT],
         debian_packages=yaml.safe_load(_ROLE.read_text())["base_packages_names"],
         newer_than=_newest_image(user_cache()),

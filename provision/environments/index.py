@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from provision.edges.process import run
+from provision.environments.locks import uv_on
 from provision.errors import CommandFailed, MissingRequirement
 
 _SECONDS = 30.0
@@ -20,7 +19,7 @@ class Index:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{environment.get('PATH', '')}")
+        self._uv = uv_on(environment)
         self.answers = self._uv is not None
 
     def has(self, name: str) -> bool | None:

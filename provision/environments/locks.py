@@ -143,6 +143,12 @@ def solver_on(path: str) -> Path | None:
     return Path(found[0]) if found else None
 
 
+def uv_on(environment: Mapping[str, str]) -> Path | None:
+    """The uv beside this interpreter, else that of the search path."""
+    found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{environment.get('PATH', '')}")
+    return Path(found) if found else None
+
+
 def lock_conda(lock: Lock, *, channel: str, conda: Path, environment: Mapping[str, str]) -> None:
     """Solves the conda layer from a channel and writes its lock.
 
@@ -179,7 +185,7 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str], torc
         CommandFailed: there is no solution, or the index cannot be reached.
         BadInput: an input is missing, or the solution cannot be locked.
     """
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{environment.get('PATH', '')}")
+    uv = uv_on(environment)
     if uv is None:
         raise MissingRequirement(
             f"lock {lock.path.name}", found="there is no uv", fix=f"{sys.executable} -m pip install uv"
@@ -190,7 +196,7 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str], torc
         excludes = Path(scratch) / "excludes.txt"
         excludes.write_text("".join(f"{name}\n" for name in left_out(texts)))
         words = uv_words(
-            Path(uv),
+            uv,
             lock.inputs[0],
             python=python,
             architecture=lock.architecture,

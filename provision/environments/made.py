@@ -15,7 +15,6 @@ from provision.errors import BadInput
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _PATTERN = "llm"  # whose kinds and whose conda layer a new environment takes
-_OF_TORCH = re.compile(r"-r \.\./|torch==|torch$")
 _CHECKS = """\
 ---
 # What must hold in the environment once it is built, run on each node by its Python.
@@ -62,7 +61,7 @@ def files_of(name: str, brought: Brought, *, environments: Path, source: str) ->
         "environment.yml": _conda_layer(name, (pattern / "environment.yml").read_text()),
         "wheels.in": _wheels(brought, source),
         "checks.yml": _CHECKS.replace("{names}", json.dumps(names)),
-        **{file: _kind(text, (pattern / "wheels.in").read_text()) for file, text in kinds.items()},
+        **{file: _kind(text) for file, text in kinds.items()},
     }
 
 
@@ -77,12 +76,11 @@ def _wheels(brought: Brought, source: str) -> str:
     return "\n".join([head, *left, *brought.wheels, ""])
 
 
-def _kind(pattern: str, shared: str) -> str:
-    """The kind's own words, its torch among them, without what only the other environment asks for."""
-    own = [line for line in pattern.splitlines() if _OF_TORCH.match(line)]
-    torch = own or [line for line in shared.splitlines() if _OF_TORCH.match(line)]
-    head = takewhile(lambda line: line.startswith("#"), pattern.splitlines())
-    return "\n".join([*head, *torch, "-r wheels.in", ""])
+def _kind(pattern: str) -> str:
+    """The kind's own words, and the environment that brings its torch, without what the other one adds."""
+    lines = pattern.splitlines()
+    head = takewhile(lambda line: line.startswith("#"), lines)
+    return "\n".join([*head, *(line for line in lines if line.startswith("-r ../")), "-r wheels.in", ""])
 
 
 def write_environment(folder: Path, files: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from provision.roles.sshd_policy.view import Connection, Settings
 
 _KEY_TYPE = "ssh-ed25519"  # of the cluster's key
-_STRICTER_FOR_ROOT = ("no", "forced-commands-only")
+STRICTER_FOR_ROOT = ("no", "forced-commands-only")  # of PermitRootLogin, than keys alone
 
 
 def shut_out(one: Connection, settings: Settings) -> Iterator[str]:
@@ -24,7 +24,7 @@ def shut_out(one: Connection, settings: Settings) -> Iterator[str]:
     groups = _words(settings, "allowgroups")
     if groups and not any(_matches(pattern, group) for pattern in groups for group in one.groups):
         yield "allowgroups"
-    if one.user == "root" and settings.get("permitrootlogin", [""])[0] in _STRICTER_FOR_ROOT:
+    if one.user == "root" and settings.get("permitrootlogin", [""])[0] in STRICTER_FOR_ROOT:
         yield "permitrootlogin"
 
 

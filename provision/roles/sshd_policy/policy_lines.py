@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from provision.roles.sshd_policy.admission import STRICTER_FOR_ROOT
 from provision.roles.sshd_policy.view import Line, Settings
 
 OURS = "/etc/ssh/sshd_config.d/10-clusterwright.conf"
 KEYS_ONLY = ("PasswordAuthentication no", "KbdInteractiveAuthentication no")
-_STRICTER_FOR_ROOT = ("no", "forced-commands-only")
 
 
 def wanted_lines(theirs: Settings, *, max_startups: str, password_login: bool) -> list[str]:
     """The lines of our file, given the site's own settings."""
-    root_stays = _first(theirs, "permitrootlogin") in _STRICTER_FOR_ROOT
+    root_stays = _first(theirs, "permitrootlogin") in STRICTER_FOR_ROOT
     keys_only = [*KEYS_ONLY, *([] if root_stays else ["PermitRootLogin prohibit-password"])]
     return [
         "PubkeyAuthentication yes",
