@@ -140,6 +140,8 @@ class Runner:
     def act(self, task: dict[str, Any], module: str, scope: dict[str, Any]) -> None:
         name = module.rpartition(".")[2]
         given = task[module]
+        if name == "apt" and task["name"] == self.fails:
+            raise Failed(task["name"], {"msg": "it fails"})
         if name in ("debug", "meta", "import_role", "apt"):
             return
         if name == "assert":
