@@ -33,7 +33,9 @@ def shown(folder: Path, node: str, words: str, **site: Any) -> Any:
                 {
                     "hosts": node,
                     "gather_facts": False,
-                    "vars_files": [str(ROLE / "vars" / "main.yml")],
+                    "vars_files": [
+                        str(role / "vars" / "main.yml") for role in (ROLE.with_name("cluster"), ROLE)
+                    ],
                     "tasks": [{"debug": {"msg": words}}],
                 }
             ]
