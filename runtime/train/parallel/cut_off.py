@@ -22,7 +22,8 @@ from runtime.train.parallel.fsdp import end_backward, is_cut_off, unit_states
 from runtime.train.parallel.gather_order import GatherOrder, refuse_apart
 
 _POLL_SECONDS = 0.05
-_MOST_APART_SECONDS = 30.0  # between the time-outs of two ranks, for one to wait for the other's word
+# One rank's time-out ends the others' collectives within milliseconds; one that hangs is to be named soon.
+_APART_SECONDS = 0.4
 _GRACE_SECONDS = 3.0  # in which the others' collectives run into the same time-out, and find the note
 
 
@@ -103,19 +104,18 @@ class CutOffs:
     def _compare(self, order: GatherOrder, error: RuntimeError) -> None:
         """Compares what ranks have gathered, through the store, once their collectives have failed as well.
 
-        They began theirs at another time, and so give up at another.
+        The store goes with the first rank, which therefore stays until the others have read.
         """
         own = dist.get_rank()
         keys = {rank: f"{self._key(rank)}/gathered" for rank in range(dist.get_world_size())}
-        wait = min(_timeout_seconds(), _MOST_APART_SECONDS) + _GRACE_SECONDS
         said: dict[int, list[int]] = {}
         with contextlib.suppress(RuntimeError):  # the store goes with its rank
             store = self._store()
             store.set(keys[own], json.dumps(order.gathered))
-            _wait(store, keys.values(), wait)
+            _wait(store, keys.values(), _APART_SECONDS)
             said = {rank: json.loads(store.get(key)) for rank, key in keys.items() if store.check([key])}
             store.set(f"{keys[own]}/read", "1")
-            _wait(store, [f"{keys[rank]}/read" for rank in said], _GRACE_SECONDS)
+            _wait(store, [f"{keys[rank]}/read" for rank in said], _APART_SECONDS)
         refuse_apart(order.names, said, error)
 
     def _ask(self, place: str) -> None:
