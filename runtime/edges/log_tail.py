@@ -23,7 +23,7 @@ _EXCEPTION = re.compile(r"^(?:[A-Za-z_][\w.]*)?(?:Error|Exception|Interrupt|Exit
 class Tail:
     """Reads what is new in a file, in pieces that end with a line's end or a progress bar's return.
 
-    Of a file that grows faster than it is read, what lies more than 16 MiB ahead is left out, and that is said.
+    Of a file that grows faster than it is read, what lies over 16 MiB ahead is left out, and that is said.
     """
 
     def __init__(self, path: Path) -> None:

@@ -125,7 +125,8 @@ class NodeProcess:
             kill_descendants(os.getpid(), spared=self._spared())
 
     def _lines(self, local_rank: int) -> list[bytes]:
-        tail, rank, sent = self._tails[local_rank], self._order.first_rank + local_rank, []
+        tail, rank = self._tails[local_rank], self._order.first_rank + local_rank
+        sent: list[bytes] = []
         while len(sent) < _MOST_FRAMES and (pieces := tail.read()):
             sent.append(_lines_frame(rank, pieces))
         return sent
