@@ -250,8 +250,8 @@ def _bring(job: Job, ssh_config: str) -> None:
     with console.status(f"bringing {job.cwd} to {len(job.nodes)} nodes"):
         brought = sync.bring(job, ssh_config=ssh_config)
     for one in brought:
-        told = f"{one.host}: {len(one.files)} files brought, {one.bytes / 1e6:.1f} MB"
-        console.print(told if one.files else f"{one.host}: has them already", markup=False, soft_wrap=True)
+        told = f"{one.host}: files brought: {len(one.files)}, {one.bytes / 1e6:.1f} MB"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 def _show(job: Job, ssh_config: str, hidden: Collection[str]) -> None:

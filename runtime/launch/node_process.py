@@ -34,8 +34,6 @@ from runtime.untrusted.documents import parse
 from runtime.untrusted.files import read_plain
 
 _LAST_LINES = 40
-# Of one rank's output at a look, each of 64 KiB: 5 MB/s, so that handing on costs the job little.
-_MOST_FRAMES = 4
 _RECORD_BYTES = 1 << 10
 
 
@@ -125,11 +123,8 @@ class NodeProcess:
             kill_descendants(os.getpid(), spared=self._spared())
 
     def _lines(self, local_rank: int) -> list[bytes]:
-        tail, rank = self._tails[local_rank], self._order.first_rank + local_rank
-        sent: list[bytes] = []
-        while len(sent) < _MOST_FRAMES and (pieces := tail.read()):
-            sent.append(_lines_frame(rank, pieces))
-        return sent
+        pieces = self._tails[local_rank].read()
+        return [_lines_frame(self._order.first_rank + local_rank, pieces)] if pieces else []
 
     def _failures(self) -> list[bytes]:
         """Ranks that have left a dump: they end badly, but tearing torch down takes them another second."""

@@ -74,8 +74,8 @@ def _check_size(folder: Path, found: Sequence[Brought]) -> None:
     largest = max(found, key=lambda one: one.bytes, default=None)
     if largest is None or largest.bytes <= MOST_BYTES:
         return
-    names = sorted(largest.files, key=lambda name: -largest.files[name])[:3]
-    told = ", ".join(f"{printable(name)} ({largest.files[name] >> 20} MiB)" for name in names)
+    sizes = sorted(((length >> 20, name) for name, length in largest.files.items()), reverse=True)[:3]
+    told = ", ".join(f"{printable(name)} ({mebibytes} MiB)" for mebibytes, name in sizes if mebibytes)
     raise BadInput(
         f"bring {folder} to the other nodes (--sync)",
         found=f"{largest.host} lacks {largest.bytes >> 20} MiB of it, more than {MOST_BYTES >> 20}: {told}",
@@ -112,6 +112,7 @@ def _rsync(job: Job, host: Host, ssh_config: str, *words: str) -> Ended:
         "--exclude=__pycache__/",
         *own_jobs,
         "--filter=:- .gitignore",
+        "--rsync-path=umask 077; rsync",  # the job's folder, where that begins here, is its user's alone
         f"--rsh={shlex.join(ssh_words(ssh_config))}",
         *words,
         f"{job.cwd}/",
