@@ -133,7 +133,7 @@ def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float)
 
 
 def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_path: str) -> dict[str, Any]:
-    """The plan, or only `problem`; `asked` is what the inventory says: device, serial, label, adopt."""
+    """The plan, or only `problem`; `asked`: what `Wanted` has of the inventory."""
     device, adopt = asked["device"], asked["adopt"]
     try:
         if device not in ("", NO_DISK) and not report["asked"]:
@@ -148,6 +148,7 @@ def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_pa
             label=asked["label"],
             mount_path=mount_path,
             adopt=report["asked"] or adopt if adopt.startswith("/") else adopt,
+            programs=asked["programs"],
         )
         folder = Folder(**report["mount"])
         plan = data_disk.plan_data_disk(report["devices"], wanted, folder=folder, fstab=report["fstab"])
@@ -203,11 +204,13 @@ def firewall_refusals(
 
 
 def job_user_plan(
-    commands: Mapping[str, Any], name: str, uid: int, made: Sequence[str], may_adopt: bool
+    commands: Mapping[str, Any], name: str, uid: int, recorded: str, may_adopt: bool
 ) -> dict[str, Any]:
-    """Whether the account is to be made, or `problem` why it cannot be had."""
+    """Whether the account is to be made, or `problem` why it cannot be had; and the record with it."""
+    made = job_user.made_by(recorded, name)
     found = job_user.problems(commands, name=name, uid=uid, made=made, may_adopt=may_adopt)
-    return {"problem": "; ".join(found), "is_made": job_user.is_made(commands)}
+    record = job_user.record_with(recorded, commands, name=name, uid=uid)
+    return {"problem": "; ".join(found), "is_made": job_user.is_made(commands), "record": record}
 
 
 def mesh_peers(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -154,6 +154,8 @@ class PlayedNode:
             return {}
         if program == "python":
             return self.python(words)
+        if words[:2] == ["sh", "-ec"] and words[2].startswith("umask 022; exec"):
+            return self.command(words[4:], given)
         if words[:2] == ["sh", "-ec"] and words[3:4] == ["remove"]:
             return self.job_user_removed(words)
         if words[:2] == ["sh", "-ec"] and words[3:4] == ["give_back"]:
