@@ -22,6 +22,7 @@ from provision.roles import (
 )
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
+from provision.roles.driver_parts import parts_of_drivers
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing
 from provision.roles.ssh_trust import host_keys
@@ -279,6 +280,10 @@ def driver_names(wanted: Mapping[str, Any], sets: Mapping[str, Sequence[Sequence
     return nvidia_driver.names_to_ask(nvidia_driver.Wanted(**wanted), driver_tables(sets))
 
 
+def driver_parts(observed: Mapping[str, Any], ours_alone: bool) -> list[str]:
+    return parts_of_drivers(observed["commands"], ours_alone=ours_alone)
+
+
 def driver_plan(
     observed: Mapping[str, Any],
     wanted: Mapping[str, Any],
@@ -315,6 +320,7 @@ class FilterModule:
             "direct_hosts": direct_hosts,
             "differing_from": differing,
             "driver_names": driver_names,
+            "driver_parts": driver_parts,
             "driver_plan": driver_plan,
             "firewall_differences": firewall_differences,
             "firewall_members": job_firewall.members_text,
