@@ -76,6 +76,8 @@ def initialize(
     if group.topology.is_first:
         for path, why in resolved.idle.items():
             logger.info("%s has no effect: %s", path, why)
+        for path, why in resolved.ignored.items():
+            logger.warning("%s has no effect: %s", path, why)
     engine = build_engine(
         model,
         resolved.config,

@@ -71,7 +71,11 @@ def build_optimizer(config: Optimizer, groups: Sequence[Mapping[str, Any]]) -> t
 
 def _adam(config: Adam, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     decoupled = config.type == "AdamW" or config.params.adam_w_mode
-    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(
+    if config.params.bias_correction:
+        kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    else:
+        kind = UncorrectedAdamW if decoupled else UncorrectedAdam
+    return kind(
         groups,
         lr=config.params.lr,
         betas=config.params.betas,
@@ -79,6 +83,27 @@ def _adam(config: Adam, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         weight_decay=config.params.weight_decay,
         fused=True,
     )
+
+
+_MANY_STEPS = 2.0**30
+
+
+class _Uncorrected:
+    """Adam's moments without correction of their bias: as if it had taken so many steps that none is left."""
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        found = super()._init_group(group, *lists)  # type: ignore[misc]
+        for step in lists[-1]:
+            step.fill_(_MANY_STEPS)
+        return found
+
+
+class UncorrectedAdam(_Uncorrected, torch.optim.Adam):
+    """Adam with `bias_correction: false`."""
+
+
+class UncorrectedAdamW(_Uncorrected, torch.optim.AdamW):
+    """AdamW with `bias_correction: false`."""
 
 
 def needed(optimizer: torch.optim.Optimizer | None, asked: str) -> torch.optim.Optimizer:
