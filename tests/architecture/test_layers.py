@@ -79,6 +79,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges"),
     "runtime.train": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.comm"),
     "runtime.api": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.train"),
+    # Its tables name what others are made of, and import nothing of it.
+    "runtime.as_deepspeed": ("runtime.errors", "runtime.topology", "runtime.train", "runtime.api"),
     "runtime.smoke": (
         *("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges", "runtime.job"),
         *("runtime.probes", "runtime.remote", "runtime.gate", "runtime.launch", "runtime.comm"),
