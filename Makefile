@@ -106,9 +106,9 @@ mutations: development ## Faults put into copies of the product: the tests named
 # The name and the network of the lab of four nodes in tests/lab/conftest.py, in whose nodes they are written.
 frozen-site: lab-packages ## The lab of four converged nodes as a snapshot: SITE_FROM=site-proven pytest tests/lab/test_gate.py
 	-$(BIN)/provision lab snapshot remove site-proven
-	$(BIN)/provision lab mirror --environment base
+	$(BIN)/provision lab mirror --environment torch
 	$(BIN)/provision lab up --name site --subnet 10.77.202.0/24 --nodes 4
-	$(BIN)/ansible-playbook playbooks/site.yml -i /var/lib/clusterwright/labs/site/inventory -e cluster_environment_name=base
+	$(BIN)/ansible-playbook playbooks/site.yml -i /var/lib/clusterwright/labs/site/inventory -e cluster_environment_name=torch
 	$(BIN)/provision lab freeze site-proven --name site
 	$(BIN)/provision lab down --name site
 

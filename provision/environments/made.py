@@ -45,6 +45,8 @@ def files_of(name: str, brought: Brought, *, environments: Path, source: str) ->
     if not _NAME.fullmatch(name):
         fix = "Name it in small letters, digits, - and _, 32 at most."
         raise BadInput(asked, found="it is no name of a folder", fix=fix)
+    if name == "base":
+        raise BadInput(asked, found="conda calls its own root so", fix="Take another name.")
     if (environments / name).exists() or (environments / name).is_symlink():
         fix = "Take another name; what is there stays as it is."
         raise BadInput(asked, found=f"{environments / name} exists", fix=fix)

@@ -74,7 +74,7 @@ def problems(site: Site) -> list[Problem]:
     ):
         found.append(Problem(what=fault.what, where=_where(site, fault.variable, fault.hosts), fix=fault.fix))
     found += [*_data_disks(site), *_logins(site), *_replaced(site), *_key_sources(site), *_mesh(site)]
-    return [*found, *_kinds(site), *_machines(site)]
+    return [*found, *_environments(site), *_machines(site)]
 
 
 def _groups(site: Site) -> Iterable[Problem]:
@@ -279,8 +279,8 @@ def _mesh(site: Site) -> Iterable[Problem]:
 _ARCHITECTURES = ("x86_64", "aarch64")
 
 
-def _kinds(site: Site) -> Iterable[Problem]:
-    """One environment is on all nodes; `auto` is for nothing where the site names the lock itself."""
+def _environments(site: Site) -> Iterable[Problem]:
+    """One environment, whose name is its own, is on all nodes; `auto` is for sites that name no lock."""
     said = {str(host.values.get("cluster_environment_kind", "")) for host in site.hosts}
     if len(said) > 1:
         yield Problem(
@@ -293,6 +293,12 @@ def _kinds(site: Site) -> Iterable[Problem]:
             what="conda_env_wheel_lock names a lock, and cluster_environment_kind: auto chooses one",
             where=_where(site, "conda_env_wheel_lock", []),
             fix="Say of which kind that lock is, cluster_environment_kind: cuda128, or leave the lock out.",
+        )
+    if "base" in {host.values.get("cluster_environment_name") for host in site.hosts}:
+        yield Problem(
+            what="cluster_environment_name is base, and conda calls its own root so",
+            where=_where(site, "cluster_environment_name", []),
+            fix="Name another one, as torch, which holds torch and the runtime alone.",
         )
 
 

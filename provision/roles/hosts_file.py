@@ -47,10 +47,16 @@ def hosts_file(text: str, nodes: Sequence[Node], *, own: str = "") -> str:
 
 
 def hosts_block(nodes: Sequence[Node], *, without: Collection[str] = ()) -> str:
-    """The lines of all nodes, between the marks; no short name of `without`, which others have."""
+    """The lines of all nodes, between the marks; no short name of `without`, which others have.
+
+    torch.distributed asks each address for its name as an IPv6 socket sees it, ::ffff:10.0.0.1 (c10d's
+    socket.cpp). No name server knows that one, and each rank waits for those that do not answer: the last
+    lines do, by names of their own, so that te1 itself stays one address.
+    """
     short = {node.name: name for name, node in short_names(nodes).items() if name not in without}
     lines = [" ".join(filter(None, (node.address, node.name, short.get(node.name)))) for node in nodes]
-    return "".join(f"{line}\n" for line in [BEGIN, *lines, END])
+    mapped = [f"::ffff:{node.address} {node.name}.mapped" for node in nodes if ":" not in node.address]
+    return "".join(f"{line}\n" for line in [BEGIN, *lines, *mapped, END])
 
 
 def short_names(nodes: Sequence[Node]) -> dict[str, Node]:

@@ -28,10 +28,18 @@ def node_argv(python: str) -> tuple[str, ...]:
 
 def ssh_argv(host: Host, *, python: str, ssh_config: str = "") -> tuple[str, ...]:
     """The same on another machine; what a job is travels over standard input."""
+    return (*ssh_words(ssh_config), "--", target_of(host), shlex.join(node_argv(python)))
+
+
+def ssh_words(ssh_config: str) -> tuple[str, ...]:
+    """ssh as the launcher uses it, up to the node."""
     config = ("-F", ssh_config) if ssh_config else ()
-    options = tuple(word for option in _SSH_OPTIONS for word in ("-o", option))
-    target = f"{host.user}@{host.name}" if host.user else host.name
-    return ("ssh", "-T", *config, *options, "--", target, shlex.join(node_argv(python)))
+    return ("ssh", "-T", *config, *(word for option in _SSH_OPTIONS for word in ("-o", option)))
+
+
+def target_of(host: Host) -> str:
+    """A node as ssh takes it."""
+    return f"{host.user}@{host.name}" if host.user else host.name
 
 
 def rank_argv(local_rank: int, *, python: str) -> tuple[str, ...]:
@@ -45,9 +53,12 @@ def store_argv(order: Order, *, python: str, listener: int) -> tuple[str, ...]:
     return (python, "-P", "-m", "runtime.launch.store", *place)
 
 
-def program_argv(order: Order, *, python: str) -> tuple[str, ...]:
+def program_argv(order: Order, local_rank: int, *, python: str) -> tuple[str, ...]:
     """The user's program as one rank runs it."""
+    program, *arguments = order.words
+    if order.local_rank_option:
+        arguments = [f"{order.local_rank_option}={local_rank}", *arguments]
     if order.kind == "program":
-        return order.words
+        return (program, *arguments)
     module = ("-m",) if order.kind == "module" else ()
-    return (python, "-u", *module, *order.words)
+    return (python, "-u", *module, program, *arguments)

@@ -29,7 +29,8 @@ class Job:
     which win over the node's own job.env. An empty `master_addr` stands for the first node, `master_port` 0
     for one that is free there. `timeout_seconds` 0 means no limit; `shown_ranks` None means all. Without
     `keep_logs` a node whose ranks succeeded removes its files. `gated`: the nodes must hold a certificate of
-    the smoke test.
+    the smoke test. `local_rank_option`, where it is not empty, is how each rank is told its number on its
+    node as the program's first argument, as DeepSpeed's launcher does.
     """
 
     job_id: str
@@ -39,6 +40,7 @@ class Job:
     cwd: str
     python: str
     job_path: str
+    local_rank_option: str = ""
     master_addr: str = ""
     master_port: int = 0
     interface: str = ""
@@ -84,6 +86,7 @@ class Order:
     slots: tuple[int, ...]
     kind: str
     words: tuple[str, ...]
+    local_rank_option: str
     cwd: str
     job_path: str
     master_addr: str
@@ -146,6 +149,7 @@ def _order(job: Job, node: Chosen, *, node_rank: int, first_rank: int) -> Order:
         slots=node.slots if node.picked else (),
         kind=job.kind,
         words=job.words,
+        local_rank_option=job.local_rank_option,
         cwd=job.cwd,
         job_path=job.job_path,
         master_addr=job.master_addr,

@@ -32,7 +32,9 @@ from runtime.job.spec import (
     redacted,
 )
 from runtime.job.user import data_folder, go_on_as_cluster_user, jobs_folder
+from runtime.launch import sync
 from runtime.launch.follow import run
+from runtime.launch.other_launchers import Command, check_launcher, count, local_rank_option
 from runtime.launch.outcome import Outcome, exit_status, failure_lines, first_cause, job_account
 from runtime.launch.preflight import check_nodes
 from runtime.probes.preflight_checks import master_name
@@ -121,19 +123,29 @@ class ConsoleWatcher:
 
 
 @app.command(
-    cls=entry.Command,
+    cls=Command,
     context_settings={"allow_interspersed_args": False},
     help="Run PROGRAM on all slots of the hostfile's nodes. Options of zerorun come before PROGRAM. Of your "
-    f"variables ranks get {', '.join(FORWARDED)}; set others with --env-file or --env.",
+    f"variables ranks get {', '.join(FORWARDED)}; set others with --env-file or --env. Options may be "
+    "written with underscores, and as DeepSpeed's launcher and torchrun have them.",
 )
 def zerorun(
     program: str = typer.Argument(help="A Python script, or a module with -m."),
     arguments: list[str] = typer.Argument(None, help="Handed on as they are."),
-    hostfile: Path = typer.Option(Path(HOSTFILE), help="Lines `name slots=N`, in the order of the ranks."),
-    include: str = typer.Option("", help="Only these nodes and slots: te1:0,1@te2."),
-    exclude: str = typer.Option("", help="All but these nodes and slots."),
-    nnodes: int = typer.Option(None, help="The first N of the nodes."),
-    nproc_per_node: int = typer.Option(None, help="The first N slots of each node."),
+    hostfile: Path = typer.Option(
+        Path(HOSTFILE), "-H", "--hostfile", help="Lines `name slots=N`, in the order of the ranks."
+    ),
+    include: str = typer.Option("", "-i", "--include", help="Only these nodes and slots: te1:0,1@te2."),
+    exclude: str = typer.Option("", "-e", "--exclude", help="All but these nodes and slots."),
+    nnodes: str = typer.Option("", "--nnodes", "--num-nodes", metavar="N", help="The first N of the nodes."),
+    nproc_per_node: str = typer.Option(
+        "",
+        "--nproc-per-node",
+        "--num-gpus",
+        "--num-accelerators",
+        metavar="N",
+        help="The first N slots of each node.",
+    ),
     master_addr: str = typer.Option("", help="Name or address of the first node that the others can reach."),
     master_port: int = typer.Option(
         0, min=0, max=65535, help="TCP port of the meeting point there; 0: one that is free."
@@ -153,8 +165,10 @@ def zerorun(
     job_id: str = typer.Option("", help="Name of the job and of its folder."),
     log_dir: Path = typer.Option(
         None,
+        "--log-dir",
+        "--enable-each-rank-log",
         help="Folder of the job on nodes, in folders of yours or root's. "
-        "Default jobs/USER/JOB_ID on the data disk.",
+        "Default jobs/USER/JOB_ID on the data disk. Each rank's output is logs/rankN.log in it.",
     ),
     tee: str = typer.Option("", help="Show more ranks than rank 0: `all`, or numbers with commas."),
     timeout: float = typer.Option(0.0, min=0.0, help="Seconds after which the job is ended; 0: never."),
@@ -165,20 +179,42 @@ def zerorun(
     no_gate: bool = typer.Option(False, "--no-gate", help="Start on nodes that no smoke test has proven."),
     module: bool = typer.Option(False, "-m", "--module", help="PROGRAM is a Python module."),
     no_python: bool = typer.Option(False, "--no-python", help="PROGRAM is not for Python."),
+    local_rank: bool = typer.Option(
+        None,
+        "--local-rank/--no-local-rank",
+        help="Tell each rank its number on its node as PROGRAM's first argument, --local_rank=N. "
+        "Default: where a script names that option.",
+    ),
+    synced: bool = typer.Option(
+        False,
+        "--sync",
+        help="Bring this folder to the same place on the other nodes first, without what .gitignore names. "
+        "What it replaces there is kept in the job's folder; nothing is deleted.",
+    ),
+    launcher: str = typer.Option("", hidden=True),
+    force_multi: bool = typer.Option(False, "--force-multi", hidden=True),  # one node is reached as many are
+    no_ssh_check: bool = typer.Option(False, "--no-ssh-check", hidden=True),  # the look at nodes uses ssh
     dry_run: bool = typer.Option(False, "--dry-run", help="Print what would be run; start nothing."),
 ) -> None:
     """Parses the options into a job, then shows or runs it."""
     go_on_as_cluster_user(os.environ, lambda words: typer.echo(f"zerorun: {words}", err=True))
+    check_launcher(launcher)
     nodes = read_nodes(
-        hostfile, include=include, exclude=exclude, nnodes=nnodes, nproc_per_node=nproc_per_node
+        hostfile,
+        include=include,
+        exclude=exclude,
+        nnodes=count(nnodes, option="--nnodes"),
+        nproc_per_node=count(nproc_per_node, option="--nproc-per-node"),
     )
+    kind = kind_of(module=module, no_python=no_python)
     identity = new_job_id(job_id)
     hidden = read_env_file(env_file) if env_file is not None else {}
     job = Job(
         job_id=identity,
         nodes=nodes,
-        kind=kind_of(module=module, no_python=no_python),
+        kind=kind,
         words=(program, *(arguments or ())),
+        local_rank_option=_local_rank_option(local_rank, kind, program),
         cwd=str(Path.cwd()),
         python=python,
         job_path=job_folder(log_dir, identity),
@@ -195,7 +231,27 @@ def zerorun(
     if dry_run:
         _show(job, ssh_config, hidden)
         return
+    if synced:
+        _bring(job, ssh_config)
     raise typer.Exit(_launch(job, ssh_config, signers))
+
+
+def _local_rank_option(wanted: bool | None, kind: str, program: str) -> str:
+    """As asked for, else as the script has it."""
+    named = local_rank_option(Path(program)) if kind == "script" else ""
+    if wanted is None:
+        return named
+    return (named or "--local_rank") if wanted else ""
+
+
+def _bring(job: Job, ssh_config: str) -> None:
+    """Brings the working folder to the other nodes, and says what that was."""
+    console = Console(stderr=True, highlight=False)
+    with console.status(f"bringing {job.cwd} to {len(job.nodes)} nodes"):
+        brought = sync.bring(job, ssh_config=ssh_config)
+    for one in brought:
+        told = f"{one.host}: files brought: {len(one.files)}, {one.bytes / 1e6:.1f} MB"
+        console.print(told, markup=False, soft_wrap=True)
 
 
 def _show(job: Job, ssh_config: str, hidden: Collection[str]) -> None:

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str], environ: MutableMapping[str, str]) -> int:
     order = take_variables(environ)
     local_rank = int(arguments[0])
     _redirect(order.rank_log(local_rank))
-    status = _run(program_argv(order, python=sys.executable), Path(order.rank_pid(local_rank)))
+    status = _run(program_argv(order, local_rank, python=sys.executable), Path(order.rank_pid(local_rank)))
     with contextlib.suppress(OSError):  # where it cannot be, the program's own words stay the last
         _record(Path(order.rank_exit(local_rank)), status)
     return status if status >= 0 else 128 - status

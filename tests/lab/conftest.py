@@ -27,7 +27,7 @@ NAME = "test"
 SUBNET = "10.77.200.0/24"
 NODES = 4
 # What nodes get: torch and our runtime. A test of one that holds more says so, since that takes minutes.
-ENVIRONMENT = "base"
+ENVIRONMENT = "torch"
 PREFIX = f"/data/miniconda3/envs/{ENVIRONMENT}"
 MIRROR = ("lab", "mirror", "--environment", ENVIRONMENT)
 # Who runs jobs unless a site says otherwise (cluster_user), and where that user may write on nodes.

@@ -146,7 +146,7 @@ def test_one_changed_byte_is_named_and_the_environment_is_built_anew(built: LabU
     assert f"1 of its files differ from its record: changed {path}" in " ".join(finished.stdout.split())
     assert changed(finished)["te1"] == 0
     assert report(built, "te2", "--verify")["digest"] == before
-    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-base; true").split()
+    kept = built.out("te2", f"ls -d {PREFIX}.before-* {PREFIX}/../.clusterwright-torch; true").split()
     assert len(kept) == 1
     assert "2.13.1" in built.out("te2", f"cat {kept[0]}/{path}")
 
@@ -165,7 +165,7 @@ def cut_off_when(lab: LabUnderTest, node: str, condition: str) -> None:
 
 
 # What a build leaves beside the environment when it is cut off.
-LISTED = f"""mkdir -p {PREFIX}/../.clusterwright-base/build && cd {PREFIX}/../.clusterwright-base
+LISTED = f"""mkdir -p {PREFIX}/../.clusterwright-torch/build && cd {PREFIX}/../.clusterwright-torch
 echo Made by Clusterwright, which removes it. >clusterwright && cd build
 for name in {PREFIX}/conda-meta/*.json; do echo "http://m/$(basename "$name" .json).conda"; done >conda.txt
 {PREFIX}/bin/python -m pip list --format=freeze >wheels.txt"""
@@ -197,7 +197,7 @@ def test_too_little_space_is_said_before_anything_is_begun(without_environment: 
 
     said = " ".join(finished.stdout.split())
     assert finished.returncode != 0
-    assert "te1 has 0.7 GiB free at /data/miniconda3/envs; building base needs 3 GiB" in said
+    assert "te1 has 0.7 GiB free at /data/miniconda3/envs; building torch needs 3 GiB" in said
     assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
 
 
@@ -210,7 +210,7 @@ def test_a_disk_that_fills_up_leaves_nothing_half_done_and_the_other_node_finish
 
     said = " ".join(finished.stdout.split())
     assert finished.returncode != 0
-    assert "The environment base is not built on te1" in said
+    assert "The environment torch is not built on te1" in said
     assert "The disk filled up" in said
     assert without_environment.out("te1", "ls -A /data/miniconda3/envs") == ""
     assert report(without_environment, "te2", "--verify")["exists"]

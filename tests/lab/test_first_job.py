@@ -16,7 +16,7 @@ from tests.lab.jobs import nothing_left, start, wait_until
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt"
 FOLDER = "/data/jobs/trainer/first"
-PYTHON = "/data/miniconda3/envs/base/bin/python"
+PYTHON = "/data/miniconda3/envs/torch/bin/python"
 
 
 def packed() -> str:

@@ -164,11 +164,11 @@ def on_the_disk(image: Path, place: Path, command: str) -> None:
 def test_an_environment_with_one_changed_file_is_refused_by_name(unpacked: Unpacked, tmp_path: Path) -> None:
     copy, file = tmp_path / "data.raw", "lib/python3.11/this.py"
     disks.make(copy, size=0, content=unpacked.data)
-    on_the_disk(copy, tmp_path, f'echo "# changed" >>"$1/miniconda3/envs/base/{file}"')
+    on_the_disk(copy, tmp_path, f'echo "# changed" >>"$1/miniconda3/envs/torch/{file}"')
 
     found = scan(Unpacked(root=unpacked.root, data=copy))
 
-    assert found == [f"environment: data/miniconda3/envs/base: changed {file}"]
+    assert found == [f"environment: data/miniconda3/envs/torch: changed {file}"]
 
 
 @pytest.fixture(scope="module")

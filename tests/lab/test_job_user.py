@@ -29,8 +29,8 @@ TRIES = {
     "who may sign": "mv /etc/clusterwright/signers /etc/clusterwright/x",
     "who runs jobs": "echo '{}' > /etc/clusterwright/cluster.json",
     "the hosts of jobs": "rm -f /etc/clusterwright/hostfile",
-    "the environment": "touch /data/miniconda3/envs/base/lib/x",
-    "the programs of the environment": "touch /data/miniconda3/envs/base/bin/zerorun",
+    "the environment": "touch /data/miniconda3/envs/torch/lib/x",
+    "the programs of the environment": "touch /data/miniconda3/envs/torch/bin/zerorun",
     "the disk of others": "mkdir /data/mine",
 }
 TRY = f"""

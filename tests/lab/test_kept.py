@@ -11,28 +11,28 @@ from tests.lab.conftest import Finished, LabUnderTest, changed, playbook, recap
 
 MINICONDA = "/data/miniconda3"
 ENVS = f"{MINICONDA}/envs"
-PREFIX = f"{ENVS}/base"
+PREFIX = f"{ENVS}/torch"
 SITE_PACKAGES = f"{PREFIX}/lib/python3.11/site-packages"
 # Ends before it writes anything: what a build would have removed first is removed by then.
 NO_CONDA = ("-e", '{"conda_env_conda": "/bin/false", "conda_env_space_gib": 0.1}')
 # By hand, as on a disk that comes from a snapshot of somebody's machine.
 SNAPSHOT = """
 mkfs.ext4 -q -L photos /dev/vdb && mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk && cd /mnt/disk
-mkdir -p models miniconda3/envs/base/bin miniconda3/bin && head -c 3M /dev/urandom >models/a.bin
-for file in envs/base/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
+mkdir -p models miniconda3/envs/torch/bin miniconda3/bin && head -c 3M /dev/urandom >models/a.bin
+for file in envs/torch/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
 find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before && umount /mnt/disk
 """
 WORKING = (
-    f"mkdir {ENVS}/.clusterwright-base"
-    f" && echo Made by Clusterwright, which removes it. >{ENVS}/.clusterwright-base/clusterwright"
+    f"mkdir {ENVS}/.clusterwright-torch"
+    f" && echo Made by Clusterwright, which removes it. >{ENVS}/.clusterwright-torch/clusterwright"
 )
 NOW = "find /data -type f -exec sha256sum {} + | sort"
 DISK = "head -c 64M /dev/vdb | sha256sum"
 
 
 # Where builds of earlier versions worked without asking whose it was; what lies in ENVS beside that.
-THEIRS = f"cd {ENVS}; for n in build previous begun relay; do mkdir .base.$n; echo t >.base.$n/f; done"
-HELD = f"ls -A {ENVS} | grep -v '^[.]base[.]'; cat {ENVS}/.base.*/f | wc -l"
+THEIRS = f"cd {ENVS}; for n in build previous begun relay; do mkdir .torch.$n; echo t >.torch.$n/f; done"
+HELD = f"ls -A {ENVS} | grep -v '^[.]torch[.]'; cat {ENVS}/.torch.*/f | wc -l"
 
 
 def said(run: Finished) -> str:
@@ -131,7 +131,7 @@ def test_a_miniconda_of_somebody_else_is_refused_and_renamed_only_when_asked(ado
 
     assert failed(refused) == ["te2"]
     assert f"te2: install Miniconda in {MINICONDA}: it is there already" in said(refused)
-    assert "environments: base" in said(refused)
+    assert "environments: torch" in said(refused)
     assert adopted.out("te2", NOW) == before
     renamed = playbook(adopted, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
     (kept,) = adopted.out("te2", f"ls -d {MINICONDA}.before-*").split()
@@ -149,11 +149,11 @@ def test_an_environment_of_somebody_else_is_refused(by_hand: LabUnderTest) -> No
     assert failed(run) == ["te1", "te2"]
     assert f"te2: build the environment {PREFIX}: it is there already" in said(run)
     assert "-e '{\"conda_env_rename_foreign\": true}'" in said(run)
-    assert by_hand.out_of_all(HELD) == ["base\nother\n4"] * 2
+    assert by_hand.out_of_all(HELD) == ["other\ntorch\n4"] * 2
 
 
 def test_a_folder_of_somebody_else_where_a_build_works_is_not_worked_in(by_hand: LabUnderTest) -> None:
-    theirs = f"{ENVS}/.clusterwright-base"
+    theirs = f"{ENVS}/.clusterwright-torch"
     by_hand.run("te2", f"mkdir -p {theirs}/build && echo theirs >{theirs}/build/f")
 
     words = ("--limit", "te2,localhost", "-e", '{"conda_env_rename_foreign": true}')
@@ -184,7 +184,7 @@ def test_a_build_that_fails_gives_back_what_was_there(ours: LabUnderTest) -> Non
     use = f"{PREFIX}/bin/python -c 'import torch, flashy; print(flashy.answer)'"
     assert ours.out("te1", use) == "42"
     assert "the environment that was there is back" in said(run)
-    assert ours.out("te1", HELD) == "base\nother\n4"
+    assert ours.out("te1", HELD) == "other\ntorch\n4"
 
 
 def test_packages_that_a_person_added_stay_aside_and_are_named(ours: LabUnderTest) -> None:
@@ -206,7 +206,7 @@ def test_one_that_is_exactly_as_it_was_made_is_not_kept(ours: LabUnderTest) -> N
     run = playbook(ours, "--tags", "conda_env")
 
     assert "its locks have changed" in said(run)
-    assert ours.out("te2", HELD) == "base\nother\n4"
+    assert ours.out("te2", HELD) == "other\ntorch\n4"
 
 
 # In the gate test_set_aside has a run that was cut off, without an environment of gigabytes.
@@ -214,7 +214,7 @@ def test_one_that_is_exactly_as_it_was_made_is_not_kept(ours: LabUnderTest) -> N
 def test_what_a_run_that_was_cut_off_set_aside_is_put_back_first(ours: LabUnderTest) -> None:
     """As after a cut of power between the renaming and the proof."""
     added_by_hand(ours, "te2")
-    ours.run("te2", f"{WORKING} && cd {ENVS} && mv base .clusterwright-base/previous")
+    ours.run("te2", f"{WORKING} && cd {ENVS} && mv torch .clusterwright-torch/previous")
     ours.run("te2", f"mkdir -p {PREFIX}/.clusterwright {PREFIX}/bin")
     ours.run("te2", f"""echo '{{"unfinished": true}}' >{PREFIX}/.clusterwright/record.json""")
 

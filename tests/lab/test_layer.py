@@ -11,7 +11,7 @@ import pytest
 from tests.lab.conftest import JOB_USER, JOBS, LabUnderTest, as_first_proven, playbook, provision
 
 pytestmark = pytest.mark.long
-ENVIRONMENT = "/data/miniconda3/envs/base"
+ENVIRONMENT = "/data/miniconda3/envs/torch"
 LAYER = f"{JOBS}/layer"
 WHEEL = "flashy-2.1-py3-none-any.whl"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.conftest import JOB_USER, JOBS, LabUnderTest, changed, made, playbook, provision, use
 
-# In the gate test_site converges nodes with `base`, and unit tests hold what the locks of `llm` name.
+# In the gate test_site converges nodes with `torch`, and unit tests hold what the locks of `llm` name.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 PYTHON = "/data/miniconda3/envs/llm/bin/python"
 STEP = """

@@ -169,7 +169,7 @@ def test_a_teardown_asks_first_leaves_what_the_readme_lists_and_can_be_undone(si
     playbook(site.lab, *words, "-e", f"teardown_confirm={site.lab.name}")
 
     assert not_given_back((site.folder / "files").read_text(), files(site, "te6")) == []
-    assert site.lab.out("te6", "ls /data/miniconda3/envs") == "base"
+    assert site.lab.out("te6", "ls /data/miniconda3/envs") == "torch"
     playbook(site.lab, "-i", str(site.inventory), "--limit", "te5")
     assert site.lab.out("te1", "ssh -o BatchMode=yes te5 zerorun --help", user=JOB_USER).startswith("Usage")
 

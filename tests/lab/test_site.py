@@ -7,7 +7,7 @@ import time
 
 from tests.lab.conftest import ENVIRONMENT, FourRuns, LabUnderTest, changed, playbook, recap
 
-SMOKE = "/data/miniconda3/envs/base/bin/python -P -m runtime smoke --quick --json /tmp/smoke.json"
+SMOKE = "/data/miniconda3/envs/torch/bin/python -P -m runtime smoke --quick --json /tmp/smoke.json"
 
 
 def test_the_first_run_ends_with_a_proven_cluster(converged_lab: LabUnderTest, four_runs: FourRuns) -> None:
@@ -47,7 +47,7 @@ def test_all_nodes_report_one_environment_digest(converged_lab: LabUnderTest) ->
     ]
 
     assert len({report["digest"] for report in reports}) == 1
-    assert all(report["name"] == "base" for report in reports)
+    assert all(report["name"] == "torch" for report in reports)
 
 
 def test_a_login_shell_has_the_environment(converged_lab: LabUnderTest) -> None:
@@ -55,7 +55,7 @@ def test_a_login_shell_has_the_environment(converged_lab: LabUnderTest) -> None:
         "te2", "bash -lc 'command -v python; conda --version; zerorun --help >/dev/null && echo zerorun'"
     )
 
-    assert python.splitlines()[0] == "/data/miniconda3/envs/base/bin/python"
+    assert python.splitlines()[0] == "/data/miniconda3/envs/torch/bin/python"
     assert python.splitlines()[-1] == "zerorun"
 
 

@@ -13,9 +13,9 @@ from tests.lab.conftest import Finished, LabUnderTest, changed, made, playbook, 
 DISK = ("--tags", "data_disk")
 # By hand, as on a disk that comes from a snapshot of somebody's machine.
 FILLED = """mkdir -p /mnt/disk && mount /dev/vdb /mnt/disk && cd /mnt/disk
-mkdir -p models miniconda3/envs/base/bin miniconda3/bin
+mkdir -p models miniconda3/envs/torch/bin miniconda3/bin
 head -c 3M /dev/urandom >models/a.bin
-for file in envs/base/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
+for file in envs/torch/bin/python bin/conda .condarc; do echo theirs >miniconda3/$file; done; cd /
 chown -R 4321:4321 /mnt/disk/models
 find /mnt/disk -type f -exec sha256sum {} + | sed s,/mnt/disk,/data, | sort >/root/before
 stat -c '%u %g %a %n' /mnt/disk/models/a.bin | sed s,/mnt/disk,/data, >>/root/before
@@ -80,7 +80,7 @@ def test_a_disk_of_a_snapshot_is_adopted_and_given_back(blank: LabUnderTest) -> 
     assert not any(changed(again).values())
     assert blank.out_of_all(NOW) == kept
     assert "te1: install Miniconda in /data/miniconda3: it is there already" in said(miniconda)
-    assert "environments: base" in said(miniconda)
+    assert "environments: torch" in said(miniconda)
     assert blank.out_of_all("blkid --probe --output export /dev/vdb | diff - /root/blkid") == ["", ""]
     assert blank.out("te2", "tail -n 1 /etc/fstab") == "LABEL=photos /data xfs defaults 0 0"
     blank.reboot("te1")

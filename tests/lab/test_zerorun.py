@@ -49,6 +49,23 @@ while True:
     if engine.global_steps == 5:
         print("steady", flush=True)
 """
+# As people write it for DeepSpeed's launcher.
+THEIRS = """
+import argparse, torch.distributed as dist
+parser = argparse.ArgumentParser()
+parser.add_argument("--local_rank", type=int, default=-1)
+parser.add_argument("--deepspeed_config")
+args = parser.parse_args()
+dist.init_process_group("gloo")
+dist.barrier()
+print(dist.get_rank(), args.local_rank, args.deepspeed_config, open("words").read(), flush=True)
+dist.destroy_process_group()
+"""
+GIGABYTE = """
+import sys
+for _ in range(1000):
+    sys.stdout.write(("x" * 99 + "\\n") * 10_000)
+"""
 
 
 @pytest.fixture
@@ -149,6 +166,49 @@ def test_what_differs_is_named_on_every_node_before_anything_starts(cluster: Lab
     assert cluster.run("te1", "ls /tmp/cw_test/job", check=False).returncode != 0
 
 
+def test_deepspeed_s_own_words_start_a_job_with_code_that_lies_on_one_node(cluster: LabUnderTest) -> None:
+    """And no rank waits for the name of the address at which they meet, or is warned by c10d."""
+    cluster.run(
+        "te1", f"cd /tmp/cw_test && printf %s {shlex.quote(THEIRS)} > theirs.py && printf new > words"
+    )
+    cluster.run("te1", f"cd /tmp/cw_test && echo big > .gitignore && echo 1 > big; chown -R {JOB_USER}: .")
+    cluster.run("te3", f"printf old > /tmp/cw_test/words; chown {JOB_USER}: /tmp/cw_test/words")
+    words = (
+        "--sync --tee all --num_nodes=3 --num_gpus=1 --master_addr=te1 theirs.py --deepspeed_config ds.json"
+    )
+
+    status, out, err = zerorun(cluster, *words.split())
+
+    assert status == 0, err
+    said = sorted(line.partition("] ")[2] or line for line in out.splitlines())
+    assert said == [f"{rank} 0 ds.json new" for rank in range(3)]
+    assert "socket.cpp" not in out + err
+    assert "te2: files brought: 3" in err
+    assert cluster.out("te3", "cat /tmp/cw_test/words /tmp/cw_test/job/replaced/words") == "newold"
+    assert cluster.out("te3", "stat -c %a /tmp/cw_test/job; ls /tmp/cw_test").split()[0] == "700"
+    cluster.run("te3", "test ! -e /tmp/cw_test/big")
+    cluster.run("te4", "test ! -e /tmp/cw_test/words")
+
+    status, _, err = zerorun(cluster, "--sync", "--exclude", "te4", "theirs.py", "--nonsense")
+    assert "te2: files brought: 0" in err
+    status, _, err = zerorun(cluster, "--num_nodes=2", "--autotuning", "run", "theirs.py")
+    assert (status, "there is no autotuner here" in err) == (2, True)
+
+
+@pytest.mark.long  # a gigabyte on the nodes' disk; test_log_tail has the part that decides
+def test_a_rank_that_prints_a_gigabyte_is_not_held_up_and_all_of_it_is_kept(cluster: LabUnderTest) -> None:
+    cluster.run("te3", f"printf %s {shlex.quote(GIGABYTE)} > /tmp/cw_test/gigabyte.py")
+
+    status, out, err = zerorun(
+        cluster, "--include", "te1@te3", "--tee", "1", "gigabyte.py", timeout_seconds=300
+    )
+
+    assert (status, err.count("job ")) == (0, 1)
+    assert "MiB of output are left out here: /tmp/cw_test/job/logs/rank1.log has all of it" in out
+    assert len(out) < 1 << 28
+    assert cluster.out("te3", "stat -c %s /tmp/cw_test/job/logs/rank1.log") == "1000000000"
+
+
 def test_a_stranger_s_host_key_is_refused_by_name(cluster: LabUnderTest) -> None:
     address = cluster.address("te4")
     cluster.run("te1", f"cp /etc/hosts /tmp/hosts.kept; echo '{address} te9' >> /etc/hosts")
@@ -194,7 +254,8 @@ def test_a_stopped_rank_of_a_training_job_is_named_in_time(cluster: LabUnderTest
         "\n"
     )
 
-    assert float(named_at) - stopped_at < 8 + 2
+    # Collectives of the job give up after eight seconds; 9.5 to 10.3 were seen beside other work.
+    assert float(named_at) - stopped_at < 8 * 1.5
     words = "rank 2 on te3 is stopped (SIGSTOP or a debugger), while ranks 0, 1, 3 waited for it in vain"
     assert json.loads(account)["cause"] == words
     assert words in cluster.out("te1", "cat /tmp/out")

@@ -90,11 +90,13 @@ def test_the_folder_has_the_kinds_of_the_environment_that_is_there_and_is_never_
         "wheels.in",
         "checks.yml",
     }
-    assert all("-r wheels.in\n" in files[kind] and "\n-r ../base/" in files[kind] for kind in kinds)
+    assert all("-r wheels.in\n" in files[kind] and "\n-r ../torch/" in files[kind] for kind in kinds)
     with pytest.raises(BadInput, match="exists"):
         files_of("mine", found, environments=environments, source="environment.yml")
     with pytest.raises(BadInput, match="no name"):
         files_of("../mine", found, environments=environments, source="environment.yml")
+    with pytest.raises(BadInput, match="conda calls its own root so"):
+        files_of("base", found, environments=environments, source="environment.yml")
     assert not [path for path in environments.iterdir() if path.name.startswith(".")]
 
 

@@ -47,7 +47,7 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["base", "llm", "serve"])
+@pytest.mark.parametrize("name", ["torch", "llm", "serve"])
 def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_solves_the_lab_s(
     name: str,
 ) -> None:
@@ -65,7 +65,7 @@ def locked(text: str) -> dict[str, str]:
     return dict(re.findall(r"^(\S+)==(\S+)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["base", "llm"])
+@pytest.mark.parametrize("name", ["torch", "llm"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_has_the_cuda_cudnn_and_nccl_that_its_torch_was_built_with(name: str, kind: str) -> None:
     versions = locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text())
@@ -76,15 +76,15 @@ def test_a_kind_has_the_cuda_cudnn_and_nccl_that_its_torch_was_built_with(name: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_llm_holds_what_people_train_with_on_the_torch_of_base(kind: str) -> None:
-    base, llm = (
-        locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text()) for name in ("base", "llm")
+def test_llm_holds_what_people_train_with_on_the_torch_of_the_environment_torch(kind: str) -> None:
+    torch, llm = (
+        locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text()) for name in ("torch", "llm")
     )
 
     wanted = {"accelerate", "datasets", "huggingface-hub", "peft", "safetensors", "tensorboard", "tokenizers"}
     wanted |= {"torchao", "transformers", *(() if kind == "cpu" else ("bitsandbytes",))}
     assert wanted <= set(llm)
-    assert base.items() <= llm.items()
+    assert torch.items() <= llm.items()
 
 
 def test_serve_holds_vllm_with_the_torch_that_it_pins() -> None:

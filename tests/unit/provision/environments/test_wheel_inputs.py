@@ -17,21 +17,21 @@ from provision.errors import BadInput
 
 
 def test_files_that_are_included_by_several_count_once(tmp_path: Path) -> None:
-    base, mine = tmp_path / "base", tmp_path / "mine"
-    base.mkdir()
+    torch, mine = tmp_path / "torch", tmp_path / "mine"
+    torch.mkdir()
     mine.mkdir()
-    (base / "wheels.in").write_text("numpy\n")
-    (base / "wheels-cpu.in").write_text("-r wheels.in\ntorch\n")
-    (mine / "wheels.in").write_text("-r ../base/wheels.in\npeft\n")
-    (mine / "wheels-cpu.in").write_text("-r ../base/wheels-cpu.in\n-r wheels.in\n")
+    (torch / "wheels.in").write_text("numpy\n")
+    (torch / "wheels-cpu.in").write_text("-r wheels.in\ntorch\n")
+    (mine / "wheels.in").write_text("-r ../torch/wheels.in\npeft\n")
+    (mine / "wheels-cpu.in").write_text("-r ../torch/wheels-cpu.in\n-r wheels.in\n")
 
     found = included(mine / "wheels-cpu.in")
 
     assert [str(path.relative_to(tmp_path)) for path in found] == [
         "mine/wheels-cpu.in",
-        "base/wheels-cpu.in",
+        "torch/wheels-cpu.in",
         "mine/wheels.in",
-        "base/wheels.in",
+        "torch/wheels.in",
     ]
 
 

@@ -123,13 +123,13 @@ def test_a_changed_input_makes_a_lock_stale_also_where_another_environment_holds
     index: Index, tmp_path: Path
 ) -> None:
     index.add("tool", "1")
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "wheels.in").write_text("tool\n")
-    lock = lock_of(tmp_path / "mine", cpu="-r ../base/wheels.in\n")
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "wheels.in").write_text("tool\n")
+    lock = lock_of(tmp_path / "mine", cpu="-r ../torch/wheels.in\n")
     lock_wheels(lock, python="3.11", environment=index.environment(tmp_path / "cache"))
     before = lock.state
 
-    (tmp_path / "base" / "wheels.in").write_text("tool\ntool>=1\n")
+    (tmp_path / "torch" / "wheels.in").write_text("tool\ntool>=1\n")
 
     assert (before, lock.state) == (State.CURRENT, State.STALE)
 

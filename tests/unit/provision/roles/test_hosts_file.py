@@ -12,7 +12,8 @@ from provision.roles.hosts_file import BEGIN, END, hosts_file, short_names
 
 NODES = [Node(name="te1", address="10.77.0.11"), Node(name="te2", address="10.77.0.12")]
 OLD = f"{BEGIN}\n10.77.0.13 te3\n{END}"
-BLOCK = f"\n{BEGIN}\n10.77.0.11 te1\n10.77.0.12 te2\n{END}\n"
+MAPPED = "::ffff:10.77.0.11 te1.mapped\n::ffff:10.77.0.12 te2.mapped\n"
+BLOCK = f"\n{BEGIN}\n10.77.0.11 te1\n10.77.0.12 te2\n{MAPPED}{END}\n"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,14 @@ def test_a_changed_node_replaces_the_block() -> None:
 
     after = hosts_file(before, [Node(name="te1", address="10.77.0.99")])
 
-    assert after == f"127.0.0.1 localhost\n\n{BEGIN}\n10.77.0.99 te1\n{END}\n"
+    block = "10.77.0.99 te1\n::ffff:10.77.0.99 te1.mapped\n"
+    assert after == f"127.0.0.1 localhost\n\n{BEGIN}\n{block}{END}\n"
+
+
+def test_an_address_of_ipv6_is_asked_for_as_it_is() -> None:
+    after = hosts_file("", [Node(name="te1", address="fd00::11")])
+
+    assert after == f"127.0.0.1 localhost\n\n{BEGIN}\nfd00::11 te1\n{END}\n"
 
 
 LINES = [
@@ -115,6 +123,7 @@ def test_long_names_get_their_short_ones_where_nobody_else_has_them(
 
     block = [f"10.77.0.1{name[2]} {name}.cluster.example" for name in ("te1", "te2")]
     lines = [f"{line} {line.split()[1][:3]}" if line.split()[1][:3] in short else line for line in block]
+    lines += [f"::ffff:{line}.mapped" for line in block]
     assert after == f"{LOCAL}{kept}\n{BEGIN}\n" + "".join(f"{line}\n" for line in lines) + f"{END}\n"
 
 

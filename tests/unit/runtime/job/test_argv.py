@@ -91,12 +91,18 @@ def test_hostile_words_arrive_as_they_were() -> None:
     arrived = take_variables(variables)
 
     assert (arrived, variables) == (order, {})
-    assert program_argv(arrived, python="/p") == ("/p", "-u", *HOSTILE)
+    assert program_argv(arrived, 0, python="/p") == ("/p", "-u", *HOSTILE)
 
 
 def test_a_module_and_a_program_are_run_as_such() -> None:
     module = orders(job(kind="module", words=("pkg.train", "-x")), master_addr="a", master_port=29500)[0]
     program = orders(job(kind="program", words=("hostname", "-f")), master_addr="a", master_port=29500)[0]
 
-    assert program_argv(module, python="/p") == ("/p", "-u", "-m", "pkg.train", "-x")
-    assert program_argv(program, python="/p") == ("hostname", "-f")
+    assert program_argv(module, 0, python="/p") == ("/p", "-u", "-m", "pkg.train", "-x")
+    assert program_argv(program, 0, python="/p") == ("hostname", "-f")
+
+
+def test_a_rank_is_told_its_number_before_what_the_user_said_where_that_was_asked_for() -> None:
+    order = orders(job(local_rank_option="--local_rank"), master_addr="a", master_port=29500)[0]
+
+    assert program_argv(order, 1, python="/p") == ("/p", "-u", "train.py", "--local_rank=1", "--lr", "1e-4")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from runtime.edges import addresses
-from runtime.edges.log_tail import Tail, last_lines
+from runtime.edges.log_tail import last_lines
 from runtime.edges.process import Channel, Program, descendants, kill_descendants
 from runtime.job.argv import node_argv
 from runtime.job.hostfile import Host
@@ -73,25 +73,6 @@ def test_a_launcher_that_is_silent_is_gone_though_its_channel_is_open(
         line.next(1.0)
     os.close(writing)
     os.close(reading)
-
-
-def test_a_tail_hands_on_whole_lines_and_bars_and_at_the_end_the_rest(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"")
-    tail = Tail(log)
-
-    with log.open("ab", buffering=0) as file:
-        file.write(b"one\ntw")
-        first = tail.read()
-        file.write(b"o\n 10%\r 20%\r\xc3")
-        second = tail.read()
-        file.write(b"\xa9nd")
-        third = tail.read()
-    end = tail.finish()
-    tail.close()
-
-    assert (first, second, third, end) == (["one\n"], ["two\n", " 10%\r", " 20%\r"], [], ["énd\n"])
-    assert last_lines(log, 1) == ("énd",)
 
 
 def test_the_mesh_finds_who_answers_and_who_does_not() -> None:
