@@ -204,6 +204,29 @@ TOP: Names = {
     ),
 }
 
+# Of DeepSpeed's engine: what public scripts call, after the engine's own list of properties.
+ENGINE_NAMES = frozenset(
+    (
+        *("module", "optimizer", "lr_scheduler", "training_dataloader", "config", "device", "local_rank"),
+        *("global_rank", "world_size", "dp_world_size", "global_steps", "global_samples", "micro_steps"),
+        *("skipped_steps", "loss_scale", "backward", "step", "forward", "train", "eval", "train_batch"),
+        *("eval_batch", "zero_grad", "get_lr", "get_type", "get_mom", "set_lr", "get_global_grad_norm"),
+        *("is_gradient_accumulation_boundary", "set_gradient_accumulation_boundary", "no_sync"),
+        *("gradient_accumulation_steps", "train_batch_size", "train_micro_batch_size_per_gpu"),
+        *("set_train_batch_size", "set_train_micro_batch_size", "zero_optimization", "scale"),
+        *("zero_optimization_stage", "zero_offload_optimizer", "fp16_enabled", "bfloat16_enabled"),
+        *("gradient_clipping", "steps_per_print", "wall_clock_breakdown", "get_data_types", "compile"),
+        *("was_step_applied", "allreduce_gradients", "save_checkpoint", "load_checkpoint", "is_compiled"),
+        *("save_16bit_model", "save_fp16_model", "module_state_dict", "load_module_state_dict", "destroy"),
+        *("empty_partition_cache", "offload_states", "reload_states", "deepspeed_io", "set_dataloader"),
+        *("monitor", "tput_timer", "checkpoint_engine", "optimizer_name", "scheduler_name"),
+        *("get_batch_info", "get_sequence_parallel_group", "communication_data_type", "dynamic_loss_scale"),
+        *("initial_dynamic_scale", "client_optimizer", "coalesce_grad_reduction", "data_parallel_group"),
+        *("mpu", "update_optimizer_step", "zero_gather_16bit_weights_on_model_save"),
+        *("_zero3_consolidated_16bit_state_dict", "get_data_parallel_rank", "get_model_parallel_rank"),
+    )
+)
+
 MODULES: Mapping[str, Names] = {
     "": TOP,
     "accelerator": ACCELERATOR,
