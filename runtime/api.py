@@ -42,6 +42,7 @@ def initialize(
     *,
     blocks: Sequence[type[nn.Module]] | None = None,
     weights: Weights | None = None,
+    kind: type[Engine] | None = None,
 ) -> tuple[Engine, torch.optim.Optimizer | None, ShardedLoader | None, LearningRates | None]:
     """Shards the model in place; returns engine, optimizer, data loader and learning-rate scheduler.
 
@@ -60,6 +61,7 @@ def initialize(
         weights: what fills the model once it is sharded: a safetensors file, a folder of them, or a callable
             that gives a tensor by its name (KeyError: it has none). Only rank 0 reads. Where None, a model
             that was built in `without_weights` draws its weights by its modules' `reset_parameters`.
+        kind: a class derived from the engine's, of which it is made.
 
     Raises:
         ConfigError: the configuration cannot be used; says every reason.
@@ -76,6 +78,8 @@ def initialize(
     if group.topology.is_first:
         for path, why in resolved.idle.items():
             logger.info("%s has no effect: %s", path, why)
+        for path, why in resolved.ignored.items():
+            logger.warning("%s has no effect: %s", path, why)
     engine = build_engine(
         model,
         resolved.config,
@@ -87,6 +91,7 @@ def initialize(
         collate_fn=collate_fn,
         blocks=blocks,
         weights=weights,
+        kind=kind,
     )
     return engine, engine.optimizer, engine.training_dataloader, engine.lr_scheduler
 

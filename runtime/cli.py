@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from runtime.commands import bench, certify, checkpoint, config, estimate, flight, smoke
+from runtime.commands import bench, certify, check, checkpoint, config, estimate, flight, smoke
 from runtime.entry import Group, run
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("smoke")(smoke.smoke)
 app.command("certify")(certify.certify)
+app.command("check")(check.check)
 app.command("estimate")(estimate.estimate)
 app.command("flight")(flight.flight)
 app.add_typer(bench.app, name="bench")

@@ -14,6 +14,7 @@ from pathlib import Path
 import typer
 
 from runtime import entry
+from runtime.as_deepspeed.finder import INSTEAD, VARIABLE, for_children, refuse_beside_real
 from runtime.edges import private_files
 from runtime.errors import BadInput
 from runtime.gate.signature import SIGNERS, trust_in
@@ -191,6 +192,12 @@ def zerorun(
         help="Bring this folder to the same place on the other nodes first, without what .gitignore names. "
         "What it replaces there is kept in the job's folder; nothing is deleted.",
     ),
+    as_deepspeed: bool = typer.Option(
+        False,
+        "--as-deepspeed",
+        help="Answer `import deepspeed` on every rank from this runtime; refused where DeepSpeed is "
+        f"installed. {VARIABLE}={INSTEAD} says so for every job, there as well.",
+    ),
     launcher: str = typer.Option("", hidden=True),
     force_multi: bool = typer.Option(False, "--force-multi", hidden=True),  # one node is reached as many are
     no_ssh_check: bool = typer.Option(False, "--no-ssh-check", hidden=True),  # the look at nodes uses ssh
@@ -222,7 +229,7 @@ def zerorun(
         master_port=master_port,
         interface=interface,
         forwarded=matching(os.environ, FORWARDED),
-        environment={**hidden, **parse_assignments(env)},
+        environment=_answering(as_deepspeed, {**hidden, **parse_assignments(env)}),
         shown_ranks=parse_shown(tee, sum(len(node.slots) for node in nodes)),
         timeout_seconds=timeout,
         certificate_path=str(certificate),
@@ -234,6 +241,16 @@ def zerorun(
     if synced:
         _bring(job, ssh_config)
     raise typer.Exit(_launch(job, ssh_config, signers))
+
+
+def _answering(wanted: bool, given: dict[str, str]) -> dict[str, str]:
+    """The variables of ranks; with them their Python answers `import deepspeed`, if that is wanted."""
+    said = os.environ.get(VARIABLE, "")
+    if not wanted and not said:
+        return given
+    refuse_beside_real(os.environ)
+    before = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **given}
+    return {**given, **for_children(before, instead=said == INSTEAD)}
 
 
 def _local_rank_option(wanted: bool | None, kind: str, program: str) -> str:

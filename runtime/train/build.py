@@ -50,6 +50,7 @@ def build_engine(
     collate_fn: Collate | None = None,
     blocks: Sequence[type[nn.Module]] | None = None,
     weights: Weights | None = None,
+    kind: type[Engine] | None = None,
 ) -> Engine:
     """Shards the model in place and puts optimizer, schedule and data around it.
 
@@ -83,7 +84,7 @@ def build_engine(
         chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
     if made:
         attach(made, model, named)
-    return Engine(
+    return (kind or Engine)(
         module=model,
         optimizer=chosen,
         lr_scheduler=_schedule(config, lr_scheduler, chosen),

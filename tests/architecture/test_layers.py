@@ -71,6 +71,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.launch": (
         *("runtime.errors", "runtime.terminal", "runtime.untrusted", "runtime.entry", "runtime.edges"),
         *("runtime.flight", "runtime.job", "runtime.probes", "runtime.remote", "runtime.gate"),
+        "runtime.as_deepspeed.finder",
     ),
     "runtime.node": (
         *("runtime.errors", "runtime.edges", "runtime.job", "runtime.probes", "runtime.remote"),
@@ -79,6 +80,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.comm": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges"),
     "runtime.train": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.comm"),
     "runtime.api": ("runtime.errors", "runtime.topology", "runtime.comm", "runtime.train"),
+    # Its tables name what others are made of, and import nothing of it.
+    "runtime.as_deepspeed.names": (),
+    "runtime.as_deepspeed.reading": ("runtime.as_deepspeed.names",),
+    "runtime.as_deepspeed.finder": ("runtime.errors", "runtime.as_deepspeed.names"),
+    "runtime.as_deepspeed": ("runtime.errors", "runtime.topology", "runtime.train", "runtime.api"),
     "runtime.smoke": (
         *("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges", "runtime.job"),
         *("runtime.probes", "runtime.remote", "runtime.gate", "runtime.launch", "runtime.comm"),

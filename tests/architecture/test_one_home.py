@@ -22,6 +22,7 @@ CLIS = (
     "runtime.node",
     "runtime.launch.rank",
     "runtime.__main__",
+    "runtime.as_deepspeed",  # the door of `import deepspeed`
 )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from runtime.train.config.legacy import Note, dotted
-from runtime.train.config.problems import Problem
+from runtime.train.config.legacy import dotted
+from runtime.train.config.off import Note
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +20,10 @@ class Situation:
     bf16_supported: bool = True
 
 
-# A value and the reason for it, or None where nothing sensible can be said. Figures are those that the
-# Hugging Face Trainer fills in: transformers/integrations/deepspeed.py, TrainingArguments.
-_Answer = tuple[Any, str] | None
+# A value and the reason for it. Figures are those that the Hugging Face Trainer fills in:
+# transformers/integrations/deepspeed.py, TrainingArguments.
+_Answer = tuple[Any, str]
+AUTO_SIZE = "auto: to be solved"
 _TRAINER = "as the Hugging Face Trainer's default"
 
 
@@ -40,7 +41,9 @@ def _always(value: Any, why: str) -> Callable[[Situation], _Answer]:
 
 
 def _steps(situation: Situation) -> _Answer:
-    return None if situation.total_num_steps is None else (situation.total_num_steps, "the job's length")
+    if situation.total_num_steps is None:
+        return None, "the job's length, which is not known yet"
+    return situation.total_num_steps, "the job's length"
 
 
 def _warmup(situation: Situation) -> _Answer:
@@ -56,10 +59,11 @@ def _bf16(situation: Situation) -> _Answer:
 
 
 _LEAVE_OUT = object()
+_DEFAULT = _always(_LEAVE_OUT, "the default")
 ANSWERS: dict[str, Callable[[Situation], _Answer]] = {
-    "train_batch_size": _always(_LEAVE_OUT, ""),
-    "train_micro_batch_size_per_gpu": _always(_LEAVE_OUT, ""),
-    "gradient_accumulation_steps": _always(_LEAVE_OUT, ""),
+    "train_batch_size": _always(_LEAVE_OUT, AUTO_SIZE),
+    "train_micro_batch_size_per_gpu": _always(_LEAVE_OUT, AUTO_SIZE),
+    "gradient_accumulation_steps": _always(_LEAVE_OUT, AUTO_SIZE),
     "gradient_clipping": _always(1.0, _TRAINER),
     "bf16.enabled": _bf16,
     "fp16.enabled": _always(False, "bf16 needs no loss scale; say true to have fp16"),
@@ -80,35 +84,25 @@ ANSWERS: dict[str, Callable[[Situation], _Answer]] = {
 }
 
 
-def resolve_auto(values: dict[str, Any], situation: Situation, note: Note) -> list[Problem]:
-    """Replaces every "auto" in `values`, in place; calls `note(path, why)` for each."""
-    problems = []
+def resolve_auto(values: dict[str, Any], situation: Situation, note: Note) -> None:
+    """Replaces every "auto" in `values`, in place; calls `note(path, why)` for each.
+
+    Beyond ANSWERS it is the default, as in DeepSpeed: the key is left out.
+    """
     for block, name, path in list(_autos(values, "")):
-        answer = ANSWERS.get(path, _unknown)(situation)
-        if answer is None:
-            problems.append(_unanswered(path))
-        elif answer[0] is _LEAVE_OUT:
+        value, why = ANSWERS.get(path, _DEFAULT)(situation)
+        if path == "bf16.enabled" and _is_fp16(values):
+            value, why = False, "fp16 is enabled"
+        if value is _LEAVE_OUT:
             del block[name]
-            if answer[1]:
-                note(path, f"auto: {answer[1]}")
         else:
-            block[name] = answer[0]
-            note(path, f"auto: {answer[1]}")
-    return problems
+            block[name] = value
+        note(path, why if why == AUTO_SIZE else f"auto: {why}")
 
 
-def _unknown(_: Situation) -> _Answer:
-    return None
-
-
-def _unanswered(path: str) -> Problem:
-    if path in ANSWERS:
-        return Problem(
-            where=path, found='"auto", and the job\'s length is not known', fix="Write the number."
-        )
-    return Problem(
-        where=path, found='"auto" has no meaning for this key', fix="Write a value, or leave it out."
-    )
+def _is_fp16(values: dict[str, Any]) -> bool:
+    fp16 = values.get("fp16")
+    return isinstance(fp16, dict) and fp16.get("enabled") is True
 
 
 def _autos(block: dict[str, Any], path: str) -> Iterator[tuple[dict[str, Any], str, str]]:

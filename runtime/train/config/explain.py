@@ -10,11 +10,11 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from runtime.train.config.auto import ANSWERS
 from runtime.train.config.fields import walk
 from runtime.train.config.legacy import RENAMED
 from runtime.train.config.problems import Problem, did_you_mean
 from runtime.train.config.schema import Config
+from runtime.train.config.training import ELSEWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,13 +22,15 @@ class Resolved:
     """A configuration in force.
 
     `sources` says for each dotted key that was not left at its default where its value came from;
-    `idle` says for each key that was written and changes nothing here why that is so.
+    `idle` says for each key that was written and changes nothing here why that is so; `ignored` says so of
+    what was left out whole: features that are off, other programs' settings.
     """
 
     origin: str
     config: Config
     sources: Mapping[str, str]
     idle: Mapping[str, str]
+    ignored: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +50,10 @@ def rows(resolved: Resolved, *, every: bool = False) -> list[Row]:
         source = resolved.sources.get(path, "default")
         if every or source != "default":
             found.append(Row(key=path, value=value, source=source, note=resolved.idle.get(path, "")))
-    return found
+    left_out = [
+        Row(key=path, value=None, source="left out", note=why) for path, why in resolved.ignored.items()
+    ]
+    return found + left_out
 
 
 def in_json(value: Any) -> str:
@@ -83,12 +88,11 @@ def _properties(schema: dict[str, Any], block: str) -> dict[str, Any] | None:
 
 
 def _with_auto(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Lets the keys that may be "auto" be so."""
+    """Lets keys be "auto"; blocks may not."""
     changed: dict[str, Any] = json.loads(json.dumps(schema))
-    names = {path.rpartition(".")[2] for path in ANSWERS} - {"enabled"}
     for owner in (changed, *changed["$defs"].values()):
         for name, entry in owner.get("properties", {}).items():
-            if name in names:
+            if "$ref" not in json.dumps(entry) and name != "type":
                 description = entry.pop("description", "")
                 owner["properties"][name] = {"anyOf": [entry, {"const": "auto"}], "description": description}
     return changed
@@ -96,18 +100,24 @@ def _with_auto(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def translate(root: type[BaseModel], error: ErrorDetails, values: Mapping[str, Any]) -> Problem:
     """One error of pydantic as a problem that names the key and the way out."""
-    keys, block = _follow(root, error["loc"], values)
+    keys, block = follow(root, error["loc"], values)
     where = ".".join(str(part) for part in keys) or "the document"
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         known = set(block.model_fields) | {
             old for path, old in RENAMED if path == ".".join(map(str, keys[:-1]))
         }
-        homes = [name for name, field in root.model_fields.items() if _has(field.annotation, str(keys[-1]))]
-        fix = f"It belongs in {homes[0]}." if homes and block is root else did_you_mean(str(keys[-1]), known)
+        belongs = homes(str(keys[-1])) if block is root else []
+        fix = f"It belongs in {belongs[0]}." if belongs else did_you_mean(str(keys[-1]), known)
         return Problem(where=where, found="unknown key", fix=fix)
     if kind == "union_tag_invalid":
         known = {tag.strip("' ") for tag in context["expected_tags"].split(",")}
+        if where == "optimizer" and context["tag"].lower() in ELSEWHERE:
+            return Problem(
+                where="optimizer.type",
+                found=f"{context['tag']} is not implemented here",
+                fix="Write AdamW, or pass one that you have made to runtime.initialize(optimizer=...).",
+            )
         fix = did_you_mean(str(context["tag"]), known) + " " + _own_object(where)
         return Problem(where=f"{where}.type", found=f"unknown type {context['tag']!r}", fix=fix)
     if kind == "union_tag_not_found":
@@ -122,7 +132,7 @@ def _own_object(where: str) -> str:
     return f"Another one is passed to runtime.initialize({name}=...)."
 
 
-def _follow(
+def follow(
     root: type[BaseModel], loc: tuple[int | str, ...], values: Mapping[str, Any]
 ) -> tuple[list[int | str], type[BaseModel]]:
     """The keys of a location without the tags of unions, and the innermost block on the way."""
@@ -148,6 +158,11 @@ def _exists(values: Any, keys: list[int | str]) -> bool:
             return False
         values = values[part]
     return True
+
+
+def homes(name: str) -> list[str]:
+    """The blocks at the top that have a key of this name."""
+    return [one for one, field in Config.model_fields.items() if _has(field.annotation, name)]
 
 
 def _has(annotation: Any, name: str) -> bool:

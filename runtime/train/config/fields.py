@@ -14,6 +14,15 @@ class Block(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        """A key's value as from the dict that the JSON object is; scripts ask `engine.config` so."""
+        return getattr(self, name, default) if name in type(self).model_fields else default
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in type(self).model_fields:
+            raise KeyError(name)
+        return getattr(self, name)
+
 
 def _whole(value: object) -> object:
     """People write 5e8 for 500000000, which JSON reads as a float."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
+from runtime.train.config.off import Note, drop_comments, drop_off
 from runtime.train.config.problems import Problem
 
 _BARE = (
@@ -29,44 +30,36 @@ RENAMED: dict[tuple[str, str], str] = {
     ): "stage3_gather_16bit_weights_on_model_save",
     **{("zero_optimization", name): f"stage3_{name}" for name in _BARE},
 }
-_BY_HAND = "Remove it; take an older DeepSpeed if the training depends on it."
-REMOVED: dict[tuple[str, str], tuple[str, str]] = {
-    ("", "amp"): ("Apex AMP is gone", "Use bf16 or fp16."),
-    ("", "nebula"): ("Nebula checkpointing is gone", "Remove it; checkpoints are verified here."),
-    ("", "compression_training"): ("the compression library is gone", _BY_HAND),
-    ("", "quantize_training"): ("mixture of quantisation is gone", _BY_HAND),
-    ("", "eigenvalue"): ("mixture of quantisation is gone", _BY_HAND),
-    ("", "sparse_gradients"): ("sparse gradients are gone", "Remove it; embeddings are reduced dense."),
-    ("", "sparse_attention"): ("sparse attention is gone", _BY_HAND),
-    ("", "graph_harvesting"): ("graph harvesting is gone", "Remove it."),
-    ("", "curriculum_learning"): ("the old curriculum is gone", _BY_HAND),
-    ("", "progressive_layer_drop"): ("progressive layer dropping is gone", _BY_HAND),
-    ("", "elasticity"): (
-        "elastic training is gone",
-        "Set train_batch_size and train_micro_batch_size_per_gpu; checkpoints load at any size.",
-    ),
-    ("zero_optimization", "mics_shard_size"): ("MiCS is gone", "Use zero_hpz_partition_size."),
-    ("zero_optimization", "mics_hierarchical_params_gather"): ("MiCS is gone", "Remove it."),
-    ("zero_optimization", "zeropp_loco_param"): ("LoCo-ZeRO++ is gone", "Remove it."),
-    ("optimizer.params", "max_grad_norm"): ("clipping is not the optimizer's", "Use gradient_clipping."),
-}
-Note = Callable[[str, str], None]
 
 
-def modernise(values: dict[str, Any], note: Note) -> list[Problem]:
-    """Rewrites `values` in place to today's names; calls `note(path, text)` for each change."""
+_BLOCKS = (
+    *("", "zero_optimization", "aio", "optimizer.params", "fp16", "bf16", "tensor_parallel"),
+    "zero_optimization.offload_optimizer",
+)
+
+
+def modernise(values: dict[str, Any], note: Note, ignore: Note) -> list[Problem]:
+    """Rewrites `values` in place to today's names, and removes what is off.
+
+    Calls `note(path, text)` for each change, and `ignore(path, why)` for each key that is left out.
+    """
     problems: list[Problem] = []
+    drop_comments(values)
     _drop_nulls(values)
     _expand_zero_flag(values, note)
-    for path in ("", "zero_optimization", "aio", "optimizer.params"):
+    if values.get("steps_per_print") == math.inf:  # accelerate's word for never
+        del values["steps_per_print"]
+    for path in _BLOCKS:
         block = _block(values, path)
         if block is not None:
-            problems += _removed(block, path)
             problems += _rename(block, path, note)
+            problems += drop_off(block, path, ignore)
     zero = _block(values, "zero_optimization")
     if zero is not None:
         problems += _expand_cpu_offload(zero, note)
+        _drop_idle_offload(zero, ignore)
         _imply_optimizer_offload(zero, note)
+    _settle_waiting_type(values, zero or {}, note)
     _fix_case(values)
     return problems
 
@@ -90,15 +83,6 @@ def _drop_nulls(block: dict[str, Any]) -> None:
     for value in block.values():
         if isinstance(value, dict):
             _drop_nulls(value)
-
-
-def _removed(block: dict[str, Any], path: str) -> list[Problem]:
-    problems = []
-    for (where, name), (found, fix) in REMOVED.items():
-        if where == path and name in block:
-            del block[name]
-            problems.append(Problem(where=dotted(path, name), found=found, fix=fix))
-    return problems
 
 
 def _rename(block: dict[str, Any], path: str, note: Note) -> list[Problem]:
@@ -142,6 +126,38 @@ def _expand_cpu_offload(zero: dict[str, Any], note: Note) -> list[Problem]:
             zero[new] = {"device": "cpu", **({} if pin is None else {"pin_memory": pin})}
             note(f"zero_optimization.{new}.device", f"from the deprecated {old}")
     return problems
+
+
+def _stage(zero: dict[str, Any]) -> object:
+    """The stage as a number, if it is one; 0 where nothing is said, as in DeepSpeed."""
+    stage = zero.get("stage", 0)
+    if stage == "auto":
+        return 0
+    return int(stage) if isinstance(stage, str) and stage.isdecimal() else stage
+
+
+def _drop_idle_offload(zero: dict[str, Any], ignore: Note) -> None:
+    """What a stage does not shard is not offloaded either, in DeepSpeed without a word."""
+    for name, least, why in (
+        ("offload_param", 3, "stage {} keeps whole parameters on the device"),
+        ("offload_optimizer", 1, "stage {} shards nothing that could be offloaded"),
+    ):
+        stage, block = _stage(zero), zero.get(name)
+        if not isinstance(block, dict) or not isinstance(stage, int) or not 0 <= stage < least:
+            continue
+        if block.get("device", "none") in ("cpu", "nvme"):
+            del zero[name]
+            ignore(f"zero_optimization.{name}", why.format(stage))
+
+
+def _settle_waiting_type(values: dict[str, Any], zero: dict[str, Any], note: Note) -> None:
+    """Whole gradients (stages 0 and 1) wait in the type in which they travel: fp32 for one is so for both."""
+    types = _block(values, "data_types") or {}
+    travel = values.get("communication_data_type", "fp32")
+    if types.get("grad_accum_dtype") == "fp32" and _stage(zero) in (0, 1) and travel in ("fp32", "auto"):
+        del types["grad_accum_dtype"]
+        values["communication_data_type"] = "fp32"
+        note("communication_data_type", "from data_types.grad_accum_dtype: they travel as they wait")
 
 
 def _imply_optimizer_offload(zero: dict[str, Any], note: Note) -> None:

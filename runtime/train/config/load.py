@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from runtime.train.config.auto import Situation, resolve_auto
+from runtime.train.config.auto import AUTO_SIZE, Situation, resolve_auto
 from runtime.train.config.explain import Resolved, translate
 from runtime.train.config.fields import reason, walk
 from runtime.train.config.legacy import dotted, modernise
+from runtime.train.config.mend import mend
+from runtime.train.config.off import Note
 from runtime.train.config.problems import ConfigError, Problem
-from runtime.train.config.rules import contradictions
+from runtime.train.config.rules import contradictions, without_effect
 from runtime.train.config.schema import Config
 
 GLOBAL, MICRO, STEPS = (
@@ -45,15 +47,17 @@ def read_config(source: str | Path | Mapping[str, Any], situation: Situation) ->
     document = read_document(source)
     values = document.values
     sources = dict.fromkeys(_paths(values), "written")
-    problems = modernise(values, sources.__setitem__)
-    problems += resolve_auto(values, situation, sources.__setitem__)
+    ignored: dict[str, str] = {}
+    problems = modernise(values, sources.__setitem__, ignored.__setitem__)
+    resolve_auto(values, situation, sources.__setitem__)
     problems += _solve_batch(values, situation, sources)
-    config = _validate(values, problems)
+    config = _validate(values, problems, sources.__setitem__, ignored.__setitem__)
     if config is not None:
         problems += _refused(config)
         problems += contradictions(config)
     if problems or config is None:
         raise ConfigError(document.origin, problems)
+    ignored.update(without_effect(config))
     in_force = {path for path, _, _ in walk(config)}
     return Resolved(
         origin=document.origin,
@@ -64,6 +68,7 @@ def read_config(source: str | Path | Mapping[str, Any], situation: Situation) ->
             for path, field, _ in walk(config)
             if (text := reason(field, "idle")) and path in sources
         },
+        ignored=ignored,
     )
 
 
@@ -80,7 +85,7 @@ def _paths(values: Mapping[str, Any], path: str = "") -> list[str]:
 
 def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str, str]) -> list[Problem]:
     given = {name: values.get(name) for name in (GLOBAL, MICRO, STEPS)}
-    numbers = {name: int(value) if isinstance(value, float) else value for name, value in given.items()}
+    numbers = {name: _number(value) for name, value in given.items()}
     if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in numbers.values() if n is not None):
         return []  # the schema says what is wrong with the number itself
     try:
@@ -91,6 +96,10 @@ def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str
             world_size=situation.world_size,
         )
     except DoesNotFit as e:
+        autos = [name for name in (GLOBAL, MICRO) if sources.get(name) == AUTO_SIZE]
+        if autos and numbers[GLOBAL] is None and numbers[MICRO] is None:
+            found = f'{" and ".join(autos)}: "auto", which a Trainer fills in, and there is none'
+            return [Problem(where=e.where, found=found, fix=e.fix)]
         return [Problem(where=e.where, found=e.found, fix=e.fix)]
     for name, value in ((GLOBAL, batch.total), (MICRO, batch.micro), (STEPS, batch.steps)):
         if numbers[name] is None:
@@ -99,15 +108,25 @@ def _solve_batch(values: dict[str, Any], situation: Situation, sources: dict[str
     return []
 
 
-def _validate(values: dict[str, Any], problems: list[Problem]) -> Config | None:
+def _number(value: Any) -> Any:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 20:
+        return int(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _validate(values: dict[str, Any], problems: list[Problem], note: Note, ignore: Note) -> Config | None:
     """Through JSON, where strict types are those that a ds_config.json can hold."""
-    try:
-        return Config.model_validate_json(json.dumps(values))
-    except ValidationError as e:
-        said = {problem.where for problem in problems}
-        found = [translate(Config, error, values) for error in e.errors(include_url=False)]
-        problems += [problem for problem in found if problem.where not in said]
-        return None
+    while True:
+        try:
+            return Config.model_validate_json(json.dumps(values))
+        except ValidationError as e:
+            errors = e.errors(include_url=False)
+        if not mend(values, errors, note, ignore):
+            break
+    said = {problem.where for problem in problems}
+    found = [translate(Config, error, values) for error in errors]
+    problems += [problem for problem in found if problem.where not in said]
+    return None
 
 
 def _refused(config: Config) -> list[Problem]:

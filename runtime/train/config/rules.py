@@ -11,7 +11,21 @@ from runtime.train.config.training import Adam, OneCycle, WarmupCosineLR, Warmup
 
 def contradictions(config: Config) -> list[Problem]:
     """Every contradiction within a valid configuration."""
-    return [*_precision(config), *_offload(config), *_stage(config), *_schedule(config), *_data(config)]
+    return [*_precision(config), *_nvme(config), *_stage(config), *_schedule(config), *_data(config)]
+
+
+def without_effect(config: Config) -> Iterator[tuple[str, str]]:
+    """Settings that other settings leave without effect: dotted path, and why."""
+    zero = config.zero_optimization
+    if zero.zero_hpz_partition_size > 1 and zero.stage != 3:
+        yield "zero_optimization.zero_hpz_partition_size", f"stage {zero.stage} keeps whole parameters anyway"
+    if isinstance(config.scheduler, WarmupDecayLR | WarmupCosineLR):
+        params = config.scheduler.params
+        if params.total_num_steps is not None and params.total_num_steps < params.warmup_num_steps:
+            yield (
+                "scheduler.params.total_num_steps",
+                f"{params.total_num_steps} steps end before the {params.warmup_num_steps} of warm-up",
+            )
 
 
 def _data(config: Config) -> Iterator[Problem]:
@@ -57,23 +71,6 @@ def _precision(config: Config) -> Iterator[Problem]:
         )
 
 
-def _offload(config: Config) -> Iterator[Problem]:
-    zero = config.zero_optimization
-    if zero.offload_param.device != "none" and zero.stage != 3:
-        yield Problem(
-            where="zero_optimization.offload_param",
-            found=f"stage {zero.stage} keeps whole parameters on the device",
-            fix="Write stage 3, or offload the optimizer only.",
-        )
-    if zero.offload_optimizer.device != "none" and zero.stage == 0:
-        yield Problem(
-            where="zero_optimization.offload_optimizer",
-            found="stage 0 shards nothing that could be offloaded",
-            fix="Write stage 1, 2 or 3.",
-        )
-    yield from _nvme(config)
-
-
 def _nvme(config: Config) -> Iterator[Problem]:
     zero = config.zero_optimization
     parameters, states = zero.offload_param, zero.offload_optimizer
@@ -95,6 +92,13 @@ def _nvme(config: Config) -> Iterator[Problem]:
             found="another folder than offload_optimizer's",
             fix="Write one folder for both.",
         )
+    chosen = config.optimizer
+    if states.device == "nvme" and isinstance(chosen, Adam) and not chosen.params.bias_correction:
+        yield Problem(
+            where="optimizer.params.bias_correction",
+            found="false, while states are on nvme, where Adam always corrects",
+            fix="Write device cpu, or leave it out.",
+        )
     if states.device == "nvme" and config.optimizer is not None and not isinstance(config.optimizer, Adam):
         yield Problem(
             where="zero_optimization.offload_optimizer.device",
@@ -105,12 +109,6 @@ def _nvme(config: Config) -> Iterator[Problem]:
 
 def _stage(config: Config) -> Iterator[Problem]:
     zero = config.zero_optimization
-    if zero.zero_hpz_partition_size > 1 and zero.stage != 3:
-        yield Problem(
-            where="zero_optimization.zero_hpz_partition_size",
-            found=f"stage {zero.stage} keeps whole parameters anyway",
-            fix="Write stage 3, or leave it out.",
-        )
     if config.gradient_allreduce_op == "sum" and zero.stage == 3:
         yield Problem(
             where="gradient_allreduce_op",
@@ -122,14 +120,6 @@ def _stage(config: Config) -> Iterator[Problem]:
 def _schedule(config: Config) -> Iterator[Problem]:
     if config.scheduler is None:
         return
-    if isinstance(config.scheduler, WarmupDecayLR | WarmupCosineLR):
-        params = config.scheduler.params
-        if params.total_num_steps < params.warmup_num_steps:
-            yield Problem(
-                where="scheduler.params.total_num_steps",
-                found=f"{params.total_num_steps} steps end before the {params.warmup_num_steps} of warm-up",
-                fix="Warm up for fewer steps (a tenth is common), or train longer.",
-            )
     other = config.optimizer is not None and not isinstance(config.optimizer, Adam)
     if other and isinstance(config.scheduler, OneCycle) and config.scheduler.params.cycle_momentum:
         yield Problem(

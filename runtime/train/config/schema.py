@@ -32,6 +32,8 @@ class Compile(Block):
     dynamic: bool | None = key(
         None, "true where sizes change from batch to batch; torch finds out if left out (a key of ours)"
     )
+    disable: bool = key(False, "compile nothing", idle="the key enabled decides, and is false if left out")
+    kwargs: dict[str, Any] = key({}, "arguments of torch.compile", only="write mode and dynamic beside it")
     deepcompile: bool = key(False, "the peer's compiler passes", only=_DEEP)
     autoep_non_moe: bool = key(False, "compile around experts", idle=_DEEP)
     free_activation: bool = key(False, "free activations early", idle=_DEEP)
@@ -92,7 +94,9 @@ class Zero(Block):
         1, "ranks that share a second copy of the parameters between forward and backward; stage 3", ge=1
     )
     sub_group_size: Whole = key(
-        1_000_000_000, "elements updated at a time when states are on nvme; 16777216 at most are", ge=1
+        1_000_000_000,
+        "elements updated at a time when states are on nvme; 16777216 at most are, and for 0 as well",
+        ge=0,
     )
     reduce_bucket_size: Whole = key(500_000_000, "elements reduced at a time", gt=0, idle=_BY_BLOCK)
     allgather_bucket_size: Whole = key(500_000_000, "elements gathered at a time", ge=0, idle=_BY_BLOCK)
@@ -105,7 +109,7 @@ class Zero(Block):
     use_multi_rank_bucket_allreduce: bool = key(True, "one bucket for all ranks", idle=_BY_BLOCK)
     round_robin_gradients: bool = key(False, "spread gradient copies", idle="FSDP2 shards evenly")
     ignore_unused_parameters: bool = key(
-        True, "parameters without gradient are no error", only="FSDP2 leaves them as they are; nothing checks"
+        True, "parameters without gradient are no error", idle="FSDP2 leaves them as they are; nothing checks"
     )
     compute_grad_norm: bool = key(True, "keep the gradient's norm", idle="computed where a step needs it")
     load_from_fp32_weights: bool = key(True, "start from fp32 masters", idle="checkpoints hold the masters")
@@ -136,7 +140,7 @@ class Zero(Block):
     log_trace_cache_warnings: bool = key(False, "log the trace cache", idle="there is no trace cache")
     enable_sanity_checks: bool = key(False, "extra checks", idle="there are no such checks")
     save_muon_momentum_buffer_in_memory: bool = key(False, "Muon's momentum", idle="Muon is not built in")
-    zenflow: None = key(None, "asynchronous offloaded updates", only="ZenFlow is not implemented here")
+    zenflow: Any = key(None, "asynchronous offloaded updates", only="ZenFlow is not implemented here")
     leaf_module: dict[str, Any] = key({}, "modules fetched whole", idle=_BY_BLOCK)
 
     @property
@@ -156,7 +160,7 @@ class TensorParallel(Block):
     """Tensor parallelism."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    autotp_size: Whole = key(0, "ranks in a tensor-parallel group", ge=0, le=1)
+    autotp_size: Whole = key(0, "ranks in a tensor-parallel group", ge=0, idle="a rank is a group of its own")
 
 
 class ActivationCheckpointing(Block):
@@ -216,7 +220,7 @@ class Aio(Block):
     intra_op_parallelism: Whole = key(1, "threads for each", ge=1, idle="queue_depth threads share the work")
     single_submit: bool = key(False, "submit one at a time", idle="threads are used, not libaio")
     overlap_events: bool = key(True, "overlap submitting and waiting", idle="threads are used, not libaio")
-    use_gds: bool = key(False, "GPU direct storage", only="states pass through host memory here")
+    use_gds: bool = key(False, "GPU direct storage", idle="states pass through host memory here")
 
 
 class Config(Block):
@@ -299,5 +303,5 @@ class Config(Block):
     hybrid_engine: Absent = key(Absent(), "training and generating in turn")
     tensor_parallel: TensorParallel = key(TensorParallel(), "tensor parallelism; not implemented here")
     expert_parallel: Absent = key(Absent(), "expert parallelism")
-    pipeline: dict[str, Any] = key({}, "pipeline parallelism", only="it is not implemented here")
+    pipeline: dict[str, Any] = key({}, "settings of PipelineModule", idle="there is no PipelineModule here")
     compile: Compile = key(Compile(), "torch.compile of every transformer block")

@@ -9,6 +9,16 @@ from pydantic import Field
 from runtime.train.config.fields import Block, Whole, key
 
 _UNIT = Annotated[float, Field(ge=0, lt=1)]
+_LENGTH = "steps of the whole training; null from an auto that nobody has filled in"
+_STEP = "a checkpoint brings the schedule's step back"
+# Types that DeepSpeed 0.19.8 and older ones know, in small letters, and those of torch.optim.
+ELSEWHERE = frozenset(
+    (
+        *("lamb", "fusedlamb", "lion", "fusedlion", "muon", "onebitadam", "onebitlamb", "zerooneadam"),
+        *("muadam", "muadamw", "musgd", "adafactor", "adadelta", "adamax", "asgd", "lbfgs", "nadam", "radam"),
+        *("rmsprop", "rprop", "sparseadam"),
+    )
+)
 _FUSED = "PyTorch's fused AdamW is used, on CPUs as well"
 
 
@@ -20,10 +30,11 @@ class AdamParams(Block):
     eps: float = key(1e-8, "added to the denominator", ge=0)
     weight_decay: float = key(0.0, "weight decay; 0 where it is left out, as the peer has it", ge=0)
     adam_w_mode: bool = key(True, "decoupled weight decay, also for type Adam; false gives Adam's L2")
-    bias_correction: bool = key(True, "correct the moments' bias", only="it is always corrected here")
+    bias_correction: bool = key(True, "correct the moments' bias")
     amsgrad: bool = key(False, "keep the largest second moment", only="it is not implemented here")
     torch_adam: bool = key(False, "PyTorch's Adam", idle=_FUSED)
     fused: bool = key(True, "one kernel for the update", idle=_FUSED)
+    foreach: bool = key(False, "several parameters at a time", idle=_FUSED)
 
 
 class SgdParams(Block):
@@ -77,33 +88,37 @@ _Rate = Annotated[float, Field(ge=0)]
 Rates = _Rate | list[_Rate]
 
 
-class WarmupParams(Block):
+class _Params(Block):
+    last_batch_iteration: int = key(-1, "steps that were taken before", only=_STEP)
+
+
+class WarmupParams(_Params):
     """From warmup_min_lr to warmup_max_lr, then constant."""
 
     warmup_min_lr: Rates = key(0.0, "learning rate of the first step; one number, or one for each group")
     warmup_max_lr: Rates | None = key(None, "learning rate after the warm-up; the optimizer's if left out")
-    warmup_num_steps: Whole = key(1000, "steps of warm-up; 1 counts as 2", ge=1)
+    warmup_num_steps: Whole = key(1000, "steps of warm-up; 0 and 1 count as 2", ge=0)
     warmup_type: Curve = key("log", "shape of the warm-up")
 
 
 class WarmupDecayParams(WarmupParams):
     """Warm-up, then down to 0 on a line."""
 
-    total_num_steps: Whole = Field(description="steps of the whole training", ge=1)
+    total_num_steps: Whole | None = Field(description=_LENGTH, ge=1)
     warmup_max_lr: Rates | None = key(0.001, "learning rate after the warm-up")
 
 
-class WarmupCosineParams(Block):
+class WarmupCosineParams(_Params):
     """Warm-up, then down along half a cosine; ratios are of the optimizer's learning rate."""
 
-    total_num_steps: Whole = Field(description="steps of the whole training", ge=1)
+    total_num_steps: Whole | None = Field(description=_LENGTH, ge=1)
     warmup_min_ratio: float = key(0.0, "first ratio", ge=0)
-    warmup_num_steps: Whole = key(1000, "steps of warm-up; 1 counts as 2", ge=1)
+    warmup_num_steps: Whole = key(1000, "steps of warm-up; 0 and 1 count as 2", ge=0)
     cos_min_ratio: float = key(0.0001, "last ratio", ge=0)
     warmup_type: Curve = key("log", "shape of the warm-up")
 
 
-class OneCycleParams(Block):
+class OneCycleParams(_Params):
     """Up and down once, then decay."""
 
     cycle_min_lr: Rates = Field(description="learning rate at both ends of the cycle")
@@ -120,7 +135,7 @@ class OneCycleParams(Block):
     decay_mom_rate: float = key(0.0, "decay of the first beta after the cycle", ge=0)
 
 
-class RangeTestParams(Block):
+class RangeTestParams(_Params):
     """Up without end, to find the largest learning rate that still trains."""
 
     lr_range_test_min_lr: Rates = key(1e-3, "first learning rate")

@@ -39,15 +39,26 @@ def warmup_share(step: int, steps: int, curve: str) -> float:
     return step / steps
 
 
+def _length(params: WarmupDecayParams | WarmupCosineParams) -> int:
+    if params.total_num_steps is None:
+        raise BadInput(
+            "schedule learning rates over the whole training",
+            found='scheduler.params.total_num_steps is "auto", and the job\'s length is not known',
+            fix="Write the number of optimizer steps.",
+        )
+    return params.total_num_steps
+
+
 def warmup(params: WarmupParams, low: float, high: float) -> Rate:
     """From low to high, then constant, or (with total_num_steps) on a line to 0."""
     steps = max(2, params.warmup_num_steps)
+    total = _length(params) if isinstance(params, WarmupDecayParams) else None
 
     def share(step: int) -> float:
         if step < steps:
             return warmup_share(step, steps, params.warmup_type)
-        if isinstance(params, WarmupDecayParams):
-            return max(0.0, (params.total_num_steps - step) / max(1.0, params.total_num_steps - steps))
+        if total is not None:
+            return max(0.0, (total - step) / max(1.0, total - steps))
         return 1.0
 
     return lambda step: low if step < 0 else low + (high - low) * share(step)
@@ -57,13 +68,14 @@ def warmup_cosine(params: WarmupCosineParams, base: float) -> Rate:
     """Ratios of `base`: from warmup_min_ratio to 1, then down to cos_min_ratio along half a cosine."""
     steps = max(2, params.warmup_num_steps)
     low, last = params.warmup_min_ratio, params.cos_min_ratio
+    total = _length(params)
 
     def ratio(step: int) -> float:
         if step < 0:
             return 0.0
         if step < steps:
             return low + (1 - low) * warmup_share(step, steps, params.warmup_type)
-        done = min(1.0, (step - steps + 1) / max(1, params.total_num_steps - steps))
+        done = min(1.0, (step - steps + 1) / max(1, total - steps))
         return max(0.0, last + (1 - last) * (1 + math.cos(math.pi * done)) / 2)
 
     return lambda step: base * ratio(step)

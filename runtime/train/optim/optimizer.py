@@ -15,6 +15,7 @@ from torch import nn
 
 from runtime.errors import BadInput
 from runtime.train.config.training import Adam, Optimizer, Sgd
+from runtime.train.optim.adam import Adam as AdamOfChoice
 
 MakeOptimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 Parameters = Iterable[nn.Parameter] | Iterable[Mapping[str, Any]]
@@ -70,15 +71,17 @@ def build_optimizer(config: Optimizer, groups: Sequence[Mapping[str, Any]]) -> t
 
 
 def _adam(config: Adam, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    decoupled = config.type == "AdamW" or config.params.adam_w_mode
-    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(
-        groups,
-        lr=config.params.lr,
-        betas=config.params.betas,
-        eps=config.params.eps,
-        weight_decay=config.params.weight_decay,
-        fused=True,
-    )
+    params = config.params
+    decoupled = config.type == "AdamW" or params.adam_w_mode
+    options: dict[str, Any] = {
+        "lr": params.lr,
+        "betas": params.betas,
+        "eps": params.eps,
+        "weight_decay": params.weight_decay,
+    }
+    if not params.bias_correction:
+        return AdamOfChoice(groups, decoupled=decoupled, bias_correction=False, **options)
+    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(groups, fused=True, **options)
 
 
 def needed(optimizer: torch.optim.Optimizer | None, asked: str) -> torch.optim.Optimizer:

@@ -29,9 +29,11 @@ def resolve(case: dict[str, Any]) -> Resolved:
 
 @pytest.mark.parametrize("case", cases(with_problems=False))
 def test_a_good_configuration_is_in_force_as_expected(case: dict[str, Any]) -> None:
-    in_force = {path: value for path, _, value in walk(resolve(case).config)}
+    resolved = resolve(case)
 
+    in_force = {path: value for path, _, value in walk(resolved.config)}
     assert case["in_force"]
+    assert sorted(resolved.ignored) == case.get("ignored", [])
     for path, value in case["in_force"].items():
         assert json.loads(json.dumps(in_force[path])) == value, path
 

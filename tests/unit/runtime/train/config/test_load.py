@@ -94,6 +94,22 @@ def test_a_mapping_is_not_changed() -> None:
     assert config == {"train_batch_size": 8, "bfloat16": {"enabled": True}}
 
 
+def test_progress_that_never_comes_is_infinity_as_accelerate_has_it() -> None:
+    config = {"train_batch_size": 8, "steps_per_print": float("inf")}
+
+    assert read_config(config, ALONE).config.steps_per_print is None
+
+
+def test_what_is_left_out_is_told_with_its_reason() -> None:
+    zero = {"stage": 2, "offload_param": {"device": "cpu"}}
+    config = {"train_batch_size": 8, "amp": {"enabled": False}, "zero_optimization": zero}
+
+    assert read_config(config, ALONE).ignored == {
+        "amp": "it is off",
+        "zero_optimization.offload_param": "stage 2 keeps whole parameters on the device",
+    }
+
+
 def test_a_mapping_that_json_cannot_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match="the dict: it cannot be written as JSON"):
         read_config({"train_batch_size": object()}, ALONE)

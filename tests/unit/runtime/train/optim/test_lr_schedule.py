@@ -73,3 +73,11 @@ def test_a_list_of_another_length_than_the_groups_is_refused() -> None:
 
     with pytest.raises(BadInput, match="2 values for 1 parameter groups"):
         schedule(config, optimizer(0.1))
+
+
+@pytest.mark.parametrize("kind", ["WarmupDecayLR", "WarmupCosineLR"])
+def test_a_schedule_over_a_length_that_nobody_knows_is_refused(kind: str) -> None:
+    config = {"type": kind, "params": {"total_num_steps": None}}
+
+    with pytest.raises(BadInput, match=r"total_num_steps is \"auto\", and the job's length is not known"):
+        schedule(config, optimizer(0.1))

@@ -89,3 +89,34 @@ def test_the_optimizer_is_the_one_that_is_meant(
 
     assert type(built) is kind
     assert {name: built.param_groups[0][name] for name in options} == options
+
+
+@pytest.mark.parametrize(("kind", "decoupled"), [("Adam", False), ("AdamW", True)])
+def test_moments_are_left_as_they_are_where_their_bias_is_not_to_be_corrected(
+    kind: str, decoupled: bool
+) -> None:
+    """By the formula of Kingma and Ba (2014), algorithm 1, without its last two lines of correction."""
+    params = {
+        "lr": 0.1,
+        "eps": 1e-3,
+        "weight_decay": 0.01,
+        "bias_correction": False,
+        "adam_w_mode": decoupled,
+    }
+    config = Config.model_validate({"optimizer": {"type": kind, "params": params}}).optimizer
+    assert config is not None
+    weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = build_optimizer(config, [{"params": [weight]}])
+    expected, first, second = weight.detach().clone(), torch.zeros(2), torch.zeros(2)
+
+    for gradient in (torch.tensor([0.5, 1.0]), torch.tensor([-1.0, 2.0])):
+        weight.grad = gradient.clone()
+        optimizer.step()
+        if decoupled:
+            expected = expected * (1 - 0.1 * 0.01)
+        else:
+            gradient = gradient + 0.01 * expected
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        expected = expected - 0.1 * first / (second.sqrt() + 1e-3)
+
+    assert torch.allclose(weight, expected, rtol=1e-5)

@@ -1,0 +1,1 @@
+"""`import deepspeed` answered from this runtime: `python -m runtime.as_deepspeed script.py`."""
