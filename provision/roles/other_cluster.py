@@ -24,10 +24,10 @@ def refusal(answer: Sequence[str], *, name: str, nodes: Sequence[str], former: s
         return ""
     return (
         f"it is a node of the cluster {other}, by its record, together with {', '.join(strangers[:_NAMED])}, "
-        "which this inventory does not have and which would not reach it any more. Take it out there first, with "
-        "that site's inventory: playbooks/teardown.yml with --limit, then provision node remove. Where it was "
-        "taken out, or that cluster is gone or has this one's name now, say so: cluster_former_name: "
-        f"{other}"
+        "which this inventory does not have and which would not reach it any more. Take it out there first, "
+        "with that site's inventory: playbooks/teardown.yml with --limit, then provision node remove. Where "
+        "it was taken out, or that cluster is gone or has this one's name now, say so: "
+        f"cluster_former_name: {other}"
     )
 
 
