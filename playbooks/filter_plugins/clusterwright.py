@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -25,6 +25,7 @@ from provision.roles.disks import NO_DISK, Folder, Wanted
 from provision.roles.driver_parts import parts_of_drivers
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing
+from provision.roles.other_cluster import refusal as refusal_of_other_cluster
 from provision.roles.ssh_trust import host_keys
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
 from provision.smoke import certificate
@@ -105,6 +106,10 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
         name: str(result.get("msg", "")) for name, result in results.items() if result.get("unreachable")
     }
     return host_keys.refused_connections(messages)
+
+
+def other_cluster(answer: Sequence[str], name: str, nodes: Iterable[str], former: str) -> str:
+    return refusal_of_other_cluster(answer, name=name, nodes=list(nodes), former=former)
 
 
 def unsupported_machines(
@@ -346,6 +351,7 @@ class FilterModule:
             "removable_packages": removable_packages,
             "sealed_certificate": certificate.sealed,
             "signers_text": signers_text,
+            "other_cluster": other_cluster,
             "unsupported_machines": unsupported_machines,
             "waiting_for_reboot": waiting_for_reboot,
         }

@@ -22,7 +22,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 # What JSON, YAML and, but for bool, Python take for one of that type.
 _EXAMPLES: Mapping[str, str] = {
     "str": '"text"',
-    "path": '"/folder"',
+    "path": '"/path"',
     "int": "8",
     "float": "0.5",
     "bool": "true",

@@ -350,7 +350,8 @@ def _plan_for_ours(disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Fo
         raise ProvisionError(
             f"mount {disk.path} at {wanted.mount_path}",
             found=f"it is mounted at {', '.join(elsewhere)}",
-            fix=f"Unmount it there: umount {elsewhere[0]}",
+            fix=f"Unmount it there, umount {elsewhere[0]}, and take its line out of /etc/fstab, by which it "
+            f"comes back at the next boot; or use it there: cluster_data_path: {elsewhere[0]}",
         )
     if why := unfit(disk, disks, wanted, is_mounted=False):
         found, fix = why
