@@ -39,6 +39,10 @@ _PIPELINE = (
     "Give the whole model to initialize; stage 3 shards it.",
 )
 _MOE = ("expert parallelism is not implemented here", "Use a plain mixture of experts; stage 3 shards it.")
+_SEQUENCES = (
+    "sequence parallelism is not implemented here",
+    "Use activation checkpointing for long sequences.",
+)
 _KERNELS = ("DeepSpeed's own kernels are not here", "Use PyTorch's; they are as fast on today's cards.")
 _INFERENCE = ("inference engines are not here", "Use the model itself, or the site's serving environment.")
 _BY_ELEMENT = (
@@ -278,9 +282,19 @@ MODULES: Mapping[str, Names] = {
     "runtime.pipe.engine": PIPE,
     "runtime.pipe.module": PIPE,
     "runtime.pipe.topology": PIPE,
+    "runtime.sequence_parallel": {},
+    "runtime.sequence_parallel.ulysses_sp": _absent(
+        *_SEQUENCES, "UlyssesSPAttentionHF", "UlyssesSPDataLoaderAdapter", "UlyssesSPAttention"
+    ),
     "runtime.utils": RUNTIME_UTILS,
     "runtime.zero": ZERO,
-    "runtime.zero.partition_parameters": ZERO,
+    "runtime.zero.partition_parameters": {
+        **ZERO,
+        **ACCELERATOR,
+        # transformers puts a function of its own in the place of the first, around what Init changes.
+        **_same("runtime.train.parallel.zero", "zero_wrapper_for_fp_tensor_constructor"),
+        "_orig_torch_arange": "torch:arange",
+    },
     "runtime.zero.stage3": ZERO,
     "runtime.zero.stage_1_and_2": ZERO,
     "runtime.zero.utils": ZERO,

@@ -34,6 +34,11 @@ class Init:
         """There is nothing to undo."""
 
 
+def zero_wrapper_for_fp_tensor_constructor(fn: Any, *_: Any, **__: Any) -> Any:
+    """A constructor of tensors as it is: within `Init` they are of their own type and on their own device."""
+    return fn
+
+
 class GatheredParameters:
     """Whole parameters within it; what rank `modifier_rank` has made of them is on all ranks after it.
 
