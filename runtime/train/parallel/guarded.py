@@ -8,7 +8,6 @@ no rank has whole ones, and whoever asks is told what to call.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
@@ -18,12 +17,13 @@ import torch
 from torch import nn
 from torch._utils import _rebuild_parameter
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
 from runtime.train.parallel.fsdp import Sharded, UnitState, holders, sharded, unit_states, whole_here
 from runtime.train.parallel.gathered import Gathered
+from runtime.train.parallel.met import Guarded, is_whole, know, mixing, part_of
 
 _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
 GetWhole = Callable[[], torch.Tensor]
@@ -35,6 +35,7 @@ def guard(model: nn.Module, optimizer: torch.optim.Optimizer | None, mesh: Devic
     # DTensor's own answers are this rank's part, without a word (torch 2.13). Other meshes keep them.
     handlers: dict[Any, Any] = DTensor._op_dispatcher._custom_op_handlers
     handlers[torch.ops.aten._local_scalar_dense.default] = _number
+    _name_refusals()
     DTensor.__reduce_ex__ = _pickle  # type: ignore[assignment, method-assign]
     for parameter in sharded(model):
         parameter.sharded_param.__class__ = Guarded
@@ -42,51 +43,6 @@ def guard(model: nn.Module, optimizer: torch.optim.Optimizer | None, mesh: Devic
         module._register_load_state_dict_pre_hook(_cut, with_module=True)  # type: ignore[no-untyped-call]
     if optimizer is not None:
         optimizer.register_load_state_dict_post_hook(_cut_states)
-
-
-class Guarded(DTensor):
-    """A parameter's shard, into which a whole tensor can be copied."""
-
-    @property
-    def data(self) -> torch.Tensor:
-        alias: torch.Tensor = DTensor.data.__get__(self)  # type: ignore[attr-defined]
-        if type(alias) is DTensor:
-            alias.__class__ = Guarded
-        return alias
-
-    @data.setter
-    def data(self, value: torch.Tensor) -> None:
-        with torch.no_grad():
-            local(self).copy_(_part_of(self, value))
-
-    def copy_(self, value: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-        if not isinstance(value, DTensor) and value.shape == self.shape:
-            value = like(self, _part_of(self, value))
-        return super().copy_(value, non_blocking)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        """A copy is no parameter of the model: it is pickled as what it is, not as what the model has."""
-        copied = copy.deepcopy(self.detach(), memo).requires_grad_(self.requires_grad)
-        memo[id(self)] = copied
-        return copied
-
-
-def _part_of(parameter: DTensor, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a whole tensor: FSDP2 cuts the first dimension as torch.chunk does."""
-    if isinstance(value, DTensor) and value.placements == parameter.placements:
-        return local(value)
-    if isinstance(value, DTensor) or value.shape != parameter.shape:
-        raise BadInput(
-            f"set a parameter of shape {list(parameter.shape)}",
-            found=f"a tensor of shape {list(value.shape)}",
-            fix="Give a whole tensor of the parameter's shape, on every rank.",
-        )
-    for dim, placement in enumerate(parameter.placements):
-        if isinstance(placement, Shard):
-            parts = value.chunk(parameter.device_mesh.size(dim))
-            rank = parameter.device_mesh.get_local_rank(dim)
-            value = parts[rank] if rank < len(parts) else value[:0]
-    return value.to(local(parameter).device)
 
 
 def _cut(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *_: object) -> None:
@@ -102,7 +58,7 @@ def _cut(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[s
                 fix="Leave assign=True out: the values are copied.",
             )
         if not isinstance(value, DTensor) and value.shape == parameter.shape:
-            state[prefix + name] = like(parameter, _part_of(parameter, value.to(parameter.dtype)))
+            state[prefix + name] = like(parameter, part_of(parameter, value.to(parameter.dtype)))
 
 
 def _cut_states(optimizer: torch.optim.Optimizer) -> None:
@@ -110,19 +66,12 @@ def _cut_states(optimizer: torch.optim.Optimizer) -> None:
         for kind, value in states.items():
             is_whole = isinstance(value, torch.Tensor) and value.shape == parameter.shape
             if isinstance(parameter, DTensor) and is_whole and not isinstance(value, DTensor):
-                states[kind] = like(parameter, _part_of(parameter, value).clone())
-
-
-def _is_whole(tensor: DTensor) -> bool:
-    """Whether this rank has all of it."""
-    mesh = tensor.device_mesh
-    cut = [mesh.size(dim) > 1 for dim, one in enumerate(tensor.placements) if not one.is_replicate()]
-    return not any(cut)
+                states[kind] = like(parameter, part_of(parameter, value).clone())
 
 
 def _number(_: object, arguments: tuple[Any, ...], __: object) -> Any:
     tensor = arguments[0]
-    if tensor.device_mesh in _ours and not _is_whole(tensor):
+    if tensor.device_mesh in _ours and not is_whole(tensor):
         _refuse("read a number that is made of parameters", "Take p.full_tensor() on every rank")
     return local(tensor).item()
 
@@ -130,7 +79,7 @@ def _number(_: object, arguments: tuple[Any, ...], __: object) -> Any:
 def _pickle(tensor: DTensor, protocol: Any) -> Any:
     if tensor.device_mesh not in _ours:
         return torch.Tensor.__reduce_ex__(tensor, protocol)  # type: ignore[no-untyped-call]
-    if not _is_whole(tensor):
+    if not is_whole(tensor):
         _refuse("save what is made of parameters", "Call engine.save_checkpoint(FOLDER) on every rank")
     return local(tensor).clone().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
@@ -155,6 +104,7 @@ def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) ->
         for parameter in state.fsdp_params:
             one = _Whole(state, parameter, gathered, is_here)
             parameter.sharded_param.__reduce_ex__ = one.pickler()
+            know(parameter.sharded_param, one)
             for module, name in holders(parameter):
                 held[module][name] = one
     for module, wholes in held.items():
@@ -162,6 +112,22 @@ def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) ->
             module.register_state_dict_post_hook(_hook(wholes))  # type: ignore[no-untyped-call]
         else:
             module.register_state_dict_pre_hook(_refuse_whole)  # type: ignore[no-untyped-call]
+
+
+def _name_refusals() -> None:
+    """What has been made of shards and is none any more meets whole tensors: an error of ours."""
+    dispatcher: Any = DTensor._op_dispatcher
+    plain = type(dispatcher)._try_replicate_spec_for_scalar_tensor
+
+    def replicate(func: Any, tensor: torch.Tensor, mesh: DeviceMesh) -> Any:
+        try:
+            return plain(dispatcher, func, tensor, mesh)
+        except RuntimeError as error:
+            if mesh in _ours:
+                raise mixing(func) from error
+            raise
+
+    dispatcher._try_replicate_spec_for_scalar_tensor = replicate
 
 
 class _Whole:
@@ -180,6 +146,19 @@ class _Whole:
         if self._gathered is None:
             return whole_here(self._state, self._parameter)
         return self._gathered.whole(self._state, self._parameter).clone()
+
+    def value(self) -> torch.Tensor:
+        """The whole parameter in the type of its shards, which are exact where they are whole.
+
+        Raises:
+            BadInput: this rank does not have it.
+        """
+        shard = self._parameter.sharded_param
+        if is_whole(shard):
+            return local(shard)
+        if not self._is_here:
+            _refuse("compute with parameters outside of a forward", "Take p.full_tensor() on every rank")
+        return self.copy().to(shard.device, shard.dtype)
 
     def copy_for(self, state_dict: Mapping[str, Any], asked: torch.Tensor) -> torch.Tensor:
         """The same; a tied one is the tensor that stands in this state dict under another name already."""
