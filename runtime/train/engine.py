@@ -173,6 +173,7 @@ class Engine(Updating, Saving, Feeding):
         """
         wanted = wanted_compilation(backend, compile_kwargs or {})
         if not self._compiled:
+            self._calls.forget(self._blocks)
             compile_blocks(self._blocks, wanted, self.device)
         self._compiled = True
 
@@ -228,6 +229,8 @@ class Engine(Updating, Saving, Feeding):
         after = follow_forwards(module, self._cut_offs.end, compare=compare)
         prepare = WeakMethod(self._prepare_units)  # the model may outlive its engine
         self._calls = Calls(module, self._cut_offs, gathered, prepare=prepare, after=after)
+        if self._compiled:
+            self._calls.forget(self._blocks)
         if gathered is not None and gather_now:
             gathered.renew()
             gathered.settle()

@@ -18,6 +18,7 @@ from runtime.train.optim.gradients import (
 )
 from runtime.train.optim.optimizer import needed
 from runtime.train.parallel.dims import shard_axis
+from runtime.train.parallel.guarded import refuse_later_ones
 from runtime.train.parallel.reductions import agree, has_gradients
 from runtime.train.parallel.scalars import is_scalar
 from runtime.train.parallel.shard import drop_gathered
@@ -30,6 +31,7 @@ class Updating(Facts):
 
     def _update(self) -> None:
         drop_gathered(self.module)
+        refuse_later_ones(self.module)
         factor = self._factor()
         self.overflow = self._norm is not None and not self._norm < float("inf")
         if self.overflow:

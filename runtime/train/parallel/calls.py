@@ -9,7 +9,7 @@ parameters by name (CLIP's `encode_text`); what they change in place, they chang
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
 from typing import Any, cast
 from weakref import WeakMethod
@@ -29,9 +29,19 @@ from runtime.train.parallel.scalars import is_scalar
 class Part:
     """A module's forward, or another method of it, with whole parameters whoever calls it."""
 
-    def __init__(self, function: Callable[..., Any], calls: Calls, unit: nn.Module, keeps: bool) -> None:
-        self.forward = self.__wrapped__ = function  # by the latter name inspect.signature asks for it
+    def __init__(self, module: nn.Module, name: str, calls: Calls, unit: nn.Module, *, keeps: bool) -> None:
+        self._before = module.__dict__.get(name)
+        self.forward: Callable[..., Any] = getattr(module, name)
+        self.__wrapped__ = self.forward  # by which name inspect.signature asks for it
         self._calls, self._unit, self._keeps = calls, unit, keeps
+        setattr(module, name, self)
+
+    def restore(self, module: nn.Module, name: str) -> None:
+        """Gives the module its own method back."""
+        if self._before is None:
+            del module.__dict__[name]
+        else:
+            module.__dict__[name] = self._before
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         if torch.compiler.is_compiling() or self._calls.are_inside:
@@ -63,7 +73,7 @@ class Calls:
         self._units = dict(_owned(model, model))
         for module, unit in self._units.items():
             if module is not unit and _computes(module):
-                module.forward = Part(module.forward, self, unit, keeps=False)
+                Part(module, "forward", self, unit, keeps=False)
             for name in _reading(module):
                 self.follow(module, name)
 
@@ -86,7 +96,14 @@ class Calls:
                 fix="Name a method of the model that runtime.initialize was given, or of a part of it.",
             )
         if not isinstance(method, Part):
-            setattr(module, name, Part(method, self, self._units[module], keeps=True))
+            Part(module, name, self, self._units[module], keeps=True)
+
+    def forget(self, blocks: Iterable[nn.Module]) -> None:
+        """Leaves the parts of compiled blocks as they are, which would be traced each by itself."""
+        for part in (part for block in blocks for part in block.modules()):
+            for name, value in list(part.__dict__.items()):
+                if isinstance(value, Part):
+                    value.restore(part, name)
 
     def run(
         self,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -21,11 +21,13 @@ from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
+from runtime.train.parallel.copies import follow_copies
 from runtime.train.parallel.fsdp import Sharded, UnitState, holders, sharded, unit_states, whole_here
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.met import Guarded, is_whole, know, mixing, part_of
 
 _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
+_REPLACING = "resize_token_embeddings"  # of Hugging Face's models
 GetWhole = Callable[[], torch.Tensor]
 
 
@@ -107,6 +109,10 @@ def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) ->
             know(parameter.sharded_param, one)
             for module, name in holders(parameter):
                 held[module][name] = one
+    follow_copies(model, held)
+    for module in model.modules():
+        if callable(getattr(module, _REPLACING, None)):
+            setattr(module, _REPLACING, _refuse_replacing)
     for module, wholes in held.items():
         if is_here:
             module.register_state_dict_post_hook(_hook(wholes))  # type: ignore[no-untyped-call]
@@ -136,12 +142,12 @@ class _Whole:
     def __init__(
         self, state: UnitState, parameter: Sharded, gathered: Gathered | None, is_here: bool
     ) -> None:
-        self._state, self._parameter, self._gathered, self._is_here = state, parameter, gathered, is_here
+        self._state, self._parameter, self._gathered, self.is_here = state, parameter, gathered, is_here
         self._last: weakref.ref[torch.Tensor] | None = None
 
     def copy(self) -> torch.Tensor:
         """The whole parameter, with a storage of its own size."""
-        if not self._is_here:
+        if not self.is_here:
             _refuse_whole()
         if self._gathered is None:
             return whole_here(self._state, self._parameter)
@@ -156,7 +162,7 @@ class _Whole:
         shard = self._parameter.sharded_param
         if is_whole(shard):
             return local(shard)
-        if not self._is_here:
+        if not self.is_here:
             _refuse("compute with parameters outside of a forward", "Take p.full_tensor() on every rank")
         return self.copy().to(shard.device, shard.dtype)
 
@@ -188,6 +194,29 @@ def _hook(wholes: Mapping[str, _Whole]) -> Callable[..., None]:
                 state_dict[prefix + name] = whole.copy_for(state_dict, state_dict[prefix + name])
 
     return replace
+
+
+def _refuse_replacing(*_: object, **__: object) -> NoReturn:
+    raise BadInput(
+        f"call {_REPLACING}",
+        found="a sharded model, whose optimizer would go on with the parameters of before",
+        fix="Call it before runtime.initialize, or on a plain model that loads an exported checkpoint.",
+    )
+
+
+def refuse_later_ones(model: nn.Module) -> None:
+    """Says so where a parameter has a gradient that nobody will use.
+
+    Raises:
+        BadInput: one that is trained was put into the model after it was sharded.
+    """
+    for name, parameter in model.named_parameters():
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            raise BadInput(
+                "update weights",
+                found=f"parameter {name} came into the model after it was sharded, and is in no optimizer",
+                fix="Build the whole model before runtime.initialize.",
+            )
 
 
 def _refuse_whole(*_: object) -> None:
