@@ -9,6 +9,7 @@ from torch import nn
 
 from runtime.errors import BadInput
 from runtime.train.facts import Facts
+from runtime.train.optim.elementwise import plain_parameters
 from runtime.train.optim.gradients import (
     clip_factor,
     local_gradients,
@@ -74,7 +75,9 @@ class Updating(Facts):
             self._gathered.release()
         widen_gradients(self.module.parameters())
         multiply(local_gradients(self.module.parameters()), factor)
-        needed(self.optimizer, "update weights").step()
+        optimizer = needed(self.optimizer, "update weights")
+        with plain_parameters(optimizer, is_cut=shard_axis(self._plan.mesh).size > 1):
+            optimizer.step()
         if self.lr_scheduler is not None:
             self.lr_scheduler.step()
 
