@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakMethod
 
@@ -28,9 +29,10 @@ from runtime.train.parallel.dims import ParallelDims, shard_axis, shard_group
 from runtime.train.parallel.fsdp import follow_forwards, settle_root
 from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.gathered import Gathered
-from runtime.train.parallel.guarded import give_whole, guard
+from runtime.train.parallel.guarded import Trained, give_whole, guard
 from runtime.train.parallel.reductions import Reductions
 from runtime.train.parallel.shard import ShardPlan, units
+from runtime.train.parallel.whole import number
 from runtime.train.saving import Saving
 from runtime.train.state import LearningRates
 from runtime.train.updating import Updating
@@ -223,7 +225,11 @@ class Engine(Updating, Saving, Feeding):
         keeps = is_cut and not gathers
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
-        give_whole(module, gathered, is_here=keeps or not is_cut)
+        averaging = partial(_call, WeakMethod(self.averaging))
+        trained = Trained(optimizer=self.optimizer, averaging=averaging)
+        give_whole(module, gathered, is_here=keeps or not is_cut, training=trained)
+        if gathers:
+            number(module.parameters())
         # Last, so that its hooks come before those of what is gathered.
         compare = self._order.compare if self._order is not None else None
         after = follow_forwards(module, self._cut_offs.end, compare=compare)
@@ -271,3 +277,9 @@ class Engine(Updating, Saving, Feeding):
         finally:
             self._depth_without_sync -= 1
             self._prepare_units()
+
+
+def _call(method: WeakMethod[Callable[[], float]]) -> float:
+    """What an engine says, as long as there is one."""
+    found = method()
+    return found() if found is not None else 1.0

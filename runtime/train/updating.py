@@ -48,11 +48,14 @@ class Updating(Facts):
         self._data_at_boundary = self._data_now()
         self._report()
 
+    def averaging(self) -> float:
+        """What a gradient that was summed over micro-steps is multiplied by, without clipping."""
+        averaging = 1.0 / (self.gradient_accumulation_steps() * self.scaling.value)
+        return averaging * self.dims.dp.size if self.config.gradient_allreduce_op == "sum" else averaging
+
     def _factor(self) -> float:
         """What summed gradients are multiplied by: averaging, loss scale and clipping. Notes their norm."""
-        averaging = 1.0 / (self.gradient_accumulation_steps() * self.scaling.value)
-        if self.config.gradient_allreduce_op == "sum":
-            averaging *= self.dims.dp.size
+        averaging = self.averaging()
         limit = self.config.gradient_clipping
         is_norm_wanted = limit > 0 or self._must_be_finite()
         shards = local_gradients(self._counted_parameters()) if is_norm_wanted else []

@@ -11,6 +11,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
@@ -22,11 +23,20 @@ from torch.distributed.tensor import DTensor
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
 from runtime.train.parallel.copies import follow_copies
-from runtime.train.parallel.fsdp import Sharded, UnitState, holders, sharded, unit_states, whole_here
+from runtime.train.parallel.fsdp import (
+    Sharded,
+    UnitState,
+    holders,
+    sharded,
+    unit_states,
+    whole_gradient,
+    whole_here,
+)
 from runtime.train.parallel.gathered import Gathered
-from runtime.train.parallel.met import Guarded, is_whole, know, mixing, part_of
+from runtime.train.parallel.met import Guarded, is_whole, know, part_of
 
 _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
+_wholes: weakref.WeakSet[Whole] = weakref.WeakSet()
 _REPLACING = "resize_token_embeddings"  # of Hugging Face's models
 GetWhole = Callable[[], torch.Tensor]
 
@@ -37,7 +47,6 @@ def guard(model: nn.Module, optimizer: torch.optim.Optimizer | None, mesh: Devic
     # DTensor's own answers are this rank's part, without a word (torch 2.13). Other meshes keep them.
     handlers: dict[Any, Any] = DTensor._op_dispatcher._custom_op_handlers
     handlers[torch.ops.aten._local_scalar_dense.default] = _number
-    _name_refusals()
     DTensor.__reduce_ex__ = _pickle  # type: ignore[assignment, method-assign]
     for parameter in sharded(model):
         parameter.sharded_param.__class__ = Guarded
@@ -94,17 +103,21 @@ def _refuse(asked: str, fix: str) -> None:
     )
 
 
-def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) -> None:
+def give_whole(
+    model: nn.Module, gathered: Gathered | None, *, is_here: bool, training: Trained | None = None
+) -> None:
     """Makes state dicts and pickles of the model's parameters hold whole tensors in the compute type, copies.
 
     Args:
         gathered: what stages 1 and 2 gather; None where a rank's shards are whole.
         is_here: whether every rank has all parameters; where not, asking is refused.
+        training: what trains the model, for those who ask for gradients and the optimizer's states.
     """
-    held: dict[nn.Module, dict[str, _Whole]] = defaultdict(dict)
+    held: dict[nn.Module, dict[str, Whole]] = defaultdict(dict)
     for state in unit_states(model):
         for parameter in state.fsdp_params:
-            one = _Whole(state, parameter, gathered, is_here)
+            one = Whole(state, parameter, gathered, is_here, training)
+            _wholes.add(one)
             parameter.sharded_param.__reduce_ex__ = one.pickler()
             know(parameter.sharded_param, one)
             for module, name in holders(parameter):
@@ -120,29 +133,35 @@ def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) ->
             module.register_state_dict_pre_hook(_refuse_whole)  # type: ignore[no-untyped-call]
 
 
-def _name_refusals() -> None:
-    """What has been made of shards and is none any more meets whole tensors: an error of ours."""
-    dispatcher: Any = DTensor._op_dispatcher
-    plain = type(dispatcher)._try_replicate_spec_for_scalar_tensor
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What trains a model: its optimizer, and what a summed gradient is multiplied by to be the mean."""
 
-    def replicate(func: Any, tensor: torch.Tensor, mesh: DeviceMesh) -> Any:
-        try:
-            return plain(dispatcher, func, tensor, mesh)
-        except RuntimeError as error:
-            if mesh in _ours:
-                raise mixing(func) from error
-            raise
-
-    dispatcher._try_replicate_spec_for_scalar_tensor = replicate
+    optimizer: torch.optim.Optimizer | None
+    averaging: Callable[[], float]
 
 
-class _Whole:
+def whole_of(parameter: torch.Tensor) -> Whole | None:
+    """What is known of a parameter of a sharded model, whichever of its forms this is."""
+    known = parameter.__dict__.get("_whole")
+    if isinstance(known, Whole):
+        return known
+    return next((one for one in _wholes if getattr(one.record, "_unsharded_param", None) is parameter), None)
+
+
+class Whole:
     """A parameter that is given out whole."""
 
     def __init__(
-        self, state: UnitState, parameter: Sharded, gathered: Gathered | None, is_here: bool
+        self,
+        state: UnitState,
+        record: Sharded,
+        gathered: Gathered | None,
+        is_here: bool,
+        training: Trained | None,
     ) -> None:
-        self._state, self._parameter, self._gathered, self.is_here = state, parameter, gathered, is_here
+        self._state, self.record, self._gathered, self.is_here = state, record, gathered, is_here
+        self.training = training
         self._last: weakref.ref[torch.Tensor] | None = None
 
     def copy(self) -> torch.Tensor:
@@ -150,8 +169,13 @@ class _Whole:
         if not self.is_here:
             _refuse_whole()
         if self._gathered is None:
-            return whole_here(self._state, self._parameter)
-        return self._gathered.whole(self._state, self._parameter).clone()
+            return whole_here(self._state, self.record)
+        return self._gathered.whole(self._state, self.record).clone()
+
+    def rest(self) -> None:
+        """Puts shards in the place of what a forward has left whole, unless gradients wait there."""
+        if all(whole_gradient(record) is None for record in self._state.fsdp_params):
+            self._state.reshard()
 
     def value(self) -> torch.Tensor:
         """The whole parameter in the type of its shards, which are exact where they are whole.
@@ -159,7 +183,7 @@ class _Whole:
         Raises:
             BadInput: this rank does not have it.
         """
-        shard = self._parameter.sharded_param
+        shard = self.record.sharded_param
         if is_whole(shard):
             return local(shard)
         if not self.is_here:
@@ -181,13 +205,13 @@ class _Whole:
         """What a parameter is pickled by: as a plain one. A closure, since a copied parameter copies it."""
 
         def reduce(_: int) -> Any:
-            trained = self._parameter.sharded_param.requires_grad
+            trained = self.record.sharded_param.requires_grad
             return _rebuild_parameter, (self.copy(), trained, OrderedDict())
 
         return reduce
 
 
-def _hook(wholes: Mapping[str, _Whole]) -> Callable[..., None]:
+def _hook(wholes: Mapping[str, Whole]) -> Callable[..., None]:
     def replace(_: nn.Module, state_dict: dict[str, Any], prefix: str, __: object) -> None:
         for name, whole in wholes.items():
             if prefix + name in state_dict:

@@ -92,15 +92,19 @@ class _View:
 
 
 def _followed(found: DTensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """What was made of a parameter alone: views know their whole, and of one number the number is plain."""
+    """What was made of a shard: views know their whole, the rest that it is one, and numbers are plain."""
     base = args[0] if args else None
-    if not isinstance(base, Guarded) or (torch.is_grad_enabled() and base.requires_grad):
-        return found
     alias = func._schema.returns[0].alias_info
-    if alias is not None and not alias.is_write and hasattr(base, "_whole"):
-        return know(found, _View(lambda whole: func(whole, *args[1:], **kwargs), base._whole))
-    makes = not func._schema.name.endswith("_like") and ".new_" not in func.name() and alias is None
-    return local(found) if base.ndim == 0 and makes else found
+    is_for_states = func._schema.name.endswith("_like") or ".new_" in func.name()
+    if not isinstance(base, Guarded) or is_for_states or (alias is not None and alias.is_write):
+        return found
+    is_graded = torch.is_grad_enabled() and base.requires_grad
+    if base.ndim == 0 and alias is None and not is_graded:
+        return local(found)
+    found.__class__ = Guarded
+    if alias is not None and not is_graded and hasattr(base, "_whole"):
+        found.__dict__["_whole"] = _View(lambda whole: func(whole, *args[1:], **kwargs), base._whole)
+    return found
 
 
 def part_of(parameter: DTensor, value: torch.Tensor) -> torch.Tensor:
