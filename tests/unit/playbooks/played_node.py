@@ -101,7 +101,7 @@ class PlayedNode:
     def looked(self, words: list[str]) -> dict[str, Any]:
         if words[0] == "findmnt":
             return {"rc": 0, "stdout": self.mount, "stderr": ""}
-        if words[0] in ("dpkg-query", "sh"):
+        if words[0] in ("dpkg-query", "sh") or words[-1].endswith("/cluster.json"):
             return {"rc": 0, "stdout": "", "stderr": ""}
         return self.command(words, "")
 
@@ -130,7 +130,7 @@ class PlayedNode:
         program = words[0].rpartition("/")[2]
         if "--prefix" in words and program == "python3":
             return self.digest(words[words.index("--prefix") :])
-        if words[:2] == ["python3", "-c"] or program in ("ls", "readlink", "grep", "stat"):
+        if program in ("ls", "readlink", "grep", "stat"):
             places = [self.place(word) if word.startswith("/") else word for word in words]
             done = subprocess.run(places, capture_output=True, text=True, check=False)
             return {"rc": done.returncode, "stdout": done.stdout.strip(), "stderr": done.stderr}
