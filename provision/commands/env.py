@@ -154,7 +154,7 @@ def _show(found: Sequence[Comparison], prefix: str) -> None:
             _say(f"  {line}")
         if one.problem and one.different > len(one.differences) > 0:
             _say(f"  and {one.different - len(one.differences)} more")
-    if any(one.problem for one in found):
+    if any(one.problem and one.digest for one in found):
         _say(
             f"{prefix}: no certificate covers what changed, and the next site.yml builds it anew where files "
             "differ; what is there is kept beside it as NAME.before-TIME. Packages that are to stay belong "

@@ -135,13 +135,16 @@ def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str]
     )
     finished = process.run(words, timeout_seconds=_READ_SECONDS, env=environment, cwd=CHECKOUT, check=False)
     if finished.returncode != 0:
-        raise BadInput(
-            f"read the inventory {inventory}",
-            found=_last_of(finished.stderr) or f"Ansible ended with status {finished.returncode}",
-            fix="ansible-playbook playbooks/validate.yml says what is wrong.",
-        )
-    found: dict[str, Any] = json.loads(finished.stdout.strip().rpartition("\n")[2])
-    return found
+        found = _last_of(finished.stderr) or f"Ansible ended with status {finished.returncode}"
+        raise BadInput(f"read the inventory {inventory}", found=found, fix=_way_on(found))
+    answer: dict[str, Any] = json.loads(finished.stdout.strip().rpartition("\n")[2])
+    return answer
+
+
+def _way_on(found: str) -> str:
+    if "vault secrets" in found:
+        return "Name the file with the vault's password: ANSIBLE_VAULT_PASSWORD_FILE=FILE before the command."
+    return "ansible-playbook playbooks/validate.yml says what is wrong."
 
 
 def _last_of(text: str) -> str:

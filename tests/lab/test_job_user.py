@@ -164,6 +164,7 @@ def test_somebody_else_s_account_is_refused_and_stays(mirror: None, spare_lab: L
     assert spare_lab.out_of_all(theirs) == before
 
 
+@pytest.mark.long
 def test_a_group_of_theirs_stays_and_each_user_of_jobs_goes_with_the_teardown(
     spare_lab: LabUnderTest,
 ) -> None:

@@ -88,6 +88,7 @@ def test_an_interrupted_installation_is_noticed_and_made_again(disks: LabUnderTe
         disks.run("te1", command)
 
 
+@pytest.mark.long
 def test_one_that_was_installed_for_another_place_is_refused_and_renamed_only_when_asked(
     disks: LabUnderTest, installer: Path
 ) -> None:

@@ -254,3 +254,28 @@ def test_a_first_boot_is_waited_for_and_user_data_that_wins_is_named(settings: L
     assert settings.out("te2", "cat /etc/hosts") == before
     ours = settings.out("te1", "cat /etc/cloud/cloud.cfg.d/99-clusterwright.cfg")
     assert "manage_etc_hosts: false" in ours
+
+
+def test_a_node_of_another_cluster_is_neither_taken_nor_torn_down(settings: LabUnderTest) -> None:
+    record = json.dumps({"name": "theirs", "nodes": [{"name": "te1"}, {"name": "old9"}]})
+    settings.run("te1", f"mkdir /etc/clusterwright; echo '{record}' >/etc/clusterwright/cluster.json")
+    before = settings.out_of_all(FILES)
+
+    taken = playbook(settings, "--tags", "node_access", check=False)
+    torn = playbook(
+        settings,
+        "playbooks/teardown.yml",
+        "-e",
+        f"teardown_confirm={settings.name}",
+        "--limit",
+        "te1",
+        check=False,
+    )
+    freed = playbook(settings, "--tags", "node_access", "-e", "cluster_former_name=theirs")
+
+    for refused, words in ((taken, "No node was changed"), (torn, "Nothing of it was touched")):
+        assert "te1: it is a node of the cluster theirs, by its record, together with old9" in said(refused)
+        assert words in said(refused)
+    assert not any(changed(freed).values())
+    assert settings.out_of_all(FILES) == before
+    assert json.loads(settings.out("te1", "cat /etc/clusterwright/cluster.json")) == json.loads(record)

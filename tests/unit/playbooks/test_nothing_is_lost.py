@@ -246,6 +246,7 @@ def torn_down(runner: RoleRunner, root: Path, *, made: bool) -> Path:
     write(record / "journal.json", json.dumps({str(folder / "hostfile"): entry}))
     variables = {
         "cluster_name": "c",
+        "cluster_nodes": [{"name": "te1"}],
         "teardown_confirm": "c",
         "ssh_trust_authorized_keys_on_node": "/root/.ssh/authorized_keys",
         "ssh_trust_own_way": {},

@@ -101,6 +101,20 @@ def test_a_vault_and_settings_of_ansible_count(tmp_path: Path) -> None:
     assert by_file.sudo == Sudo(password="of a file")
 
 
+def test_a_vault_as_a_file_without_its_password_is_answered_with_how_to_give_it(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("open\n")
+    secrets = tmp_path / "site" / "group_vars" / "all" / "vault.yml"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text("ansible_become_password: sesame\n")
+    (tmp_path / "site" / "hosts.yml").write_text("cluster: {hosts: {te1: {}}}\n")
+    vault = Path(sys.executable).parent / "ansible-vault"
+    words = [vault, "encrypt", "--vault-password-file", tmp_path / "password", secrets]
+    subprocess.run(words, capture_output=True, check=True)
+
+    with pytest.raises(BadInput, match="ANSIBLE_VAULT_PASSWORD_FILE=FILE before the command"):
+        read(tmp_path / "site")
+
+
 def test_variables_are_worked_out_and_only_those_that_are_set(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text(
         YAML.replace("vars: {", "vars: {cluster_user: '{{ ansible_user }}', ")
