@@ -101,6 +101,8 @@ class PlayedNode:
     def looked(self, words: list[str]) -> dict[str, Any]:
         if words[0] == "findmnt":
             return {"rc": 0, "stdout": self.mount, "stderr": ""}
+        if words[-1].endswith("/cluster.json"):  # it is of no other cluster
+            return {"rc": 0, "stdout": "", "stderr": ""}
         if words[0] in ("dpkg-query", "sh", "uname", "apt-mark", "dkms", "mokutil", "nvidia-smi"):
             return {"rc": 0, "stdout": self.said_by(words), "stderr": ""}
         return self.command(words, "")
