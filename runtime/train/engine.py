@@ -73,7 +73,8 @@ class Engine(Updating, Saving, Feeding):
         self.global_steps = 0
         self.skipped_steps = 0
         self.micro_steps = 0
-        self.overflow = False
+        self.overflow = self._was_applied = False
+        self._counted_from = self._steps_before = self._samples_before = 0
         self._plan = plan
         self._blocks = blocks
         self._compiled = config.compile.enabled
@@ -88,6 +89,7 @@ class Engine(Updating, Saving, Feeding):
         self.run = self.session
         self._saves = Saves()
         self._gathered = self._take_over(gather_now)
+        self._tell_optimizer()
 
     # -- a micro-step -------------------------------------------------------------------------------------
 
@@ -100,14 +102,19 @@ class Engine(Updating, Saving, Feeding):
             self._cut_offs.leave_forward(error, self._gathered)
             raise
 
-    def backward(self, loss: torch.Tensor) -> torch.Tensor:
+    def backward(
+        self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True
+    ) -> torch.Tensor:
         """Backward of a loss that is a mean over the micro-batch; returns the loss as it was given.
 
         Gradients of an optimizer step are averaged over its micro-steps and ranks when `step` updates.
+
+        Args:
+            scale_wrt_gas: where false, the loss is this micro-step's share of the step's loss already.
         """
-        scaled = self.scale(loss)
+        scaled = self.scale(loss if scale_wrt_gas else loss * self.gradient_accumulation_steps())
         with self._cut_offs.explained():
-            scaled.backward()  # type: ignore[no-untyped-call]
+            scaled.backward(retain_graph=retain_graph)  # type: ignore[no-untyped-call]
         return loss
 
     def scale(self, loss: torch.Tensor) -> torch.Tensor:
@@ -118,8 +125,11 @@ class Engine(Updating, Saving, Feeding):
         self._scaled_backwards += 1
         return loss if self.scaling.value == 1.0 else loss.float() * self.scaling.value
 
-    def step(self) -> None:
+    def step(self, lr_kwargs: Mapping[str, Any] | None = None) -> None:
         """Ends a micro-step; at the boundary clips, updates, zeroes gradients and advances the schedule.
+
+        Args:
+            lr_kwargs: what the schedule's step is called with.
 
         Raises:
             BadInput: it is called within `no_sync`, or the engine has no optimizer.
@@ -132,6 +142,8 @@ class Engine(Updating, Saving, Feeding):
                 found="it is within engine.no_sync, where micro-steps have no end",
                 fix="Call step() after the `with engine.no_sync():` block.",
             )
+        self._check_at_home()
+        self._was_applied = False
         self._cut_offs.end(with_step=True)
         is_boundary = self.is_gradient_accumulation_boundary()
         with self._cut_offs.explained():
@@ -143,7 +155,7 @@ class Engine(Updating, Saving, Feeding):
             self._boundary_set = None
             if is_boundary:
                 self._scaled_backwards = 0
-                self._update()
+                self._update(lr_kwargs or {})
 
     # -- questions ----------------------------------------------------------------------------------------
 
@@ -153,11 +165,34 @@ class Engine(Updating, Saving, Feeding):
             return False
         if self._boundary_set is not None:
             return self._boundary_set
-        return (self.micro_steps + 1) % self.gradient_accumulation_steps() == 0
+        return (self.micro_steps - self._counted_from + 1) % self.gradient_accumulation_steps() == 0
 
     def set_gradient_accumulation_boundary(self, is_boundary: bool) -> None:
         """Says so for the micro-step at hand, before its backward, instead of counting."""
         self._boundary_set = is_boundary
+        self._prepare_units()
+
+    def set_train_batch_size(self, train_batch_size: int) -> None:
+        """Another number of micro-steps in an optimizer step, from the next one on; micro-batches stay.
+
+        Raises:
+            BadInput: micro-batches of all ranks do not make it up, or an optimizer step is under way.
+        """
+        of_all = self.train_micro_batch_size_per_gpu() * self.dims.dp.size
+        under_way = (self.micro_steps - self._counted_from) % self.gradient_accumulation_steps()
+        if train_batch_size <= 0 or train_batch_size % of_all or under_way:
+            raise BadInput(
+                f"train with batches of {train_batch_size}",
+                found=f"{under_way} micro-steps of a step are taken already"
+                if under_way
+                else f"micro-batches of {of_all} over all ranks",
+                fix="Call it after an optimizer step." if under_way else f"Give a multiple of {of_all}.",
+            )
+        self._samples_before, self._steps_before = self.global_samples, self.global_steps
+        self._counted_from = self.micro_steps
+        steps = train_batch_size // of_all
+        sizes = {"train_batch_size": train_batch_size, "gradient_accumulation_steps": steps}
+        self.config = self.config.model_copy(update=sizes)
         self._prepare_units()
 
     def follow_method(self, module: nn.Module, name: str) -> None:
@@ -187,10 +222,14 @@ class Engine(Updating, Saving, Feeding):
         """Goes to the boundary after an optimizer step of an earlier run."""
         self.global_steps, self.skipped_steps = global_steps, skipped_steps
         self.micro_steps = global_steps * self.gradient_accumulation_steps()
+        self._counted_from = self._steps_before = self._samples_before = 0
         self._samples = None
         if self.training_dataloader is not None and data is not None:
             self.training_dataloader.load_state_dict(data)
         self._data_at_boundary = self._data_now()
+
+    def _end_saves(self) -> None:
+        self.wait_for_checkpoint()
 
     def end_cut_off(self) -> None:
         """Ends a pass that an exception has cut off. Collective, if there is one; see `CutOffs.end`."""
@@ -199,9 +238,10 @@ class Engine(Updating, Saving, Feeding):
     def begin_step(self) -> None:
         """Begins an optimizer step anew with weights that were loaded: drops what micro-steps have left."""
         self.zero_grad()
-        self.micro_steps -= self.micro_steps % self.gradient_accumulation_steps()
+        self.micro_steps -= (self.micro_steps - self._counted_from) % self.gradient_accumulation_steps()
         self._boundary_set = None
         self._scaled_backwards = 0
+        self._tell_optimizer()
         if self._gathered is not None:
             self._gathered.renew()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from torch import nn
 
 from runtime.errors import BadInput
-from runtime.train.facts import Facts
 from runtime.train.optim.elementwise import plain_parameters
 from runtime.train.optim.gradients import (
     clip_factor,
@@ -23,14 +23,15 @@ from runtime.train.parallel.guarded import refuse_later_ones
 from runtime.train.parallel.reductions import agree, has_gradients
 from runtime.train.parallel.scalars import is_scalar
 from runtime.train.parallel.shard import drop_gathered
+from runtime.train.residence import Residence
 
 logger = logging.getLogger("runtime")
 
 
-class Updating(Facts):
+class Updating(Residence):
     """The part of an engine that changes weights."""
 
-    def _update(self) -> None:
+    def _update(self, lr_kwargs: Mapping[str, Any]) -> None:
         drop_gathered(self.module)
         refuse_later_ones(self.module)
         factor = self._factor()
@@ -39,8 +40,10 @@ class Updating(Facts):
             self.skipped_steps += 1
             self._overflows.skip(self)
         else:
-            self._change_weights(factor)
+            self._change_weights(factor, lr_kwargs)
         self.scaling.update(overflow=self.overflow)
+        self._was_applied = not self.overflow
+        self._tell_optimizer()
         self.zero_grad()
         if self._gathered is not None and not self.overflow:
             self._gathered.renew()  # once the gradients have made room
@@ -72,17 +75,26 @@ class Updating(Facts):
         axis = shard_axis(self._plan.mesh)
         return (p for p in self.module.parameters() if axis.is_first or not is_scalar(p))
 
-    def _change_weights(self, factor: float) -> None:
+    def _change_weights(self, factor: float, lr_kwargs: Mapping[str, Any]) -> None:
         self._overflows.in_a_row = 0
         if self._gathered is not None:
             self._gathered.release()
         widen_gradients(self.module.parameters())
         multiply(local_gradients(self.module.parameters()), factor)
         optimizer = needed(self.optimizer, "update weights")
+        self._check_at_home()
         with plain_parameters(optimizer, is_cut=shard_axis(self._plan.mesh).size > 1):
             optimizer.step()
         if self.lr_scheduler is not None:
-            self.lr_scheduler.step()
+            step: Callable[..., Any] = self.lr_scheduler.step
+            step(**lr_kwargs)
+
+    def _tell_optimizer(self) -> None:
+        """What scripts read of DeepSpeed's optimizers."""
+        told: Any = self.optimizer
+        if told is not None:
+            told.cur_scale = told.loss_scale = self.scaling.value
+            told.overflow = self.overflow
 
     def _must_be_finite(self) -> bool:
         return not self.config.bf16.enabled or self.config.bf16.check_grad_overflow

@@ -300,3 +300,28 @@ def test_two_engines_that_share_a_graph_are_two_plain_models(ranks: Ranks, world
 
     for found in ranks(at_each_stage, world_size, two_engines, timeout_seconds=240):
         assert found == [pytest.approx(expected, abs=1e-4)] * 4
+
+
+def steps_without_a_backward(_: Topology) -> list[int]:
+    group = runtime.init_distributed()
+    counts = []
+    for stage in range(4):
+        torch.manual_seed(0)
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 3,
+            "zero_optimization": {"stage": stage},
+            "optimizer": {"type": "SGD", "params": {"lr": 1.0}},
+        }
+        engine, *_ = runtime.initialize(model=nn.Linear(2, 2), config=config)
+        engine(torch.ones(1, 2))  # leaves whole parameters behind
+        for _ in range(3):
+            engine.step()
+        counts.append(engine.global_steps)
+    shutdown(group)
+    return counts
+
+
+def test_a_step_may_have_no_backward(ranks: Ranks) -> None:
+    """FSDP2 was asked for shards while whole parameters were in their place, and refused in its own words."""
+    assert ranks(steps_without_a_backward, 2) == [[1, 1, 1, 1]] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def model_tensors(module: nn.Module, *, frozen: bool) -> dict[str, torch.Tensor]
         for name, parameter in module.named_parameters()
         if frozen or parameter.requires_grad
     }
-    return tensors | {MODEL + name: buffer for name, buffer in _persistent(module)}
+    return tensors | {MODEL + name: buffer for name, buffer in persistent_buffers(module).items()}
 
 
 def optimizer_tensors(training: TrainingState) -> dict[str, torch.Tensor]:
@@ -171,11 +171,14 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def _persistent(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    for prefix, child in module.named_modules():
-        for name, buffer in child.named_buffers(recurse=False):
-            if name not in child._non_persistent_buffers_set:
-                yield f"{prefix}.{name}" if prefix else name, buffer
+def persistent_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a state dict has, by name."""
+    return {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, child in module.named_modules()
+        for name, buffer in child.named_buffers(recurse=False)
+        if name not in child._non_persistent_buffers_set
+    }
 
 
 def _check_groups(ours: int, saved: int) -> None:

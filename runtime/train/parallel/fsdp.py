@@ -139,6 +139,9 @@ def put_shards_back(model: nn.Module) -> None:
 
 def shard_now(parameter: Sharded) -> torch.Tensor:
     """This rank's shard as it is gathered: flat, padded, in the compute type, on the device."""
+    if parameter.sharded_state.name == "UNSHARDED":  # a forward has left the whole one there
+        held: torch.Tensor = parameter._sharded_param_data
+        return held.to(parameter.device, parameter.param_dtype or held.dtype)
     inputs: list[torch.Tensor] = parameter.all_gather_inputs
     return inputs[0]
 

@@ -113,6 +113,8 @@ class Gathered:
             state for state, is_changed in zip(self._states, changed.tolist(), strict=True) if is_changed
         ]
         for state in again:
+            if state.is_unsharded:
+                state._to_sharded()
             _settle(state)
             _free(state)
         for state in again:  # now, and not as they are used: another rank may not use them
