@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from runtime.as_deepspeed.names import ENGINE_NAMES
 from runtime.errors import BadInput
 from runtime.train.engine import Engine
 
@@ -18,6 +19,11 @@ _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 class DeepSpeedEngine(Engine):
     """The engine under DeepSpeed's names; made by `deepspeed.initialize`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ENGINE_NAMES:
+            raise AttributeError(f"the engine's {name} of DeepSpeed is not here: see docs/from_deepspeed.md")
+        return super().__getattr__(name)
 
     def backward(
         self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True
