@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 SSH_PORT = 22
@@ -62,3 +63,11 @@ class Machine:
     def known_as(self) -> str:
         """Its name in known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
         return self.host_key_alias or self.place
+
+    @property
+    def calls_from(self) -> str:
+        """Its address as sockets spell it: IPv6 is written in many ways (RFC 5952); a name stays one."""
+        try:
+            return str(ip_address(self.address))
+        except ValueError:
+            return self.address

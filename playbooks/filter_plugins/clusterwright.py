@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -22,8 +22,10 @@ from provision.roles import (
 )
 from provision.roles.cluster_nodes import Node, nodes_of
 from provision.roles.disks import NO_DISK, Folder, Wanted
+from provision.roles.driver_parts import parts_of_drivers
 from provision.roles.network_interface import interface_carrying
 from provision.roles.observed import clock_problem, differing
+from provision.roles.other_cluster import refusal as refusal_of_other_cluster
 from provision.roles.ssh_trust import host_keys
 from provision.roles.ssh_trust.cluster_key import authorised_line, bad_source
 from provision.smoke import certificate
@@ -106,6 +108,10 @@ def refused_connections(names: Sequence[str], hostvars: Mapping[str, Any], regis
     return host_keys.refused_connections(messages)
 
 
+def other_cluster(answer: Sequence[str], name: str, nodes: Iterable[str], former: str) -> str:
+    return refusal_of_other_cluster(answer, name=name, nodes=list(nodes), former=former)
+
+
 def unsupported_machines(
     names: Sequence[str],
     hostvars: Mapping[str, Any],
@@ -133,7 +139,7 @@ def clock_problem_of(observed: Mapping[str, Any], largest_offset_seconds: float)
 
 
 def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_path: str) -> dict[str, Any]:
-    """The plan, or only `problem`; `asked` is what the inventory says: device, serial, label, adopt."""
+    """The plan, or only `problem`; `asked`: what `Wanted` has of the inventory."""
     device, adopt = asked["device"], asked["adopt"]
     try:
         if device not in ("", NO_DISK) and not report["asked"]:
@@ -148,6 +154,7 @@ def data_disk_plan(report: Mapping[str, Any], asked: Mapping[str, str], mount_pa
             label=asked["label"],
             mount_path=mount_path,
             adopt=report["asked"] or adopt if adopt.startswith("/") else adopt,
+            programs=asked["programs"],
         )
         folder = Folder(**report["mount"])
         plan = data_disk.plan_data_disk(report["devices"], wanted, folder=folder, fstab=report["fstab"])
@@ -203,11 +210,13 @@ def firewall_refusals(
 
 
 def job_user_plan(
-    commands: Mapping[str, Any], name: str, uid: int, made: Sequence[str], may_adopt: bool
+    commands: Mapping[str, Any], name: str, uid: int, recorded: str, may_adopt: bool
 ) -> dict[str, Any]:
-    """Whether the account is to be made, or `problem` why it cannot be had."""
+    """Whether the account is to be made, or `problem` why it cannot be had; and the record with it."""
+    made = job_user.made_by(recorded, name)
     found = job_user.problems(commands, name=name, uid=uid, made=made, may_adopt=may_adopt)
-    return {"problem": "; ".join(found), "is_made": job_user.is_made(commands)}
+    record = job_user.record_with(recorded, commands, name=name, uid=uid)
+    return {"problem": "; ".join(found), "is_made": job_user.is_made(commands), "record": record}
 
 
 def mesh_peers(names: Sequence[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -276,6 +285,10 @@ def driver_names(wanted: Mapping[str, Any], sets: Mapping[str, Sequence[Sequence
     return nvidia_driver.names_to_ask(nvidia_driver.Wanted(**wanted), driver_tables(sets))
 
 
+def driver_parts(observed: Mapping[str, Any], ours_alone: bool) -> list[str]:
+    return parts_of_drivers(observed["commands"], ours_alone=ours_alone)
+
+
 def driver_plan(
     observed: Mapping[str, Any],
     wanted: Mapping[str, Any],
@@ -312,6 +325,7 @@ class FilterModule:
             "direct_hosts": direct_hosts,
             "differing_from": differing,
             "driver_names": driver_names,
+            "driver_parts": driver_parts,
             "driver_plan": driver_plan,
             "firewall_differences": firewall_differences,
             "firewall_members": job_firewall.members_text,
@@ -337,6 +351,7 @@ class FilterModule:
             "removable_packages": removable_packages,
             "sealed_certificate": certificate.sealed,
             "signers_text": signers_text,
+            "other_cluster": other_cluster,
             "unsupported_machines": unsupported_machines,
             "waiting_for_reboot": waiting_for_reboot,
         }

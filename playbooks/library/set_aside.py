@@ -211,6 +211,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)  # the users of jobs go through the folders that are made here
     path, claim, state = module.params["path"].rstrip("/"), module.params["claim"], module.params["state"]
     done = {"aside": "", "put_back": False, "kept": "", "not_ours": []}
     changed = changes(path, claim, state)

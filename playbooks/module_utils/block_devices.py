@@ -165,6 +165,13 @@ def reported(module: AnsibleModule, mount_path: str, device: str = "") -> dict[s
     }
 
 
+def is_noexec(path: str) -> bool:
+    """Whether no program runs from where the folder lies, or would lie."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+
+
 def folder(path: str, mounted: list[dict[str, object]]) -> dict[str, object]:
     """Numbers of the devices that are mounted there, the uppermost mount, and what the folder holds."""
     here = [mount for mount in mounted if mount["place"] in (path, os.path.realpath(path))]
@@ -173,6 +180,7 @@ def folder(path: str, mounted: list[dict[str, object]]) -> dict[str, object]:
     return {
         "numbers": [mount["number"] for mount in here],
         **{name: top[name] for name in ("root", "source", "file_system", "is_read_only")},
+        "is_noexec": is_noexec(path),
         "is_folder": os.path.isdir(path),
         "is_there": os.path.lexists(path),
         "entries": 0 if here else len(names),

@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from provision.commands.folders import user_cache
-from provision.commands.rehearse import rehearse_image
+from provision.commands.rehearse import ON_DISKS, rehearse_image
 from provision.edges import cluster_lock
 from provision.edges.playbook import play
 from provision.edges.terminal import Console
@@ -32,7 +32,7 @@ from provision.images import baking
 from provision.images.checks import Check
 from provision.images.files import MANIFEST
 from provision.images.manifest import PROVEN, summary
-from provision.inventory.site import read_site, read_whole, secrets_of
+from provision.inventory.site import read_site, read_whole
 from provision.inventory.trust import controller_key
 from provision.lab.requirements import require
 from provision.model import Machine
@@ -122,11 +122,13 @@ def rehearse(
     Exit status: 0 proven, 1 refused, 2 bad input.
     """
     require()
-    key = controller_key(secrets_of(inventory, environment=os.environ), "sign the verdict on an image")
+    site = read_whole(inventory, ON_DISKS, environment=os.environ)
+    key = controller_key(site.secrets, "sign the verdict on an image")
     with _lines("rehearse") as on_line:
         image, checks = rehearse_image(
             folder,
             key=key,
+            variables=site.variables,
             name=name,
             subnet=subnet,
             cache=user_cache(),

@@ -12,6 +12,7 @@ from typing import Any
 
 from provision.commands.demo import machines_of
 from provision.edges import ssh
+from provision.edges.files import write_file
 from provision.edges.playbook import play
 from provision.errors import BadInput, CommandFailed, ProvisionError
 from provision.images.checks import (
@@ -39,8 +40,23 @@ from provision.nodes.arrivals import Arrivals
 
 Report = Callable[[str], None]
 _BOOT_SECONDS = 120.0
+# Of a site's variables, those that say what is on the disks of its image, and where.
+ON_DISKS = (
+    "cluster_data_path",
+    "cluster_environment_name",
+    "cluster_environment_prefix",
+    "cluster_models_path",
+    "cluster_store_path",
+    "cluster_user",
+    "cluster_without",
+    "conda_env_conda",
+    "job_user_uid",
+    "miniconda_prefix",
+    "ssh_trust_authorized_keys",
+)
 _LOOK = """\
-import glob, json, os
+import glob, json, os, sys
+data = sys.argv[1]
 def text(path):
     return open(path).read().strip() if os.path.exists(path) else ""
 print(json.dumps({
@@ -52,18 +68,22 @@ print(json.dumps({
     "digest": json.loads(text("/etc/clusterwright/environment.json") or "{}").get("digest", ""),
     "state": json.loads(text("/var/lib/clusterwright/first_boot.json") or "{}"),
     "fenced": os.system("nft list table inet clusterwright >/dev/null 2>&1") == 0,
-    "mounted": os.path.ismount("/data"),
+    "mounted": os.path.ismount(data),
     "written": os.path.exists("/dev/vdb") and any(open("/dev/vdb", "rb").read(1 << 20)),
-    "bytes": os.statvfs("/data").f_blocks * os.statvfs("/data").f_frsize if os.path.ismount("/data") else 0,
+    "bytes": os.statvfs(data).f_blocks * os.statvfs(data).f_frsize if os.path.ismount(data) else 0,
 }))
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it."""
+    """Where a rehearsal plays: the image, unpacked, and the lab of two machines made from it.
+
+    `variables` are those of the image's site, of ON_DISKS.
+    """
 
     image: Mapping[str, Any]
+    variables: Mapping[str, Any]
     key: Path
     join_key: Path
     lab: Lab
@@ -71,11 +91,16 @@ class Stage:
     environment: Mapping[str, str]
     report: Report
 
+    @property
+    def data_path(self) -> str:
+        return str(self.image.get("data_path", "/data"))
+
 
 def rehearse_image(
     folder: Path,
     *,
     key: Path,
+    variables: Mapping[str, Mapping[str, Any]],
     name: str,
     subnet: str,
     cache: Path,
@@ -83,6 +108,9 @@ def rehearse_image(
     report: Report,
 ) -> tuple[dict[str, Any], list[Check]]:
     """Looks into the image in `folder`, boots it, and signs the verdict into its manifest.
+
+    Args:
+        variables: those of ON_DISKS of each node of the site; of any, where the image's own has left it.
 
     Raises:
         BadInput: the image is damaged or not signed with `key`, its machines believe another controller, or
@@ -107,6 +135,7 @@ def rehearse_image(
         checks += _played(
             Stage(
                 image=image,
+                variables=variables.get(image["node"]) or next(iter(variables.values()), {}),
                 key=key,
                 join_key=join_key,
                 lab=lab,
@@ -166,7 +195,7 @@ def _played(stage: Stage) -> list[Check]:
 def _joined(stage: Stage) -> list[Check]:
     """Both machines boot, call and get their names; restore.yml makes them nodes and tests them."""
     arrivals = called(stage.lab, stage.join_key, mirror=stage.mirror, report=stage.report)
-    seen = [_look(machine) for machine in machines_of(stage.lab)]
+    seen = [_look(machine, stage.data_path) for machine in machines_of(stage.lab)]
     return [*different(seen), announced(seen, arrivals.arrived), _restored(stage)]
 
 
@@ -197,6 +226,8 @@ def called(lab: Lab, join_key: Path, *, mirror: Path, report: Report) -> Arrival
 
 def _restored(stage: Stage) -> Check:
     found = ""
+    said = {**stage.variables, "cluster_data_path": stage.data_path}
+    write_file(stage.lab.inventory / "group_vars" / "all" / "image.yml", json.dumps(said) + "\n")
     try:
         words = ("playbooks/restore.yml", "--extra-vars", json.dumps({"restore_image_key": str(stage.key)}))
         play(stage.lab.inventory, words, on_line=stage.report, environment=stage.environment)
@@ -208,12 +239,13 @@ def _restored(stage: Stage) -> Check:
 def _rebooted(stage: Stage) -> list[Check]:
     """What a reboot must leave as it is, and what must be right after it."""
     machines = machines_of(stage.lab)
-    before = [_look(machine) for machine in machines]
+    before = [_look(machine, stage.data_path) for machine in machines]
     for machine in machines:
         # A second later, so that the connection does not end before this command.
         reboot = ("systemd-run", "--quiet", "--on-active=1", "systemctl", "reboot")
         ssh.run(machine, reboot, timeout_seconds=30)
-    after = [_back(machine, one["boot"]) for machine, one in zip(machines, before, strict=True)]
+    path = stage.data_path
+    after = [_back(machine, path, one["boot"]) for machine, one in zip(machines, before, strict=True)]
     return after_a_reboot(machines, before, after, environment=stage.image["environment"])
 
 
@@ -222,7 +254,8 @@ def _disks(stage: Stage, case: DiskCase) -> Check:
     stage.report(case.name)
     node = stage.lab.nodes[-1]
     renew(stage.lab, node, [Kind(kind) for kind in case.disks], own_bytes=case.own_bytes)
-    seen = first_boot(switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report))
+    machine = switch_on(stage.lab, node, mirror=stage.mirror, report=stage.report)
+    seen = first_boot(machine, stage.data_path)
     return Check(name=case.name, passed=case.is_right(seen), found=said_of_disks(seen))
 
 
@@ -241,11 +274,11 @@ def switch_on(lab: Lab, node: LabNode, *, mirror: Path, report: Report) -> Machi
     return machines_of(lab)[lab.nodes.index(node)]
 
 
-def first_boot(machine: Machine) -> Seen:
+def first_boot(machine: Machine, data_path: str = "/data") -> Seen:
     """What a machine shows once its first boot has dealt with its disks."""
     deadline = time.monotonic() + _BOOT_SECONDS
     while True:
-        seen = _look(machine)
+        seen = _look(machine, data_path)
         if said_of_disks(seen):
             return seen
         if time.monotonic() > deadline:
@@ -255,12 +288,12 @@ def first_boot(machine: Machine) -> Seen:
         time.sleep(0.5)
 
 
-def _back(machine: Machine, boot: str) -> Seen:
+def _back(machine: Machine, data_path: str, boot: str) -> Seen:
     """What a machine shows after a reboot."""
     deadline = time.monotonic() + _BOOT_SECONDS
     while True:
         try:
-            seen = _look(machine)
+            seen = _look(machine, data_path)
             if seen["boot"] != boot:
                 return seen
         except CommandFailed:  # it is on its way
@@ -272,6 +305,7 @@ def _back(machine: Machine, boot: str) -> Seen:
         time.sleep(0.5)
 
 
-def _look(machine: Machine) -> Seen:
-    found: Seen = json.loads(ssh.run(machine, ("python3", "-c", _LOOK), timeout_seconds=30).stdout)
+def _look(machine: Machine, data_path: str) -> Seen:
+    words = ("python3", "-c", _LOOK, data_path)
+    found: Seen = json.loads(ssh.run(machine, words, timeout_seconds=30).stdout)
     return found

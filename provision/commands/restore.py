@@ -89,7 +89,7 @@ def _wait_and_make_nodes(
 
     arrivals = Arrivals(machines, site.tokens, key, on_arrival)
     arrivals.recall(answers)
-    expected = [machine.address for machine in machines]
+    expected = [machine.calls_from for machine in machines]
     with listening(address, port, expected=expected, on_call=arrivals.on_call, report=_say):
         _say(f"waiting at {address} port {port} for {', '.join(machine.name for machine in machines)}")
         arrivals.wait(timeout)
@@ -132,7 +132,7 @@ def _own_address(machines: list[Machine]) -> str:
 
 
 def _refuse_to_wait_in_vain(machines: list[Machine], site: RestoredSite) -> None:
-    wanted = {machine.name: machine.address for machine in machines}
+    wanted = {machine.name: machine.calls_from for machine in machines}
     if lacking := site.tokens.lacking(wanted, now=time.time()):
         names = " ".join(lacking)
         raise BadInput(

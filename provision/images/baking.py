@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
@@ -25,15 +26,23 @@ _MOST_BYTES = 1 << 46  # of a data disk, 64 TiB
 _DISTRUST = "Bake again; where it says so once more, somebody else answers there (provision audit)."
 _HEAD = struct.Struct(">QQ")
 _ZEROS = bytes(1 << 20)
-# Mount points stay, without what is in them.
-_TAR = (
-    *("tar", "--create", "--directory", _ROOT, "--one-file-system", "--numeric-owner", "--sparse"),
-    *("--xattrs", "--xattrs-include=*", "--acls", "--warning=no-file-changed", "--warning=no-file-ignored"),
-    *(f"--exclude=./{name}/*" for name in ("proc", "sys", "dev", "run", "tmp", "data")),
-    ".",
-)
-
 OnBytes = Callable[[str, int], None]
+
+
+def system_layer(root: str, data_path: str) -> tuple[str, ...]:
+    """The words that write a system disk as a tar; mount points stay, without what is in or below them.
+
+    Args:
+        data_path: where the data disk is mounted, which is a layer of its own.
+    """
+    places = ("/proc", "/sys", "/dev", "/run", "/tmp", re.sub(r"([\\*?\[\]])", r"\\\1", data_path))
+    return (
+        *("tar", "--create", "--directory", root, "--one-file-system", "--numeric-owner", "--sparse"),
+        *("--xattrs", "--xattrs-include=*", "--acls"),
+        *("--warning=no-file-changed", "--warning=no-file-ignored", "--anchored"),
+        *(f"--exclude=.{place}/*" for place in places),
+        ".",
+    )
 
 
 def take(machine: Machine, folder: Path, *, key: Path, since: str, on_bytes: OnBytes) -> dict[str, Any]:
@@ -54,7 +63,8 @@ def take(machine: Machine, folder: Path, *, key: Path, since: str, on_bytes: OnB
     refuse_foreign(image, signature, key, where=where)
     manifest.refuse_another(image, node=machine.name, since=since, where=where)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    system = ssh.download(machine, _TAR, timeout_seconds=_SILENCE_SECONDS, accepted=(0, 1))  # 1: a file grew
+    words = system_layer(_ROOT, image["data_path"])
+    system = ssh.download(machine, words, timeout_seconds=_SILENCE_SECONDS, accepted=(0, 1))  # 1: a file grew
     send = ("python3", "-c", (PROGRAMS / "send_disk.py").read_text(), image["data_path"])
     size = _size_of_disk(machine, image["data_path"])
     data = whole(ssh.download(machine, send, timeout_seconds=_SILENCE_SECONDS), node=machine.name, size=size)

@@ -19,6 +19,16 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "list": (list, tuple),
     "dict": (Mapping,),
 }
+# What JSON, YAML and, but for bool, Python take for one of that type.
+_EXAMPLES: Mapping[str, str] = {
+    "str": '"text"',
+    "path": '"/path"',
+    "int": "8",
+    "float": "0.5",
+    "bool": "true",
+    "list": '["a", "b"]',
+    "dict": '{"a": 1}',
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Likeness (difflib's ratio) from which a name outside of all roles counts as a slip: two letters swapped in
 # ssh_trust_user give 0.93.
@@ -96,8 +106,18 @@ def _wrong_types(hosts: Hosts, options: Mapping[str, Option]) -> Iterable[Fault]
                 variable=name,
                 hosts=list(wrong),
                 what=f"{name} is {value!r}, a {_kind(value)}; role {option.role} takes {option.type}",
-                fix=f"Write it as {option.type}, without quotes unless it is text.",
+                fix=_written_as(name, option.type),
             )
+
+
+def _written_as(name: str, type_name: str) -> str:
+    """How a value of that type is written; an ini file and -e NAME=VALUE make text of much."""
+    value = _EXAMPLES[type_name]
+    in_ini = value.capitalize() if type_name == "bool" else value
+    return (
+        f"Write it as {type_name}, for example {name}: {value} in YAML, {name}={in_ini} in an ini file, "
+        f"""-e '{{"{name}": {value}}}' for one run."""
+    )
 
 
 def _fits(value: object, type_name: str) -> bool:

@@ -39,7 +39,7 @@ def write_user_data(
         _refuse_over(path)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = tokens.make(
-        {machine.name: machine.address for machine in machines}, shared=shared, expires=expires
+        {machine.name: machine.calls_from for machine in machines}, shared=shared, expires=expires
     )
     for token in made:
         write_file(paths[next(iter(token.machines))], user_data(token, controller), mode=0o600)

@@ -42,7 +42,7 @@ class Arrivals:
         """Takes in those that called before a restore was cut off, where they still answer."""
         calls = self.tokens.calls()
         for machine in self.machines:
-            if (call := calls.get(machine.name)) and call.address == machine.address and answers(machine):
+            if (call := calls.get(machine.name)) and call.address == machine.calls_from and answers(machine):
                 self.arrived[machine.name] = call
                 self.on_arrival(machine.name, call)
 
@@ -67,7 +67,7 @@ class Arrivals:
         machine = next((machine for machine in self.machines if machine.name == name), None)
         if machine is None:
             raise protocol.Refused(404, f"{name} is not waited for: provision restore {name}")
-        if machine.address != call.address:
+        if machine.calls_from != call.address:
             raise protocol.Refused(
                 403,
                 f"the inventory gives {name} the address {machine.address} by now, its token {call.address}: "

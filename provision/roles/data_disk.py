@@ -18,9 +18,11 @@ from provision.roles.disks import (
     all_of,
     described,
     gib,
+    hindrances,
     is_our_entry,
     is_ours,
     mount_yourself,
+    runs_programs,
     unfit,
     what_it_holds,
 )
@@ -106,7 +108,8 @@ def _refuse_no_folder(wanted: Wanted, folder: Folder) -> None:
         )
 
 
-def _refuse_read_only(wanted: Wanted, folder: Folder) -> None:
+def _refuse_hindered(wanted: Wanted, folder: Folder) -> None:
+    """What is there is read only, or no program runs from it."""
     if folder.numbers and folder.is_read_only:
         raise ProvisionError(
             f"keep data in {wanted.mount_path}",
@@ -114,11 +117,20 @@ def _refuse_read_only(wanted: Wanted, folder: Folder) -> None:
             fix="See why (dmesg; the kernel does that after errors; the line of /etc/fstab), then "
             f"mount -o remount,rw {wanted.mount_path}",
         )
+    if folder.is_noexec and runs_programs(wanted):
+        source, at = folder.source or "its file system", wanted.mount_path if folder.source else "MOUNTPOINT"
+        raise ProvisionError(
+            f"keep the environment of jobs in {wanted.programs}",
+            found=f"no program runs from {wanted.mount_path}: {source} is mounted with noexec; "
+            "nothing was written",
+            fix="Take noexec (and user, users, which bring it) out of its line in /etc/fstab, then mount -o "
+            f"remount,exec {at}; or have the environment elsewhere: miniconda_prefix: /opt/miniconda3",
+        )
 
 
 def _plan_without_a_disk(wanted: Wanted, folder: Folder, fstab: Sequence[Sequence[str]]) -> DiskPlan:
     """The folder as it is: mounted by somebody, or on the disk that it lies on."""
-    _refuse_read_only(wanted, folder)
+    _refuse_hindered(wanted, folder)
     if folder.numbers:
         said = f"{folder.source} ({folder.file_system}) is mounted at {wanted.mount_path}"
         return DiskPlan(action="leave", path="", uuid="", reason=said)
@@ -209,7 +221,7 @@ def _plan_to_adopt(
         raise ProvisionError(f"adopt {disk.path}", found=f"{found}; nothing was written", fix=fix)
     _refuse_copies(disk, disks)
     if is_mounted:
-        _refuse_read_only(wanted, folder)
+        _refuse_hindered(wanted, folder)
     else:
         _refuse_used_folder(wanted, disks, folder)
     if is_mounted and folder.root != "/":
@@ -234,12 +246,12 @@ def _their_entry(disk: Disk, wanted: Wanted, fstab: Sequence[Sequence[str]]) -> 
     """The line, not ours, that mounts the disk there; it stays.
 
     Raises:
-        ProvisionError: it mounts it read only, or not at boot.
+        ProvisionError: it mounts it read only, so that no program runs from it, or not at boot.
     """
     theirs = [fields for fields in fstab if fields[1] == wanted.mount_path and not is_our_entry(fields)]
     names = (disk.path, f"UUID={disk.uuid}", f"LABEL={disk.label}", f"/dev/disk/by-uuid/{disk.uuid}")
     for fields in theirs:
-        if fields[0] in names and (unfit := {"ro", "noauto"} & {*fields[3].split(",")}):
+        if fields[0] in names and (unfit := hindrances(fields[3], wanted)):
             raise ProvisionError(
                 f"mount {disk.path} at {wanted.mount_path} at every boot",
                 found=f"its line of /etc/fstab says {' and '.join(sorted(unfit))}: {' '.join(fields)}; "
@@ -332,13 +344,14 @@ def _way_to_any(disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> str:
 def _plan_for_ours(disk: Disk, disks: Sequence[Disk], wanted: Wanted, folder: Folder) -> DiskPlan:
     elsewhere = [path for path in disk.mounted_at if path != wanted.mount_path]
     if disk.number in folder.numbers and not elsewhere:
-        _refuse_read_only(wanted, folder)
+        _refuse_hindered(wanted, folder)
         return DiskPlan(action="keep", path=disk.path, uuid=disk.uuid, reason=f"{disk.path} is mounted")
     if elsewhere:
         raise ProvisionError(
             f"mount {disk.path} at {wanted.mount_path}",
             found=f"it is mounted at {', '.join(elsewhere)}",
-            fix=f"Unmount it there: umount {elsewhere[0]}",
+            fix=f"Unmount it there, umount {elsewhere[0]}, and take its line out of /etc/fstab, by which it "
+            f"comes back at the next boot; or use it there: cluster_data_path: {elsewhere[0]}",
         )
     if why := unfit(disk, disks, wanted, is_mounted=False):
         found, fix = why

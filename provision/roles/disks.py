@@ -45,13 +45,17 @@ class Disk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """The folder that the data disk is mounted at: the devices there, the uppermost mount, what it holds."""
+    """The folder that the data disk is mounted at: the devices there, the uppermost mount, what it holds.
+
+    `is_noexec` is of the file system that it lies on, mounted there or not.
+    """
 
     numbers: Sequence[str]
     root: str
     source: str
     file_system: str
     is_read_only: bool
+    is_noexec: bool
     is_folder: bool
     is_there: bool
     entries: int
@@ -63,7 +67,7 @@ class Wanted:
     """What the inventory asks for.
 
     `device` is a real path, "" or NO_DISK; `adopt` a real path, UUID=, LABEL= or either without that, or "";
-    `label` marks a file system as ours.
+    `label` marks a file system as ours; `programs` is the folder that jobs run programs of.
     """
 
     device: str
@@ -71,6 +75,7 @@ class Wanted:
     label: str
     mount_path: str
     adopt: str = ""
+    programs: str = ""
 
 
 def unfit(disk: Disk, disks: Sequence[Disk], wanted: Wanted, *, is_mounted: bool) -> tuple[str, str] | None:
@@ -161,6 +166,18 @@ def all_of(disks: Sequence[Disk]) -> str:
 def is_our_entry(fields: Sequence[str]) -> bool:
     """Whether role data_disk, or a first boot, wrote it, for whichever disk was there then."""
     return fields[2] in _ADOPTABLE and fields[3].startswith("noatime,nofail,x-systemd.device-timeout=")
+
+
+def runs_programs(wanted: Wanted) -> bool:
+    return f"{wanted.programs}/".startswith(f"{wanted.mount_path.rstrip('/')}/")
+
+
+def hindrances(options: str, wanted: Wanted) -> set[str]:
+    """Options of a line of /etc/fstab by which it mounts nothing that can be worked in (mount(8))."""
+    each = options.split(",")
+    last = next((one for one in reversed(each) if one in ("noexec", "user", "users", "exec", "defaults")), "")
+    of_programs = {last} & {"noexec", "user", "users"} if runs_programs(wanted) else set()
+    return {*each} & {"ro", "noauto"} | of_programs
 
 
 def adoptions(disks: Sequence[Disk], wanted: Wanted) -> list[str]:

@@ -24,8 +24,7 @@ def problems(
         commands: what getent said of the name and the number (`account`, `number`, `group`, `group_number`),
             and stat of the owner of a `home`.
         uid: of the user and of its group, where they are made.
-        made: the node's record of the account that was made: its name, its number, and perhaps of its home;
-            empty for none.
+        made: what `made_by` says of it.
         may_adopt: an account that is there may have another number.
     """
     if uid < _LEAST_UID:
@@ -62,6 +61,24 @@ def _of_place(commands: Mapping[str, Mapping[str, Any]], *, name: str, uid: int)
         yield f"the number {uid} is the group {of_group[0]}'s: {_CHOOSE}"
     if home not in ("", str(uid)):
         yield f"there is a folder /home/{name} of the user with the number {home}: move it away, or {_CHOOSE}"
+
+
+def made_by(record: str, name: str) -> list[str]:
+    """The fields of this account's line in the node's record of those that were made; none for none."""
+    return next((words for words in map(str.split, record.splitlines()) if words[0] == name), [])
+
+
+def record_with(record: str, commands: Mapping[str, Mapping[str, Any]], *, name: str, uid: int) -> str:
+    """The record with this account, which is about to be made: its name, its number, and what stays of it.
+
+    `home` and `group` were there before. Accounts that jobs had before stay in it, and go with a teardown.
+    """
+    others = [line for line in record.splitlines() if line.split()[:1] != [name]]
+    words = made_by(record, name)
+    if words[:2] != [name, str(uid)]:
+        before = [one for one in ("home", "group") if commands[one]["rc"] == 0]
+        words = [name, str(uid), *before]
+    return "".join(f"{line}\n" for line in (*others, " ".join(words)))
 
 
 def is_made(commands: Mapping[str, Mapping[str, Any]]) -> bool:

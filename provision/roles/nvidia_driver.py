@@ -10,12 +10,12 @@ from typing import Any
 
 from provision.errors import BadInput, ProvisionError
 from provision.roles.apt_pins import version_pins
+from provision.roles.driver_parts import installed_in, is_driver, upstream
 from provision.roles.gpu_driver import gpus_on_bus, version_of
 
 _NVIDIA = "0x10de"
 _BRIDGE_CLASS = "0x0680"  # NVSwitch of HGX A100 and H100; cards are display devices
 _OPEN_SINCE = (560,)  # from here NVIDIA recommends the open modules for every card that can have them
-_UPSTREAM = re.compile(r"(?:\d+:)?([0-9]+(?:\.[0-9]+)*)")
 # Both forms of dkms(8): "nvidia/580.95.05, KERNEL, x86_64: installed", before 3.0 "nvidia, 580.95.05, ...".
 _BUILT = re.compile(r"^nvidia[\w-]*(?:/|, )([\w.+~-]+), ([^,\s]+), \w+: (\w+)", re.MULTILINE)
 _OUR_PIN = "/etc/apt/preferences.d/clusterwright-nvidia"
@@ -163,12 +163,6 @@ def names_to_ask(wanted: Wanted, tables: Tables) -> list[str]:
     return sorted({name for names in sets for name in names})
 
 
-def upstream(version: str) -> str:
-    """The driver's own version in that of a package: 580.95.05 of 580.95.05-0ubuntu1."""
-    match = _UPSTREAM.match(version)
-    return match[1] if match else ""
-
-
 def offered_in(madison: str) -> dict[str, list[str]]:
     """By package the versions that apt offers, from `apt-cache madison` (newest first)."""
     found: dict[str, list[str]] = {}
@@ -177,12 +171,6 @@ def offered_in(madison: str) -> dict[str, list[str]]:
         if len(words) >= 3 and words[1] not in found.setdefault(words[0], []):
             found[words[0]].append(words[1])
     return found
-
-
-def installed_in(listed: str) -> dict[str, str]:
-    """By package its version, from lines `STATUS NAME VERSION` of dpkg-query."""
-    rows = [line.split() for line in listed.splitlines()]
-    return {row[1]: row[2] for row in rows if len(row) == 3 and row[0] == "installed"}
 
 
 def plan(files: Texts, commands: Commands, wanted: Wanted, tables: Tables) -> Plan:
@@ -231,7 +219,7 @@ def _refuse_what_is_theirs(commands: Commands, installed: Texts, wanted: Wanted)
     others = sorted(
         f"{name} {version}"
         for name, version in installed.items()
-        if name not in ours and _is_driver(name) and not _is_of(upstream(version), wanted.version)
+        if name not in ours and is_driver(name) and not _is_of(upstream(version), wanted.version)
     )
     if others and not wanted.may_replace:
         found = f"another one is there that site.yml did not install: {', '.join(others)}"
@@ -256,7 +244,7 @@ def _refuse_what_they_hold(
         name
         for name in commands["held"]["stdout"].split()
         if (name in chosen and installed.get(name) != chosen[name])
-        or (_is_driver(name) and not _is_of(upstream(installed.get(name, "")), wanted.version))
+        or (is_driver(name) and not _is_of(upstream(installed.get(name, "")), wanted.version))
     ]
     if held:
         there = ", ".join(f"{name} {installed.get(name, '')}".strip() for name in held)
@@ -271,14 +259,6 @@ def _refuse_what_they_hold(
     if pinned:
         fix = "Set nvidia_driver_version to that, or take the pin out there."
         raise BadInput(asked, found="; ".join(dict.fromkeys(pinned)), fix=fix)
-
-
-def _is_driver(name: str) -> bool:
-    """Whether a package carries the driver's version; tools of NVIDIA's have versions of their own."""
-    return (
-        re.fullmatch(r"(nvidia-(headless|dkms|utils|open|kernel|smi)|cuda-drivers|libcuda1)(-.*)?", name)
-        is not None
-    )
 
 
 def _is_of(version: str, wanted: str) -> bool:
@@ -332,7 +312,7 @@ def _exact(versions: Sequence[str], version: str) -> str:
 
 
 def _not_offered(sets: Sequence[Sequence[str]], offered: Mapping[str, Sequence[str]], wanted: Wanted) -> str:
-    said = [f"{name} {', '.join(versions)}" for name, versions in offered.items() if _is_driver(name)]
+    said = [f"{name} {', '.join(versions)}" for name, versions in offered.items() if is_driver(name)]
     has = f"it has {'; '.join(said)}" if said else "it has none of them in any version"
     return f"{' | '.join(' + '.join(names) for names in sets)} in version {wanted.version} ({has})"
 

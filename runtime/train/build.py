@@ -15,6 +15,7 @@ from runtime.train.config import Config
 from runtime.train.data.sharded_loader import Collate, ShardedLoader, TokenLoader
 from runtime.train.engine import Engine
 from runtime.train.offload.start import optimizer_on_disk, return_freed_memory
+from runtime.train.optim.elementwise import check_optimizer
 from runtime.train.optim.lr_schedule import build_schedule
 from runtime.train.optim.optimizer import (
     MakeOptimizer,
@@ -28,7 +29,7 @@ from runtime.train.optim.optimizer import (
 from runtime.train.optim.precision import compute_dtype, mixed_precision
 from runtime.train.parallel.blocks import compile_blocks, find_blocks, recompute_blocks
 from runtime.train.parallel.collectives import broadcast_from_first
-from runtime.train.parallel.dims import Axis, ParallelDims, build_mesh
+from runtime.train.parallel.dims import Axis, ParallelDims, build_mesh, shard_axis
 from runtime.train.parallel.shard import ShardPlan, plan_shards, shard
 from runtime.train.state import LearningRates
 from runtime.train.weights.deferred import fill, names_on_meta
@@ -84,6 +85,8 @@ def build_engine(
         chosen = made or _optimizer(config, optimizer, parameter_groups(model, named))
     if made:
         attach(made, model, named)
+    if chosen is not None and not on_disk:
+        check_optimizer(chosen, is_cut=shard_axis(plan.mesh).size > 1)
     return (kind or Engine)(
         module=model,
         optimizer=chosen,

@@ -34,7 +34,7 @@ class TrainingState(Protocol):
     group: Group
     dims: ParallelDims
     device: torch.device
-    loss_scale: LossScale
+    scaling: LossScale
     global_steps: int
     skipped_steps: int
     session: str
@@ -55,31 +55,3 @@ class TrainingState(Protocol):
     def resume(self, *, global_steps: int, skipped_steps: int, data: dict[str, int] | None) -> None:
         """Goes to the boundary after an optimizer step of an earlier run."""
         ...
-
-
-class Facts:
-    """Answers from the configuration and the optimizer alone."""
-
-    config: Config
-    optimizer: torch.optim.Optimizer | None
-
-    def get_lr(self) -> list[float]:
-        """The learning rates in force, one for each parameter group; none of an engine without optimizer."""
-        groups = self.optimizer.param_groups if self.optimizer is not None else []
-        return [float(group["lr"]) for group in groups]
-
-    def gradient_accumulation_steps(self) -> int:
-        """Micro-steps in an optimizer step."""
-        return self.config.gradient_accumulation_steps or 1
-
-    def train_micro_batch_size_per_gpu(self) -> int:
-        """Samples of one rank in a micro-step."""
-        return self.config.train_micro_batch_size_per_gpu or 1
-
-    def train_batch_size(self) -> int:
-        """Samples of all ranks in an optimizer step."""
-        return self.config.train_batch_size or 1
-
-    def zero_optimization_stage(self) -> int:
-        """The ZeRO stage."""
-        return self.config.zero_optimization.stage

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 TRACKED = sorted(
@@ -104,3 +105,42 @@ def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
 
     assert not missing_on_disk
     assert not missing_in_readme
+
+
+# What README's tables have to tell of: a word of the site's line, and the variable that it names.
+SITES = [
+    ("another port", "ansible_port"),
+    ("jump host", "ansible_ssh_common_args"),
+    ("another user", "ansible_user"),
+    ("sudo that asks", "ansible_become_password"),
+    ("snapshot", "data_disk_adopt"),
+    ("/data on the system's disk", "data_disk_device"),
+    ("public address", "cluster_address"),
+    ("a proxy on the way to packages", "cluster_proxy"),
+    ("IPv6", "cluster_address"),
+    ("driver that is older", "nvidia_driver_version"),
+]
+
+
+def rows_in_readme() -> dict[str, str]:
+    """Of the tables of sites, what stands on the right by what stands on the left."""
+    rows = (
+        line.strip("|").split("|") for line in text_of(ROOT / "README.md").splitlines() if line[:1] == "|"
+    )
+    return {cells[0].strip(): cells[1] for cells in rows if len(cells) == 2}
+
+
+@pytest.mark.parametrize(("site", "variable"), SITES)
+def test_each_kind_of_site_has_its_line_with_a_variable(site: str, variable: str) -> None:
+    assert [cell for row, cell in rows_in_readme().items() if site in row and f"`{variable}" in cell]
+
+
+def test_readme_s_tables_of_sites_name_variables_that_there_are() -> None:
+    specs = [yaml.safe_load(text_of(path)) for path in ROOT.glob("playbooks/roles/*/meta/argument_specs.yml")]
+    known = {name for spec in specs for name in spec["argument_specs"]["variables"].get("options", {})}
+    named = {
+        name for cell in rows_in_readme().values() for name in re.findall(r"`([a-z]+_[a-z_]+)[:`]", cell)
+    }
+
+    assert len(named & known) >= 15
+    assert {name for name in named - known if not name.startswith("ansible_")} == set()

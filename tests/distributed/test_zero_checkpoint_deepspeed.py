@@ -52,7 +52,7 @@ def go_on(
     for name, stage in stages.items():
         engine = new_engine(stage, VARIANTS[name][1])
         _, client = engine.load_checkpoint(f"{folder}/{name}")
-        scale = engine.loss_scale.value
+        scale = engine.scaling.value
         losses = [step(engine, number, topology) for number in range(STEPS, 2 * STEPS)]
         engine.save_checkpoint(f"{folder}/{name}")
         found[name] = (losses, scale, client)

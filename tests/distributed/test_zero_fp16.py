@@ -49,7 +49,7 @@ def overflow_on_one_rank(topology: Topology) -> dict[str, Any]:
         engine.backward(loss * factor)
         engine.step()
         after = dict(engine.module.named_parameters())
-        seen["scales"].append(engine.loss_scale.value)
+        seen["scales"].append(engine.scaling.value)
         seen["overflows"].append(engine.overflow)
         seen["moved"].append(any(not torch.equal(before[n], after[n].full_tensor()) for n in before))
     seen["skipped"] = engine.skipped_steps

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from provision.lab.mirror.apt import Deb, packages_text, parse_stanzas, release_text, sign
 
-FIRST, SECOND = "580.95.05", "580.105.08"
+FIRST, SECOND, THIRD = "580.95.05", "580.105.08", "590.48.01"
 
 # dkms(8): it builds each /usr/src/NAME-VERSION for the kernel whose headers are there.
 DKMS = """\
@@ -49,6 +49,8 @@ ExecStart=/bin/true
 [Install]
 WantedBy=multi-user.target
 """
+# One branch takes the place of another, as with NVIDIA's packages.
+ALONE = "Provides: {name}\nConflicts: {name}\nReplaces: {name}\n"
 BUILD = '#!/bin/sh\ntest "$1" != configure || dkms autoinstall || true\n'
 GONE = '#!/bin/sh\ntest "$1" != purge || rm -rf /var/lib/dkms-standin\n'
 
@@ -109,12 +111,12 @@ def repository(folder: Path, kernel: str, versions: tuple[str, ...]) -> str:
     ]
     for version in versions:
         source = {f"usr/src/nvidia-{version}/dkms.conf": "", "usr/bin/nvidia-smi": SMI}
-        full = f"{version}-0ubuntu1"
-        debs.append(
-            deb(pool, "nvidia-open-580", full, "Depends: dkms\n", files=source, scripts={"postinst": BUILD})
-        )
+        full, branch = f"{version}-0ubuntu1", version.partition(".")[0]
+        driver, fabric = (ALONE.format(name=name) for name in ("nvidia-driver-any", "nvidia-fabric-any"))
+        name, fields = f"nvidia-open-{branch}", f"Depends: dkms\n{driver}"
+        debs.append(deb(pool, name, full, fields, files=source, scripts={"postinst": BUILD}))
         unit = {"usr/lib/systemd/system/nvidia-fabricmanager.service": FABRIC}
-        debs.append(deb(pool, "nvidia-fabricmanager-580", full, files=unit))
+        debs.append(deb(pool, f"nvidia-fabricmanager-{branch}", full, fabric, files=unit))
     packages = packages_text(debs, pool="pool").encode()
     indices = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
     for name, content in indices.items():

@@ -39,7 +39,7 @@ else
   tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
   sed -i '/ te1$/d' /etc/hosts
   sed -i 's/"digest": "[^"]*"/"digest": "other"/' /etc/clusterwright/environment.json
-  umount /data
+  umount /srv/scratch
 fi
 """
 LITTLE_SHARED_MEMORY = "mount -o remount,size=1m /dev/shm\n"
@@ -74,21 +74,25 @@ class Image:
         (units / "spoil.service").write_text(UNIT)
         (units / "multi-user.target.wants/spoil.service").symlink_to("/etc/systemd/system/spoil.service")
 
-    def failed_checks(self) -> dict[str, str]:
-        """Rehearses; the checks that failed with what each found."""
+    def rehearse(self) -> tuple[str, dict[str, str]]:
+        """The verdict, and the checks that failed with what each found."""
         words = ("-i", str(self.lab.inventory), "--name", "respoilt", "--subnet", "10.77.221.0/24", "--json")
         said = provision("image", "rehearse", str(self.folder), *words, timeout_seconds=590, check=False)
         rehearsal = json.loads(said.stdout)["rehearsal"]
-        assert (said.returncode, rehearsal["verdict"]) == (1, "refused"), said.stderr
-        return {check["name"]: check["found"] for check in rehearsal["checks"] if not check["passed"]}
+        assert said.returncode == {"proven": 0, "refused": 1}[rehearsal["verdict"]], said.stderr
+        failed = {check["name"]: check["found"] for check in rehearsal["checks"] if not check["passed"]}
+        return rehearsal["verdict"], failed
 
 
 @pytest.fixture(scope="module")
 def baked(
     mirror: None, lab_machine: None, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LabUnderTest, Path]]:
-    """A lab of one node, and the folder with an image of it."""
+    """A lab of one node, with data and Miniconda where few have them, and the folder with an image of it."""
     for lab in made("spoilt", "10.77.220.0/24", 1):
+        places = {"cluster_data_path": "/srv/scratch", "miniconda_prefix": "/srv/scratch/conda"}
+        (lab.inventory / "group_vars" / "all" / "places.yml").write_text(json.dumps(places))
+        lab.run("te1", "mkdir /data; echo theirs >/data/notes")
         playbook(lab)
         folder = tmp_path_factory.mktemp("baked") / "image"
         words = ("-i", str(lab.inventory), "--output", str(folder))
@@ -106,6 +110,11 @@ def image(baked: tuple[LabUnderTest, Path]) -> Iterator[Image]:
     shutil.rmtree(root.parent)
 
 
+def test_an_image_of_a_site_with_other_places_is_proven(image: Image) -> None:
+    assert (image.root / "data" / "notes").read_text() == "theirs\n"
+    assert image.rehearse() == ("proven", {})
+
+
 def test_machines_that_are_not_what_they_must_be_fail_every_check(image: Image, tmp_path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
     (image.root / "usr/local/lib/key").write_bytes(base64.b64encode((tmp_path / "key").read_bytes()))
@@ -115,7 +124,10 @@ def test_machines_that_are_not_what_they_must_be_fail_every_check(image: Image, 
         program.write_text(program.read_text().replace(right, wrong))
     image.spoil(SHARED)
 
-    assert set(image.failed_checks()) == {
+    verdict, failed = image.rehearse()
+
+    assert verdict == "refused"
+    assert set(failed) == {
         "different machine-id",
         "different host keys",
         "host keys as announced",
@@ -133,7 +145,9 @@ def test_machines_that_are_not_what_they_must_be_fail_every_check(image: Image, 
 def test_machines_that_fail_the_smoke_test_are_refused(image: Image) -> None:
     image.spoil(LITTLE_SHARED_MEMORY)
 
-    [(name, found)] = image.failed_checks().items()
+    verdict, failed = image.rehearse()
 
+    [(name, found)] = failed.items()
+    assert verdict == "refused"
     assert name == "joins, smoke test passes"
     assert "shared memory" in found

@@ -162,3 +162,34 @@ def test_somebody_else_s_account_is_refused_and_stays(mirror: None, spare_lab: L
     assert "te1: there is a user trainer with the number 1500" in said
     assert "te2: the number 2600 is ann's" in said
     assert spare_lab.out_of_all(theirs) == before
+
+
+def test_a_group_of_theirs_stays_and_each_user_of_jobs_goes_with_the_teardown(
+    spare_lab: LabUnderTest,
+) -> None:
+    theirs = "cat /etc/passwd /etc/group; ls /home"
+    spare_lab.reset()
+    spare_lab.out_of_all("useradd ann; groupadd -g 1700 first; gpasswd -a ann first; groupadd -g 2700 second")
+    before = spare_lab.out_of_all(theirs)
+
+    for name, uid in (("first", 1700), ("second", 2700), ("third", 3700)):
+        variables = json.dumps({"cluster_user": name, "job_user_uid": uid})
+        playbook(spare_lab, "--tags", "job_user", "-e", variables)
+    among = spare_lab.out("te1", "id -nG third; cat /var/lib/clusterwright/job_user")
+    playbook(spare_lab, "playbooks/teardown.yml", "-e", f"teardown_confirm={spare_lab.name}")
+
+    assert among.splitlines() == ["third", "first 1700 group", "second 2700 group", "third 3700"]
+    assert spare_lab.out_of_all(theirs) == before
+
+
+def test_a_folder_that_is_closed_to_the_user_of_jobs_is_named(mirror: None, spare_lab: LabUnderTest) -> None:
+    spare_lab.reset()
+    spare_lab.run("te1", "install -d -m 700 /data/jobs; echo theirs >/data/jobs/theirs")
+    before = spare_lab.out("te1", "ls -lR /data")
+
+    refused = playbook(spare_lab, "--tags", "job_user,runtime", check=False)
+
+    said = " ".join(refused.stdout.split())
+    assert "te1: run jobs as trainer in /data/jobs/trainer" in said
+    assert "it may not enter /data/jobs. Nothing of that was changed" in said
+    assert spare_lab.out("te1", "ls -lR /data") == before

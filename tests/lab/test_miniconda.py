@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -85,3 +86,26 @@ def test_an_interrupted_installation_is_noticed_and_made_again(disks: LabUnderTe
         f"HOME=/tmp {CONDA} init bash && grep -q 'conda initialize' /tmp/.bashrc",
     ):
         disks.run("te1", command)
+
+
+def test_one_that_was_installed_for_another_place_is_refused_and_renamed_only_when_asked(
+    disks: LabUnderTest, installer: Path
+) -> None:
+    """As where cluster_data_path has changed: it is ours and complete, and none of its programs starts."""
+    disks.out_of_all(f"rm -rf /data/*mini* /data/.clusterwright-*; mkdir -p {PREFIX}/bin {PREFIX}/envs/mine")
+    disks.out_of_all(f"printf '#!/scratch/miniconda3/bin/python\\n' >{CONDA}; chmod +x {CONDA}")
+    digest = sha256(installer.read_bytes()).hexdigest()
+    disks.out_of_all(f"echo {digest} >{PREFIX}/.clusterwright-installer; echo theirs >{PREFIX}/envs/mine/a")
+    before = disks.out_of_all("ls -lR /data")
+
+    refused = playbook(disks, "--tags", "miniconda", check=False)
+    left = disks.out_of_all("ls -lR /data")
+    playbook(disks, "--tags", "miniconda", "-e", '{"miniconda_rename_foreign": true}')
+    again = playbook(disks, "--tags", "miniconda")
+
+    said = " ".join(refused.stdout.split())
+    assert "was installed in /scratch/miniconda3, where alone its programs start" in said
+    assert left == before
+    assert disks.out_of_all(f"cat {PREFIX}.before-*/envs/mine/a") == ["theirs"] * len(disks.nodes)
+    assert all("conda" in version for version in disks.out_of_all(f"{CONDA} --version"))
+    assert not any(changed(again).values())

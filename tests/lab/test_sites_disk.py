@@ -113,6 +113,34 @@ def test_a_site_without_a_disk_uses_the_folder_as_it_is(blank: LabUnderTest) -> 
     assert blank.out("te2", "cat /data/models/a.bin; stat -c %a /data/models") == "theirs\n700"
 
 
+# As a volume of LVM or a share of the node's own: this kernel serves no NFS. In the gate test_no_disk_is_lost
+# plans for whatever is mounted there.
+@pytest.mark.long
+def test_what_somebody_has_mounted_there_is_used_as_it_is_and_stays(blank: LabUnderTest) -> None:
+    """te1 has a folder of another disk there, te2 memory; by lines of their own."""
+    shared = (
+        "mkfs.ext4 -q /dev/vdb; mkdir -p /srv/share /data; mount /dev/vdb /srv/share; mkdir /srv/share/te1"
+    )
+    blank.run("te1", f"{shared}; mount --bind /srv/share/te1 /data")
+    blank.run("te1", "echo '/srv/share/te1 /data none bind 0 0' >>/etc/fstab")
+    blank.run("te2", "mkdir /data; echo 'tmpfs /data tmpfs size=64m 0 0' >>/etc/fstab; mount /data")
+    look = f"{THERE}; cat /data/a"
+    blank.out_of_all("echo theirs >/data/a")
+    before, none = blank.out_of_all(look), given(data_disk_device="none")
+
+    refused = playbook(blank, *DISK, *given(data_disk_device="/dev/vdb"), check=False)
+    still = blank.out_of_all(look)
+    playbook(blank, *DISK, *none)
+    again = playbook(blank, *DISK, *none)
+    used = blank.out_of_all(look)
+    teardown(blank, data_disk_device="none")
+
+    assert [counts["failed"] for node, counts in recap(refused).items() if node != "localhost"] == [1, 1]
+    assert still == used == before
+    assert not any(changed(again).values())
+    assert blank.out_of_all(look) == before
+
+
 # The gate has every refusal as a case of plan_data_disk, from what a node reports; here real disks report it.
 @pytest.mark.long
 @pytest.mark.parametrize(

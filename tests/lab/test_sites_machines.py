@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import JOB_USER, STATE, Finished, LabUnderTest, changed, made, playbook
-from tests.lab.standin_driver import FIRST, SECOND, card, repository
+from tests.lab.standin_driver import FIRST, SECOND, THIRD, card, repository
 
 ROCKY = "ID=rocky\nVERSION_ID=9.4\nPRETTY_NAME='Rocky Linux 9.4 (Blue Onyx)'\n"
 UBUNTU_20 = "ID=ubuntu\nVERSION_ID=20.04\nPRETTY_NAME='Ubuntu 20.04.6 LTS'\n"
@@ -158,9 +158,12 @@ def test_a_driver_is_replaced_when_the_site_says_so_and_the_node_is_rebooted_whe
     assert not any(changed(again).values())
 
 
+PINNED = "cat /etc/apt/preferences.d/clusterwright-nvidia"
+
+
 @pytest.mark.long
-def test_a_driver_that_somebody_else_installed_is_not_replaced_unasked(
-    driven: tuple[LabUnderTest, Path],
+def test_a_driver_that_somebody_else_installed_is_not_replaced_unasked_and_comes_back(
+    driven: tuple[LabUnderTest, Path], tmp_path: Path
 ) -> None:
     lab, variables = driven
     playbook(lab, *DRIVER)
@@ -168,15 +171,27 @@ def test_a_driver_that_somebody_else_installed_is_not_replaced_unasked(
     theirs = lab.out("te1", "dpkg-query --show")
     wants = json.loads(variables.read_text())
 
-    adopted = playbook(lab, *DRIVER)
+    adopted, pinned = playbook(lab, *DRIVER), lab.out("te1", PINNED)
     variables.write_text(json.dumps({**wants, "nvidia_driver_version": "590"}))
     refused = playbook(lab, *DRIVER, check=False)
+    kept = lab.out("te1", "dpkg-query --show")
+    repository(tmp_path / "nvidia", lab.out("te1", "uname -r"), (FIRST, THIRD))
+    send(lab, tmp_path / "nvidia")
+    lab.run("te1", "echo 'deb [trusted=yes] file:/srv/nvidia ./' >/etc/apt/sources.list.d/own.list")
+    may = given(nvidia_driver_replace=True, nvidia_driver_reboot=True)
+    playbook(lab, *DRIVER, *may, timeout_seconds=300)
+    replaced = lab.out("te1", "cat /sys/module/nvidia/version; sort /var/lib/clusterwright/replaced")
+    again = playbook(lab, *DRIVER, *may)
+    playbook(lab, "playbooks/teardown.yml", *given(teardown_confirm=lab.name))
 
-    assert f"Pin: version {FIRST}*" in lab.out("te1", "cat /etc/apt/preferences.d/clusterwright-nvidia")
+    assert f"Pin: version {FIRST}*" in pinned
     assert changed(adopted)["te1"] == 1
     assert f"another one is there that site.yml did not install: nvidia-open-580 {FIRST}-0ubuntu1" in said(
         refused
     )
+    assert kept == theirs
+    assert replaced.splitlines() == [THIRD, "nvidia-fabricmanager-580", "nvidia-open-580"]
+    assert not any(changed(again).values())
     assert lab.out("te1", "dpkg-query --show") == theirs
 
 

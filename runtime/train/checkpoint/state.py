@@ -120,7 +120,7 @@ def progress_of(
     return {
         "global_steps": training.global_steps,
         "skipped_steps": training.skipped_steps,
-        "loss_scale": training.loss_scale.state_dict(),
+        "loss_scale": training.scaling.state_dict(),
         "lr_scheduler": training.lr_scheduler.state_dict() if training.lr_scheduler is not None else None,
         "data": training.data_position(),
         "param_groups": groups,
@@ -139,7 +139,7 @@ def restore_progress(
         data=progress["data"],
     )
     if optimizer:
-        training.loss_scale.load_state_dict(progress["loss_scale"])
+        training.scaling.load_state_dict(progress["loss_scale"])
         groups = _groups_of(training)
         _check_groups(len(groups), len(progress["param_groups"]))
         for group, saved in zip(groups, progress["param_groups"], strict=True):

@@ -154,7 +154,7 @@ class Overflows:
         Raises:
             JobFailed: it is one too many; names the parameter and the samples.
         """
-        scale = training.loss_scale
+        scale = training.scaling
         if scale.dynamic and scale.value > scale.smallest:
             logger.info("step %d skipped: overflow at loss scale %g", training.global_steps, scale.value)
             return

@@ -18,8 +18,16 @@ from torch import nn
 
 from runtime.comm.group import DEFAULT_TIMEOUT_SECONDS
 from runtime.errors import JobFailed
-from runtime.train.parallel.fsdp import end_backward, is_cut_off, unit_states
+from runtime.train.parallel.fsdp import (
+    end_backward,
+    in_backward,
+    is_cut_off,
+    leave_forward,
+    put_shards_back,
+    unit_states,
+)
 from runtime.train.parallel.gather_order import GatherOrder, refuse_apart
+from runtime.train.parallel.gathered import Gathered
 
 _POLL_SECONDS = 0.05
 # One rank's time-out ends the others' collectives within milliseconds; one that hangs is to be named soon.
@@ -47,6 +55,22 @@ class CutOffs:
         """Takes note of a forward that is being left by an exception."""
         if self._gathers and self._place is None:
             self._place = self._now("forward")
+
+    def leave_forward(self, error: BaseException, gathered: Gathered | None) -> None:
+        """Ends a forward that an exception is leaving, so that the next one is a forward of its own.
+
+        Raises:
+            JobFailed: another rank was the cause.
+        """
+        if in_backward():  # activation checkpointing ends a recomputation there by an exception
+            return
+        self.note_forward()
+        leave_forward(self._model)
+        put_shards_back(self._model)
+        if gathered is not None:
+            gathered.note_cut_off()
+        if isinstance(error, RuntimeError):
+            self.explain(error)
 
     def note_missing(self) -> None:
         """Takes note that a micro-step ends on this rank without a backward."""

@@ -52,7 +52,7 @@ def settle_root(model: nn.Module) -> None:
 
 def follow_forwards(
     model: nn.Module, end: Callable[[], None], *, compare: Callable[[], None] | None = None
-) -> None:
+) -> Callable[[nn.Module], None]:
     """Before a forward ends what was cut off; after one without gradients puts the shards back.
 
     After one with gradients and without a backward they come back with `train()`. The hooks keep the model
@@ -61,12 +61,15 @@ def follow_forwards(
     Args:
         end: ends what was cut off.
         compare: what ranks compare after a forward of the whole model without gradients.
+
+    Returns:
+        What is done after a forward of a unit.
     """
 
     def before(_: nn.Module, __: object) -> None:
         end()
 
-    def after(unit: nn.Module, _: object, __: object) -> None:
+    def after(unit: nn.Module, *_: object) -> None:
         if torch.is_grad_enabled() or in_backward() or not at_rest(unit):
             return
         forget_forwards(model)
@@ -79,6 +82,7 @@ def follow_forwards(
         cast(nn.Module, unit).register_forward_hook(after)
     # A partial is copied with its module, as a closure would not be.
     model.train = partial(_train, model)  # type: ignore[method-assign]
+    return after
 
 
 def _train(model: nn.Module, mode: bool = True) -> nn.Module:

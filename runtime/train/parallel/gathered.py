@@ -35,7 +35,7 @@ class Gathered:
             for parameter in state.fsdp_params:
                 parameter.free_unsharded_param = _keep
         for unit in units(model):
-            cast(nn.Module, unit).register_forward_pre_hook(self._before_forward, prepend=True)
+            cast(nn.Module, unit).register_forward_pre_hook(self.before_forward, prepend=True)
 
     def renew(self) -> None:
         """Gathers all units beside what comes next; a forward waits for each as it needs it. Collective."""
@@ -92,7 +92,7 @@ class Gathered:
         """All ranks have reduced: what comes next begins anew."""
         self._was_cut_off = self._has_asked = False
 
-    def _before_forward(self, module: nn.Module, _: object) -> None:
+    def before_forward(self, module: nn.Module, *_: object) -> None:
         """Gathers anew what was gathered of shards that were changed since (clipped, averaged).
 
         All ranks agree on it, since a change may leave one rank's shard as it was. Not so in evaluation and

@@ -8,24 +8,36 @@ no rank has whole ones, and whoever asks is told what to call.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 from torch._utils import _rebuild_parameter
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from runtime.errors import BadInput
 from runtime.train.offload.shards import like, local
-from runtime.train.parallel.fsdp import Sharded, UnitState, holders, sharded, unit_states, whole_here
+from runtime.train.parallel.copies import follow_copies
+from runtime.train.parallel.fsdp import (
+    Sharded,
+    UnitState,
+    holders,
+    sharded,
+    unit_states,
+    whole_gradient,
+    whole_here,
+)
 from runtime.train.parallel.gathered import Gathered
+from runtime.train.parallel.met import Guarded, is_whole, know, part_of
 
 _ours: weakref.WeakSet[DeviceMesh] = weakref.WeakSet()
+_wholes: weakref.WeakSet[Whole] = weakref.WeakSet()
+_REPLACING = "resize_token_embeddings"  # of Hugging Face's models
 GetWhole = Callable[[], torch.Tensor]
 
 
@@ -44,51 +56,6 @@ def guard(model: nn.Module, optimizer: torch.optim.Optimizer | None, mesh: Devic
         optimizer.register_load_state_dict_post_hook(_cut_states)
 
 
-class Guarded(DTensor):
-    """A parameter's shard, into which a whole tensor can be copied."""
-
-    @property
-    def data(self) -> torch.Tensor:
-        alias: torch.Tensor = DTensor.data.__get__(self)  # type: ignore[attr-defined]
-        if type(alias) is DTensor:
-            alias.__class__ = Guarded
-        return alias
-
-    @data.setter
-    def data(self, value: torch.Tensor) -> None:
-        with torch.no_grad():
-            local(self).copy_(_part_of(self, value))
-
-    def copy_(self, value: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
-        if not isinstance(value, DTensor) and value.shape == self.shape:
-            value = like(self, _part_of(self, value))
-        return super().copy_(value, non_blocking)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
-        """A copy is no parameter of the model: it is pickled as what it is, not as what the model has."""
-        copied = copy.deepcopy(self.detach(), memo).requires_grad_(self.requires_grad)
-        memo[id(self)] = copied
-        return copied
-
-
-def _part_of(parameter: DTensor, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a whole tensor: FSDP2 cuts the first dimension as torch.chunk does."""
-    if isinstance(value, DTensor) and value.placements == parameter.placements:
-        return local(value)
-    if isinstance(value, DTensor) or value.shape != parameter.shape:
-        raise BadInput(
-            f"set a parameter of shape {list(parameter.shape)}",
-            found=f"a tensor of shape {list(value.shape)}",
-            fix="Give a whole tensor of the parameter's shape, on every rank.",
-        )
-    for dim, placement in enumerate(parameter.placements):
-        if isinstance(placement, Shard):
-            parts = value.chunk(parameter.device_mesh.size(dim))
-            rank = parameter.device_mesh.get_local_rank(dim)
-            value = parts[rank] if rank < len(parts) else value[:0]
-    return value.to(local(parameter).device)
-
-
 def _cut(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *_: object) -> None:
     """Before a module loads a state dict: of whole tensors the parts that are this rank's."""
     for name, parameter in module._parameters.items():
@@ -102,7 +69,7 @@ def _cut(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[s
                 fix="Leave assign=True out: the values are copied.",
             )
         if not isinstance(value, DTensor) and value.shape == parameter.shape:
-            state[prefix + name] = like(parameter, _part_of(parameter, value.to(parameter.dtype)))
+            state[prefix + name] = like(parameter, part_of(parameter, value.to(parameter.dtype)))
 
 
 def _cut_states(optimizer: torch.optim.Optimizer) -> None:
@@ -110,19 +77,12 @@ def _cut_states(optimizer: torch.optim.Optimizer) -> None:
         for kind, value in states.items():
             is_whole = isinstance(value, torch.Tensor) and value.shape == parameter.shape
             if isinstance(parameter, DTensor) and is_whole and not isinstance(value, DTensor):
-                states[kind] = like(parameter, _part_of(parameter, value).clone())
-
-
-def _is_whole(tensor: DTensor) -> bool:
-    """Whether this rank has all of it."""
-    mesh = tensor.device_mesh
-    cut = [mesh.size(dim) > 1 for dim, one in enumerate(tensor.placements) if not one.is_replicate()]
-    return not any(cut)
+                states[kind] = like(parameter, part_of(parameter, value).clone())
 
 
 def _number(_: object, arguments: tuple[Any, ...], __: object) -> Any:
     tensor = arguments[0]
-    if tensor.device_mesh in _ours and not _is_whole(tensor):
+    if tensor.device_mesh in _ours and not is_whole(tensor):
         _refuse("read a number that is made of parameters", "Take p.full_tensor() on every rank")
     return local(tensor).item()
 
@@ -130,7 +90,7 @@ def _number(_: object, arguments: tuple[Any, ...], __: object) -> Any:
 def _pickle(tensor: DTensor, protocol: Any) -> Any:
     if tensor.device_mesh not in _ours:
         return torch.Tensor.__reduce_ex__(tensor, protocol)  # type: ignore[no-untyped-call]
-    if not _is_whole(tensor):
+    if not is_whole(tensor):
         _refuse("save what is made of parameters", "Call engine.save_checkpoint(FOLDER) on every rank")
     return local(tensor).clone().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
@@ -143,20 +103,29 @@ def _refuse(asked: str, fix: str) -> None:
     )
 
 
-def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) -> None:
+def give_whole(
+    model: nn.Module, gathered: Gathered | None, *, is_here: bool, training: Trained | None = None
+) -> None:
     """Makes state dicts and pickles of the model's parameters hold whole tensors in the compute type, copies.
 
     Args:
         gathered: what stages 1 and 2 gather; None where a rank's shards are whole.
         is_here: whether every rank has all parameters; where not, asking is refused.
+        training: what trains the model, for those who ask for gradients and the optimizer's states.
     """
-    held: dict[nn.Module, dict[str, _Whole]] = defaultdict(dict)
+    held: dict[nn.Module, dict[str, Whole]] = defaultdict(dict)
     for state in unit_states(model):
         for parameter in state.fsdp_params:
-            one = _Whole(state, parameter, gathered, is_here)
+            one = Whole(state, parameter, gathered, is_here, training)
+            _wholes.add(one)
             parameter.sharded_param.__reduce_ex__ = one.pickler()
+            know(parameter.sharded_param, one)
             for module, name in holders(parameter):
                 held[module][name] = one
+    follow_copies(model, held)
+    for module in model.modules():
+        if callable(getattr(module, _REPLACING, None)):
+            setattr(module, _REPLACING, _refuse_replacing)
     for module, wholes in held.items():
         if is_here:
             module.register_state_dict_post_hook(_hook(wholes))  # type: ignore[no-untyped-call]
@@ -164,22 +133,62 @@ def give_whole(model: nn.Module, gathered: Gathered | None, *, is_here: bool) ->
             module.register_state_dict_pre_hook(_refuse_whole)  # type: ignore[no-untyped-call]
 
 
-class _Whole:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What trains a model: its optimizer, and what a summed gradient is multiplied by to be the mean."""
+
+    optimizer: torch.optim.Optimizer | None
+    averaging: Callable[[], float]
+
+
+def whole_of(parameter: torch.Tensor) -> Whole | None:
+    """What is known of a parameter of a sharded model, whichever of its forms this is."""
+    known = parameter.__dict__.get("_whole")
+    if isinstance(known, Whole):
+        return known
+    return next((one for one in _wholes if getattr(one.record, "_unsharded_param", None) is parameter), None)
+
+
+class Whole:
     """A parameter that is given out whole."""
 
     def __init__(
-        self, state: UnitState, parameter: Sharded, gathered: Gathered | None, is_here: bool
+        self,
+        state: UnitState,
+        record: Sharded,
+        gathered: Gathered | None,
+        is_here: bool,
+        training: Trained | None,
     ) -> None:
-        self._state, self._parameter, self._gathered, self._is_here = state, parameter, gathered, is_here
+        self._state, self.record, self._gathered, self.is_here = state, record, gathered, is_here
+        self.training = training
         self._last: weakref.ref[torch.Tensor] | None = None
 
     def copy(self) -> torch.Tensor:
         """The whole parameter, with a storage of its own size."""
-        if not self._is_here:
+        if not self.is_here:
             _refuse_whole()
         if self._gathered is None:
-            return whole_here(self._state, self._parameter)
-        return self._gathered.whole(self._state, self._parameter).clone()
+            return whole_here(self._state, self.record)
+        return self._gathered.whole(self._state, self.record).clone()
+
+    def rest(self) -> None:
+        """Puts shards in the place of what a forward has left whole, unless gradients wait there."""
+        if all(whole_gradient(record) is None for record in self._state.fsdp_params):
+            self._state.reshard()
+
+    def value(self) -> torch.Tensor:
+        """The whole parameter in the type of its shards, which are exact where they are whole.
+
+        Raises:
+            BadInput: this rank does not have it.
+        """
+        shard = self.record.sharded_param
+        if is_whole(shard):
+            return local(shard)
+        if not self.is_here:
+            _refuse("compute with parameters outside of a forward", "Take p.full_tensor() on every rank")
+        return self.copy().to(shard.device, shard.dtype)
 
     def copy_for(self, state_dict: Mapping[str, Any], asked: torch.Tensor) -> torch.Tensor:
         """The same; a tied one is the tensor that stands in this state dict under another name already."""
@@ -196,19 +205,42 @@ class _Whole:
         """What a parameter is pickled by: as a plain one. A closure, since a copied parameter copies it."""
 
         def reduce(_: int) -> Any:
-            trained = self._parameter.sharded_param.requires_grad
+            trained = self.record.sharded_param.requires_grad
             return _rebuild_parameter, (self.copy(), trained, OrderedDict())
 
         return reduce
 
 
-def _hook(wholes: Mapping[str, _Whole]) -> Callable[..., None]:
+def _hook(wholes: Mapping[str, Whole]) -> Callable[..., None]:
     def replace(_: nn.Module, state_dict: dict[str, Any], prefix: str, __: object) -> None:
         for name, whole in wholes.items():
             if prefix + name in state_dict:
                 state_dict[prefix + name] = whole.copy_for(state_dict, state_dict[prefix + name])
 
     return replace
+
+
+def _refuse_replacing(*_: object, **__: object) -> NoReturn:
+    raise BadInput(
+        f"call {_REPLACING}",
+        found="a sharded model, whose optimizer would go on with the parameters of before",
+        fix="Call it before runtime.initialize, or on a plain model that loads an exported checkpoint.",
+    )
+
+
+def refuse_later_ones(model: nn.Module) -> None:
+    """Says so where a parameter has a gradient that nobody will use.
+
+    Raises:
+        BadInput: one that is trained was put into the model after it was sharded.
+    """
+    for name, parameter in model.named_parameters():
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            raise BadInput(
+                "update weights",
+                found=f"parameter {name} came into the model after it was sharded, and is in no optimizer",
+                fix="Build the whole model before runtime.initialize.",
+            )
 
 
 def _refuse_whole(*_: object) -> None:

@@ -19,8 +19,10 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.errors import JobFailed
+from runtime.train.offload.shards import local
 from runtime.train.parallel.fsdp import Sharded, UnitState, sharded, unit_states, whole_gradient
 from runtime.train.parallel.gather_order import GatherOrder
+from runtime.train.parallel.scalars import is_scalar
 from runtime.train.parallel.shard import units
 
 
@@ -112,8 +114,8 @@ def agree(
 ) -> torch.Tensor:
     """The sum of a number over all ranks, which make sure meanwhile that their gradients are of one kind.
 
-    One all-reduce: the number, a word of each rank about its gradients, and who has used which parameter.
-    Gradients of what nobody has used are dropped.
+    One all-reduce: the number, a word of each rank about its gradients, who has used which parameter, and
+    rank 0's gradients of parameters without a dimension. Gradients of what nobody has used are dropped.
 
     Args:
         square: a number of this rank's, on the device of the group.
@@ -132,16 +134,23 @@ def agree(
     words = [0.0] * size
     gathered = order.word if order is not None else 0
     words[rank] = float(zlib.crc32(repr((step, mine, gathered)).encode()))
-    said = torch.tensor([*words, *(float(_is_used(p)) for p in trained)], dtype=torch.float64)
+    used = [float(_is_used(p)) for p in trained]
+    scalars = [p.sharded_param for p in trained if is_scalar(p.sharded_param)]
+    numbers = [p.grad.item() if p.grad is not None and rank == 0 else 0.0 for p in scalars]
+    said = torch.tensor([*words, *used, *numbers], dtype=torch.float64)
     said = torch.cat([square.double().view(1), said.to(square.device)])
     dist.all_reduce(said)
     heard = said.tolist()
     _check(model, heard[1 : size + 1], step, order)
     if order is not None:
         order.rest()
-    for parameter, used in zip(trained, heard[size + 1 :], strict=True):
-        if not used:
+    after = size + 1 + len(trained)
+    for parameter, is_used in zip(trained, heard[size + 1 : after], strict=True):
+        if not is_used:
             parameter.sharded_param.grad = None
+    for scalar, number in zip(scalars, heard[after:], strict=True):
+        if scalar.grad is not None:
+            local(scalar.grad).fill_(number)
     return said[0]
 
 

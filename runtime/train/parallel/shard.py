@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,7 @@ from torch.distributed.fsdp import (
 from runtime.errors import BadInput
 from runtime.train.parallel.collectives import SMALLEST_GROUP, AllToAllReduceScatter
 from runtime.train.parallel.dims import averages_correctly, shard_group
+from runtime.train.parallel.scalars import narrow, widen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> Non
     The root's parameters stay gathered after the forward, since the backward begins with them. A block that
     is tied to another one or to the rest is left to the root.
     """
+    scalars = widen(model, plan.mesh)
     for module in (*_untied(model, blocks), model):
         fully_shard(
             module,
@@ -86,6 +89,7 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> Non
             mp_policy=plan.precision,
             offload_policy=plan.offload,
         )
+    narrow(_records(model), scalars)
     _choose_collectives(model, plan.mesh)
 
 
@@ -98,6 +102,13 @@ def drop_gathered(model: nn.Module) -> None:
     """Puts the shards in the place of whole parameters that a forward or an accumulation has left there."""
     for unit in units(model):
         unit.reshard()
+
+
+def _records(model: nn.Module) -> Iterator[Any]:
+    """FSDP2's record of each parameter."""
+    for unit in units(model):
+        state = unit._get_fsdp_state()._fsdp_param_group
+        yield from state.fsdp_params if state is not None else ()
 
 
 def _untied(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:

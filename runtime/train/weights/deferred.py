@@ -305,7 +305,7 @@ def slots_of(model: nn.Module, missing: frozenset[str], mesh: DeviceMesh) -> Ite
 
 def _first_element(tensor: torch.Tensor, mesh: DeviceMesh) -> int:
     """Where this rank's shard begins: FSDP2 cuts the first dimension as torch.chunk does."""
-    if not isinstance(tensor, DTensor):
+    if not isinstance(tensor, DTensor) or not tensor.ndim:
         return 0
     axis = shard_axis(mesh)
     rows = tensor.shape[0]

@@ -107,12 +107,19 @@ class Runner:
             path = PLAYBOOKS / "roles" / given["name"] / "tasks" / f"{given['tasks_from']}.yml"
             self.tasks(self.engine.load(path), scope)
         elif "loop" in task:
-            for item in self.say(task["loop"], scope):
-                within = {**scope, "item": item}
-                if "when" not in task or self.holds(task["when"], within):
-                    self.act(task, module, within)
+            self.loop(task, module, scope)
         else:
             self.act(task, module, scope)
+
+    def loop(self, task: dict[str, Any], module: str, scope: dict[str, Any]) -> None:
+        register, results = task.get("register", ""), []
+        for item in self.say(task["loop"], scope):
+            within = {**scope, "item": item}
+            if "when" not in task or self.holds(task["when"], within):
+                self.act(task, module, within)
+                results.append({**self.facts.get(register, {}), "item": item})
+        if register:
+            self.facts[register] = {"changed": bool(results), "results": results}
 
     def block(self, task: dict[str, Any], scope: dict[str, Any]) -> None:
         try:

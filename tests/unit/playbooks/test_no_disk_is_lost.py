@@ -39,8 +39,15 @@ BLANK: dict[str, Any] = {
     "is_partition": False,
 }
 QUIET = {name: value for name, value in BLANK.items() if name not in OURS}
-MOUNTED = {"numbers": ["7:98"], "root": "/", "source": "/dev/vdb", "is_read_only": False}
-EMPTY = {"numbers": [], "entries": 0, "names": [], "is_there": True, "is_folder": True}
+MOUNTED = {"numbers": ["7:98"], "root": "/", "source": "/dev/vdb", "is_read_only": False, "is_noexec": False}
+EMPTY = {
+    "numbers": [],
+    "entries": 0,
+    "names": [],
+    "is_there": True,
+    "is_folder": True,
+    "is_noexec": False,
+}
 ADOPT = {"device": "", "serial": "", "adopt": "/dev/vdb"}
 NAMED = {"device": "/dev/vdb", "serial": "", "adopt": ""}
 ALONE = {"names": ["/dev/vdb"]}
@@ -84,6 +91,7 @@ REFUSALS: dict[str, dict[str, Any]] = {
     "has [0-9]+ bytes, ext4 takes": aim({}, {}, {"label": "a-name-of-17-bytes"}),
     "is no folder, and leads to none": aim({}, {"is_there": True, "is_folder": False}, {}),
     "is mounted there read only": aim({}, {**MOUNTED, "is_read_only": True}, NO_DISK),
+    "no program runs from /data": aim({}, {**MOUNTED, "is_noexec": True}, NO_DISK),
     "mounts something there, which is not": aim({}, EMPTY, NO_DISK, fstab=[FSTAB_OF_OTHERS]),
     "use .* as the data disk: it holds": aim({**QUIET, **THEIRS}, EMPTY, NAMED),
     "is a volume of LVM": aim({}, EMPTY, {**ADOPT, "adopt": "/dev/dm-0"}),
@@ -161,12 +169,14 @@ def sites(draw: st.DrawFn, aim: Mapping[str, Any]) -> Site:
         "file_system": "ext4",
         "is_folder": True,
         "is_read_only": draw(st.integers(0, 5)) == 0,
+        "is_noexec": draw(st.integers(0, 5)) == 0,
         "is_there": True,
         "entries": entries,
         "names": ["models", "jobs"][:entries],
     }
     lines = [["UUID=u1", "/data", "ext4", "defaults"], FSTAB_OF_OTHERS]
     wanted = {"device": "", "serial": "", "label": "cw-data", "mount_path": "/data", "adopt": ""}
+    wanted["programs"] = "/data/miniconda3/envs/llm"
     wanted |= draw(
         st.sampled_from(
             [

@@ -191,6 +191,7 @@ class Node:
                 write(self.root / "var/lib/clusterwright" / name, text)
         variables = {
             "cluster_name": "c",
+            "cluster_nodes": [{"name": "te1"}],
             "teardown_confirm": "c",
             "teardown_erase_data": asked.erases,
             "ssh_trust_authorized_keys_on_node": "/root/.ssh/authorized_keys",

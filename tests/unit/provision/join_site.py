@@ -54,6 +54,8 @@ class Site:
     arrived: list[str] = field(default_factory=list)
     reported: list[str] = field(default_factory=list)
     port: int = 0
+    ssh_port: int = 22
+    addresses: dict[str, str] = field(default_factory=lambda: dict(ADDRESSES))
 
     @property
     def tokens(self) -> Tokens:
@@ -65,11 +67,12 @@ class Site:
             Machine(
                 name=name,
                 address=address,
+                port=self.ssh_port,
                 user="root",
                 key_files=(self.folder / "key",),
                 known_hosts=(self.folder / "known_hosts",),
             )
-            for name, address in ADDRESSES.items()
+            for name, address in self.addresses.items()
         ]
 
     def arrivals(self, *names: str) -> Arrivals:
@@ -84,10 +87,9 @@ class Site:
     @contextmanager
     def waiting(self, on_call: Callable[[Letter], str] | None = None) -> Iterator[None]:
         heard = on_call or self.arrivals().on_call
-        expected = list(ADDRESSES.values())
-        with listening(
-            "127.0.0.1", 0, expected=expected, on_call=heard, report=self.reported.append
-        ) as self.port:
+        expected = [machine.calls_from for machine in self.machines]
+        here = "::1" if ":" in self.addresses["te3"] else "127.0.0.1"
+        with listening(here, 0, expected=expected, on_call=heard, report=self.reported.append) as self.port:
             yield
 
     def ask(self, token: Token, key: Path | None = None, **changed: object) -> dict[str, Any]:

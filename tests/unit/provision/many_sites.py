@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import fabric  # noqa: F401  imported once for all
 import paramiko  # noqa: F401
+from ansible.parsing.vault import VaultSecretsContext
 
 from provision.cli import main as provision
 from provision.edges import process
@@ -85,6 +86,7 @@ def load_plugins() -> None:
         hosts = Path(folder) / "hosts.yml"
         hosts.write_text("cluster: {hosts: {te1: {ansible_become: true}}}\n")
         as_ansible.main([str(hosts)])
+    VaultSecretsContext._current = None  # Ansible refuses a second site in one process
 
 
 if __name__ == "__main__":

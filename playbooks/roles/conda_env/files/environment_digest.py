@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--close", action="store_true", help="take rights away that others have to its files")
     parser.add_argument("--compile", default="", help="code that imports what is to be compiled")
     options = parser.parse_args()
+    os.umask(0o022)  # the users of jobs read the record and the bytecode
     kept_at = os.path.join(options.prefix, RECORDS, "bytecode.json")
     pythons = [os.path.basename(os.path.dirname(folder)) for folder in site_packages(options.prefix)]
     if options.compile:

@@ -285,7 +285,7 @@ def ask(address: str, body: str, *, token: str, key: str) -> dict[str, Any]:
     """The controller's answer to a call, once it is proven to be its answer to this one."""
     name, _, secret = token.partition(".")
     host, _, port = address.rpartition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=ASK_SECONDS)
+    connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ASK_SECONDS)
     try:
         connection.request("POST", PATH, body.encode(), {"X-Token": name, "X-Signature": mac(secret, body)})
         response = connection.getresponse()

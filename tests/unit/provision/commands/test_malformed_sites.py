@@ -27,12 +27,24 @@ COMMANDS: list[list[str]] = [
     ["node", "replace", "te1", "--address", "127.0.0.8", "--check"],
     ["image", "bake", "te1", "--check", "--output", "/nonexistent/image"],
     ["restore", "te1"],
+    ["env", "verify"],
+    ["image", "release", "te1"],
+    ["image", "rehearse", "/nonexistent/image"],
+    ["model", "list"],
+    ["model", "verify", "qwen"],
+    ["model", "fetch", "/nonexistent/model"],
+    ["node", "undrain", "te1", "--check"],
 ]
 # Values of a node's variables, each wrong or leading to nobody (port 1 of this machine refuses at once); and
 # whole texts of hosts.yml and of an ini file.
 CASES = json.loads((ROOT / "tests" / "cases" / "malformed_sites.json").read_text())
 VALUES, TEXTS, INI = CASES["values"], CASES["texts"], CASES["ini"]
-WITHOUT_A_CAUSE = re.compile(r"^\s*(found:|unreachable:)?\s*(\w*(Error|Exception)|None|Aborted\.?|)\s*:?\s*$")
+# Where a cause stands: after `found:`, and of each node in a line, in the cell of a table or in JSON.
+CAUSES = (
+    re.compile(r"(?:^found|unreachable(?: [^:\s]+)?|not audited):[ \t]*([^│\n]*)", re.MULTILINE),
+    re.compile(r'"unreachable": "([^"]+)"'),
+)
+WITHOUT_A_CAUSE = re.compile(r"([.,:;].*|\w*(Error|Exception)|None|Aborted\.?|)\s*:?\s*", re.DOTALL)
 
 
 def written(folder: Path, number: int, draw: random.Random) -> Path:
@@ -98,9 +110,9 @@ def no_traceback(status: int, said: str) -> bool:
 
 
 def a_cause(status: int, said: str) -> bool:
-    """Each line that says what was found has words in it."""
-    lines = [line for line in said.splitlines() if line.startswith(("found:", "unreachable:"))]
-    return status == 0 or (len(said.split()) > 5 and not any(WITHOUT_A_CAUSE.match(line) for line in lines))
+    """Each place of a cause has one."""
+    causes = [cause for place in CAUSES for cause in place.findall(said)]
+    return status == 0 or (len(said.split()) > 5 and not any(map(WITHOUT_A_CAUSE.fullmatch, causes)))
 
 
 @pytest.mark.parametrize("holds", [no_traceback, a_cause], ids=lambda one: one.__name__)
@@ -111,3 +123,25 @@ def test_a_command_on_a_malformed_or_unreachable_site(
 
     shown = (f"{words}\n{text[:600]}\n{status}\n{told[-1500:]}" for words, text, status, told in wrong)
     assert not wrong, f"{len(wrong)} of {len(ended)}\n" + "\n\n".join(list(shown)[:5])
+
+
+def test_the_sites_are_read_and_end_in_many_ways(ended: list[tuple[list[str], str, int, str]]) -> None:
+    """Else one fault of what runs them would stand for all."""
+    causes = {re.sub(r"/\S*|\d+", "", told) for *_, told in ended}
+
+    assert len(causes) > SITES // 4
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "error: cannot read the inventory x\nfound: \nfix:   correct the file that it names",
+        "│ te1  │ te1 │ unreachable: . ansible-playbook playbooks/validate.yml says more │",
+        "te1: the node\n  why   it was not audited: TimeoutError\n  mend  Audit again once it answers.",
+        "cause unreachable te1: None\n  check  ssh te1 true and what else there is",
+        '{"nodes": [{"name": "te1", "unreachable": ". ansible-playbook says more of all this"}]}',
+    ],
+)
+def test_a_word_without_a_cause_is_seen(said: str) -> None:
+    assert not a_cause(1, said)
+    assert a_cause(1, "error: cannot read the inventory x\nfound: there is none\nfix:   Correct -i.")

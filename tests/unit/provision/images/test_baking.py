@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import subprocess
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,3 +205,18 @@ def test_a_preview_names_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(baking, "ssh", SimpleNamespace(run=lambda *_, **__: answer))
 
     assert baking.preview(TE1, "/data") == [log]
+
+
+def test_the_data_disk_alone_is_left_out_of_the_system_s_layer_wherever_it_is(tmp_path: Path) -> None:
+    for name in ("data/notes", "srv/scratch[1]/models/a", "srv/scratch1/b", "home/srv/scratch[1]/c", "tmp/d"):
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+
+    words = baking.system_layer(str(tmp_path / "root"), "/srv/scratch[1]")
+    layer = subprocess.run(words, capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        names = {name.removeprefix("./") for name in tar.getnames()}
+
+    assert {"data/notes", "srv/scratch[1]", "srv/scratch1/b", "home/srv/scratch[1]/c", "tmp"} <= names
+    assert not names & {"srv/scratch[1]/models", "srv/scratch[1]/models/a", "tmp/d"}

@@ -13,6 +13,7 @@ import pytest
 from provision.edges.files import text_of
 from provision.join import protocol
 from provision.join.protocol import Letter
+from provision.join.user_data import write_user_data
 from tests.conftest import RecordRefusal
 from tests.unit.provision.join_site import (
     FIRST_BOOT,
@@ -49,6 +50,24 @@ def test_a_machine_with_its_token_gets_its_name_and_its_host_keys_are_trusted(si
     assert answer == {"name": "te3", "user": "root", "authorized_key": "ssh-ed25519 AAAA controller"}
     assert site.arrived == ["te3"]
     assert site.known_hosts() == f"127.0.0.1 {KEYS[0]}\n"
+
+
+def test_a_machine_joins_over_ipv6_and_with_an_sshd_at_another_port(tmp_path: Path) -> None:
+    """The inventory writes its address otherwise than sockets do."""
+    site = made(tmp_path)
+    site.addresses, site.ssh_port = {"te3": "0:0::1"}, 2222
+    told = tmp_path / "user_data"
+    with site.waiting():
+        at = f"[::1]:{site.port}"
+        write_user_data(told, site.machines, site.tokens, controller=at, shared=False, expires=2e9)
+        text = call(address=FIRST_BOOT.own_address(at))
+        shown, public = json.loads((told / "te3.json").read_text()), site.key.with_name("join_key.pub")
+        answer = FIRST_BOOT.ask(shown["controller"], text, token=shown["token"], key=public.read_text())
+
+    assert answer["name"] == "te3"
+    assert site.known_hosts() == f"[0:0::1]:2222 {KEYS[0]}\n"
+    site.arrivals().recall(lambda machine: True)
+    assert site.arrived == ["te3", "te3"]
 
 
 @pytest.mark.attack("image")

@@ -43,6 +43,7 @@ EMPTY = {
     "source": "",
     "file_system": "",
     "is_read_only": False,
+    "is_noexec": False,
     "is_folder": True,
     "is_there": True,
     "entries": 0,
@@ -58,6 +59,7 @@ def plan(case: dict[str, Any]) -> DiskPlan:
         label="cw-data",
         mount_path="/data",
         adopt=case.get("adopt", ""),
+        programs=case.get("programs", "/data/miniconda3/envs/llm"),
     )
     devices = [{**BLANK, **device} for device in case["devices"]]
     folder, fstab = Folder(**{**EMPTY, **case.get("folder", {})}), case.get("fstab", [])

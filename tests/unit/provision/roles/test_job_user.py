@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.roles.job_user import is_made, problems
+from provision.roles.job_user import is_made, made_by, problems, record_with
 
 NONE = {"rc": 2, "stdout": "", "stderr": ""}
 BLANK: dict[str, Any] = dict.fromkeys(("account", "number", "group", "group_number", "home"), NONE)
@@ -72,3 +72,25 @@ def test_what_is_somebody_else_s_is_refused_by_name(there: dict[str, Any], words
 
     assert words in problem
     assert "choose another name" in problem or "take one from" in problem
+
+
+@pytest.mark.parametrize(
+    ("record", "there", "after"),
+    [
+        ("", [], "trainer 2600\n"),
+        ("", ["home", "group"], "trainer 2600 home group\n"),
+        # A run that was cut off had made the group.
+        ("trainer 2600\n", ["group"], "trainer 2600\n"),
+        ("trainer 2600 home\n", ["home", "group"], "trainer 2600 home\n"),
+        ("runner 1500 group\n", [], "runner 1500 group\ntrainer 2600\n"),
+        ("trainer 1001\nrunner 1500\n", ["home"], "runner 1500\ntrainer 2600 home\n"),
+    ],
+)
+def test_the_record_says_of_all_that_were_made_what_was_there_before(
+    record: str, there: list[str], after: str
+) -> None:
+    found = record_with(record, {**BLANK, **dict.fromkeys(there, said("2600"))}, name="trainer", uid=2600)
+
+    assert found == after
+    assert made_by(found, "trainer")[:2] == ["trainer", "2600"]
+    assert made_by(found, "train") == []
