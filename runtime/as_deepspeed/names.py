@@ -78,9 +78,9 @@ CHECKPOINTING: Names = {
 }
 ZERO: Names = {
     "Init": "runtime.as_deepspeed.initialize:Init",
-    **_same("runtime.train.parallel.zero", "GatheredParameters", "register_external_parameter"),
-    **_same("runtime.train.parallel.zero", "ZeroParamStatus", "ZeroParamType", "is_zero_param"),
-    **_same("runtime.train.parallel.zero", "unregister_external_parameter"),
+    **_same("runtime.train.parallel.whole", "GatheredParameters", "ZeroParamStatus"),
+    **_same("runtime.train.parallel.zero", "ZeroParamType", "is_zero_param"),
+    **_same("runtime.train.parallel.zero", "register_external_parameter", "unregister_external_parameter"),
     **_absent(
         "memory is estimated before a model is built",
         "python -m runtime estimate --model config.json --config ds_config.json",
@@ -122,16 +122,12 @@ GROUPS: Names = {
     },
     "_get_world_group": f"{_DATA}_group",
 }
-_WHOLE_VALUES = (
-    "not under this name",
-    "p.full_tensor() on every rank is a whole parameter, p.grad its gradient.",
-)
-FULL: Names = _absent(
-    *_WHOLE_VALUES,
+FULL: Names = _same(
+    "runtime.train.parallel.whole",
     *("safe_get_full_fp32_param", "safe_get_full_grad", "safe_get_full_optimizer_state"),
     *("safe_set_full_fp32_param", "safe_set_full_grad", "safe_set_full_optimizer_state"),
     *("safe_get_local_fp32_param", "safe_get_local_grad", "safe_get_local_optimizer_state"),
-    is_class=False,
+    *("safe_set_local_fp32_param", "safe_set_local_grad", "safe_set_local_optimizer_state"),
 )
 LEAVES: Names = _same(
     "runtime.train.parallel.zero",

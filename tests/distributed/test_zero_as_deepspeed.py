@@ -16,7 +16,7 @@ from runtime.train.checkpoint.whole import (
     load_state_dict_from_zero_checkpoint,
 )
 from runtime.train.optim.adam import FusedAdam
-from runtime.train.parallel.zero import GatheredParameters
+from runtime.train.parallel.whole import GatheredParameters
 from tests.distributed.conftest import Ranks
 from tests.distributed.zero_job import SEED, Model, Samples
 

@@ -5,13 +5,12 @@ They are whole until `initialize`, on every rank. So what is asked of them here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -37,51 +36,6 @@ class Init:
 def zero_wrapper_for_fp_tensor_constructor(fn: Any, *_: Any, **__: Any) -> Any:
     """A constructor of tensors as it is: within `Init` they are of their own type and on their own device."""
     return fn
-
-
-class GatheredParameters:
-    """Whole parameters within it; what rank `modifier_rank` has made of them is on all ranks after it.
-
-    Raises:
-        BadInput: the parameters are sharded already.
-    """
-
-    def __init__(
-        self,
-        params: torch.Tensor | Iterable[torch.Tensor],
-        modifier_rank: int | None = None,
-        fwd_module: nn.Module | None = None,
-        enabled: bool = True,
-    ) -> None:
-        listed = [params] if isinstance(params, torch.Tensor) else list(params)
-        self._parameters = [p for p in listed if p is not None] if enabled else []
-        self._modifier = modifier_rank
-        if any(isinstance(p, DTensor) for p in self._parameters):
-            raise BadInput(
-                "gather parameters (GatheredParameters)",
-                found="parameters that runtime.initialize has sharded",
-                fix="Read them with p.full_tensor() on every rank, and set them by p.data.copy_(whole).",
-            )
-
-    def __enter__(self) -> None:
-        """They are whole."""
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        alone = not dist.is_initialized() or dist.get_world_size() == 1
-        if self._modifier is None or alone or kind is not None:
-            return
-        with torch.no_grad():
-            for parameter in self._parameters:
-                if not parameter.is_meta:
-                    dist.broadcast(parameter.data, self._modifier)
-
-
-class ZeroParamStatus(Enum):
-    """Where a parameter of DeepSpeed's stage 3 is."""
-
-    AVAILABLE = 1
-    NOT_AVAILABLE = 2
-    INFLIGHT = 3
 
 
 class ZeroParamType(Enum):
