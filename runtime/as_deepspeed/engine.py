@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 class DeepSpeedEngine(Engine):
     """The engine under DeepSpeed's names; made by `deepspeed.initialize`."""
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """What it answers by itself: its methods, and the attributes that its classes declare."""
+        declared = (name for one in cls.__mro__ for name in inspect.get_annotations(one))
+        return frozenset((*dir(cls), *declared))
 
     def __getattr__(self, name: str) -> Any:
         if name in ENGINE_NAMES:

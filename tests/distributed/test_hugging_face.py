@@ -32,7 +32,6 @@ NOT_HERE = {
     "deepspeed.runtime.sequence_parallel.ulysses_sp.UlyssesSPAttentionHF",
     "deepspeed.runtime.sequence_parallel.ulysses_sp.UlyssesSPDataLoaderAdapter",
     "deepspeed.tp_model_init",
-    "deepspeed.utils.safe_get_full_grad",
 }
 
 
