@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from runtime.as_deepspeed.names import ENGINE_NAMES
 from runtime.errors import BadInput
 from runtime.train.engine import Engine
 
@@ -18,6 +20,17 @@ _TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 class DeepSpeedEngine(Engine):
     """The engine under DeepSpeed's names; made by `deepspeed.initialize`."""
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        """What it answers by itself: its methods, and the attributes that its classes declare."""
+        declared = (name for one in cls.__mro__ for name in inspect.get_annotations(one))
+        return frozenset((*dir(cls), *declared))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ENGINE_NAMES:
+            raise AttributeError(f"the engine's {name} of DeepSpeed is not here: see docs/from_deepspeed.md")
+        return super().__getattr__(name)
 
     def backward(
         self, loss: torch.Tensor, retain_graph: bool = False, scale_wrt_gas: bool = True

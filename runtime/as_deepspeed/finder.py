@@ -42,6 +42,12 @@ def for_children(environ: Mapping[str, str], *, instead: bool) -> dict[str, str]
     return {**variables, VARIABLE: INSTEAD} if instead else variables
 
 
+def answering_deepspeed(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are missing for a Python whose environment asks for our answers; none else."""
+    asked = environ.get(VARIABLE, "")
+    return for_children(environ, instead=asked == INSTEAD) if asked not in ("", "0") else {}
+
+
 def refuse_beside_real(environ: Mapping[str, str]) -> None:
     """Nobody should take our answers for DeepSpeed's.
 

@@ -15,14 +15,6 @@ from runtime.terminal import printable
 from runtime.train.config import ConfigError, Situation, read_config
 from runtime.train.config.load import GLOBAL, MICRO
 
-# What an engine gets as it is made; the rest are its class's.
-_OWN = frozenset(
-    (
-        *("module", "optimizer", "lr_scheduler", "training_dataloader", "config", "device", "loss_scale"),
-        *("global_steps", "skipped_steps", "micro_steps", "overflow"),
-    )
-)
-
 
 def check(
     script: Path = typer.Argument(help="A script of Python's; it is read and not run."),
@@ -53,7 +45,7 @@ def _read(script: Path) -> Reading:
 
     try:
         text = script.read_text(encoding="utf-8")
-        return read_script(text, engine_has=frozenset(dir(DeepSpeedEngine)) | _OWN)
+        return read_script(text, engine_has=DeepSpeedEngine.names())
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"read {script}", found=str(e), fix="Name a script of Python's.") from e
     except (SyntaxError, ValueError, RecursionError) as e:

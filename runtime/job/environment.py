@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+from runtime.as_deepspeed.finder import answering_deepspeed
 from runtime.errors import BadInput
 from runtime.job.spec import Order, is_variable
 from runtime.topology import FLIGHT
@@ -105,7 +106,8 @@ def rank_environment(
     own = matching(session, SESSION)
     own["PATH"] = ":".join(filter(None, (str(PurePosixPath(python).parent), own.get("PATH", ""))))
     chosen = _interfaces(order.interface, order.master_addr)
-    return {**own, **computed, **forwarded, **job, **chosen, **order.environment}
+    made = {**own, **computed, **forwarded, **job, **chosen, **order.environment}
+    return {**made, **answering_deepspeed(made)}
 
 
 def place(order: Order, local_rank: int) -> dict[str, str]:

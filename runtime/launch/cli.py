@@ -14,7 +14,7 @@ from pathlib import Path
 import typer
 
 from runtime import entry
-from runtime.as_deepspeed.finder import INSTEAD, VARIABLE, for_children, refuse_beside_real
+from runtime.as_deepspeed.finder import INSTEAD, VARIABLE, refuse_beside_real
 from runtime.edges import private_files
 from runtime.errors import BadInput
 from runtime.gate.signature import SIGNERS, trust_in
@@ -229,7 +229,7 @@ def zerorun(
         master_port=master_port,
         interface=interface,
         forwarded=matching(os.environ, FORWARDED),
-        environment=_answering(as_deepspeed, {**hidden, **parse_assignments(env)}),
+        environment={**_answering(as_deepspeed), **hidden, **parse_assignments(env)},
         shown_ranks=parse_shown(tee, sum(len(node.slots) for node in nodes)),
         timeout_seconds=timeout,
         certificate_path=str(certificate),
@@ -243,14 +243,15 @@ def zerorun(
     raise typer.Exit(_launch(job, ssh_config, signers))
 
 
-def _answering(wanted: bool, given: dict[str, str]) -> dict[str, str]:
-    """The variables of ranks; with them their Python answers `import deepspeed`, if that is wanted."""
+def _answering(wanted: bool) -> dict[str, str]:
+    """The variable by which a node answers `import deepspeed`, where the job or the shell asks for it."""
     said = os.environ.get(VARIABLE, "")
-    if not wanted and not said:
-        return given
+    if said in ("", "0"):
+        if not wanted:
+            return {}
+        said = "1"
     refuse_beside_real(os.environ)
-    before = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), **given}
-    return {**given, **for_children(before, instead=said == INSTEAD)}
+    return {VARIABLE: said}
 
 
 def _local_rank_option(wanted: bool | None, kind: str, program: str) -> str:

@@ -60,7 +60,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "runtime.topology": ("runtime.errors",),
     "runtime.entry": ("runtime.errors", "runtime.terminal"),
     "runtime.edges": ("runtime.errors", "runtime.untrusted"),
-    "runtime.job": ("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges"),
+    "runtime.job": (
+        *("runtime.errors", "runtime.topology", "runtime.untrusted", "runtime.edges"),
+        "runtime.as_deepspeed.finder",
+    ),
     "runtime.probes": ("runtime.errors", "runtime.untrusted", "runtime.edges", "runtime.job"),
     "runtime.flight": ("runtime.errors", "runtime.untrusted"),
     "runtime.remote": (

@@ -1,7 +1,7 @@
 """The Hugging Face Trainer and accelerate, unmodified, without DeepSpeed: losses beside its own, recorded.
 
-The libraries are installed into a folder of the test's, beside the gate's torch: `long`. What of theirs the
-gate holds is in tests/unit/runtime/as_deepspeed/test_private_calls.py and test_zero_as_deepspeed.py.
+The libraries are installed into a folder of the test's, beside the gate's torch: `long`. What the gate holds
+of it is in test_zero_as_deepspeed.py and tests/unit/runtime/as_deepspeed/test_private_calls.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ NOT_HERE = {
     "deepspeed.runtime.sequence_parallel.ulysses_sp.UlyssesSPAttentionHF",
     "deepspeed.runtime.sequence_parallel.ulysses_sp.UlyssesSPDataLoaderAdapter",
     "deepspeed.tp_model_init",
-    "deepspeed.utils.safe_get_full_grad",
 }
 
 

@@ -97,3 +97,12 @@ def test_ranks_find_their_store_when_the_first_one_has_gone(launch: Launch, tmp_
     ended = launch(tmp_path, *nodes(tmp_path, 1, 1), "--tee", "all", program).wait()
 
     assert (ended.returncode, "stored" in ended.stdout) == (0, True), ended.stderr
+
+
+def test_ranks_import_deepspeed_where_the_job_says_so(launch: Launch, tmp_path: Path) -> None:
+    program = script(tmp_path, "import deepspeed, os; print(deepspeed.__version__, os.environ['RANK'])")
+
+    ended = launch(tmp_path, *nodes(tmp_path, 1, 1), "--as-deepspeed", program).wait()
+
+    assert ended.returncode == 0
+    assert ended.stdout == "0.19.8+clusterwright 0\n"

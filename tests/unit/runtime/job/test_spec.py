@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from runtime.as_deepspeed.finder import START
 from runtime.errors import BadInput
 from runtime.job.environment import FORWARDED, matching, parse_job_environment, rank_environment
 from runtime.job.spec import orders, parse_assignments, parse_shown, redacted
@@ -124,6 +125,19 @@ def test_the_interface_option_beats_the_nodes_file() -> None:
     got = environment(of_node={"GLOO_SOCKET_IFNAME": "eth1"}, interface="eth7")
 
     assert (got["NCCL_SOCKET_IFNAME"], got["GLOO_SOCKET_IFNAME"]) == ("=eth7", "eth7")
+
+
+@pytest.mark.parametrize("asked", ["1", "instead"])
+def test_a_site_a_shell_or_a_job_may_have_deepspeed_answered(asked: str) -> None:
+    """By an inventory's collective_network_environment, which is the node's file, or --as-deepspeed."""
+    wanted = {"CLUSTERWRIGHT_AS_DEEPSPEED": asked}
+
+    for got in (environment(of_node=wanted), environment(given=wanted)):
+        assert got["CLUSTERWRIGHT_AS_DEEPSPEED"] == asked
+        assert got["PYTHONPATH"] == str(START)
+    own = environment(given=wanted, forwarded={"PYTHONPATH": "/mine"})["PYTHONPATH"]
+    assert own == f"{START}:/mine"
+    assert "PYTHONPATH" not in environment(of_node=wanted, given={"CLUSTERWRIGHT_AS_DEEPSPEED": "0"})
 
 
 def test_picked_slots_are_the_visible_devices() -> None:

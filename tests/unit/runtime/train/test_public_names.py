@@ -20,6 +20,7 @@ from runtime.train.optim import schedules
 from runtime.train.optim.adam import DeepSpeedCPUAdagrad, DeepSpeedCPUAdam, FusedAdam
 from runtime.train.optim.lr_schedule import build_schedule
 from runtime.train.parallel import zero
+from runtime.train.parallel.whole import GatheredParameters
 
 
 def test_a_loader_begins_anew_when_it_has_ended() -> None:
@@ -187,7 +188,7 @@ def test_a_rank_that_is_not_named_logs_nothing(caplog: pytest.LogCaptureFixture)
 def test_whole_parameters_are_as_they_are_on_one_rank() -> None:
     layer = nn.Linear(2, 2)
 
-    with zero.GatheredParameters(layer.parameters(), modifier_rank=0), torch.no_grad():
+    with GatheredParameters(layer.parameters(), modifier_rank=0), torch.no_grad():
         layer.weight.fill_(3.0)
 
     assert layer.weight.eq(3).all()
