@@ -28,6 +28,9 @@ class Saved(TrainingState, Protocol):
         """Ends a pass that an exception has cut off. Collective, if there is one."""
         ...
 
+    def whole_16bit_weights(self, exclude_frozen_parameters: bool = False) -> dict[str, torch.Tensor]:
+        """See `Saving.whole_16bit_weights`."""
+
     def begin_step(self) -> None:
         """Begins an optimizer step anew with weights that were loaded."""
         ...
@@ -91,6 +94,17 @@ class Saving:
         Rank 0 holds all of them in host memory. `python -m runtime checkpoint export` needs less, and writes
         safetensors.
         """
+        weights = self.whole_16bit_weights(exclude_frozen_parameters)
+        if self.dims.dp.is_first:
+            Path(save_dir).mkdir(parents=True, exist_ok=True)
+            torch.save(weights, Path(save_dir) / save_filename)
+        return True
+
+    def whole_16bit_weights(self: Saved, exclude_frozen_parameters: bool = False) -> dict[str, torch.Tensor]:
+        """The model's state dict of whole tensors in host memory, parameters in the compute type. Collective.
+
+        Rank 0 gets it, the others an empty one.
+        """
         self.end_cut_off()
         drop_gathered(self.module)
         weights = _whole_weights(self.module, compute_dtype(self.config), self.dims.dp.is_first)
@@ -98,10 +112,7 @@ class Saving:
             for name, parameter in self.module.named_parameters(remove_duplicate=False):
                 if not parameter.requires_grad:
                     weights.pop(name, None)
-        if self.dims.dp.is_first:
-            Path(save_dir).mkdir(parents=True, exist_ok=True)
-            torch.save(weights, Path(save_dir) / save_filename)
-        return True
+        return weights
 
     def wait_for_checkpoint(self: Saved) -> None:
         """Waits until the last save is committed; call it before the process group is destroyed.
