@@ -1,16 +1,24 @@
-"""The environment `deepspeed`: site.yml ends with it, and the real `deepspeed` runs on all nodes."""
+"""The environment `deepspeed`: the real `deepspeed` runs on all nodes, an image of its locks equals them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.lab.conftest import JOB_USER, JOBS, LabUnderTest, made, playbook, provision, use
+from tests.lab.conftest import JOB_USER, JOBS, Finished, LabUnderTest, made, playbook, provision, use
 
 # Minutes of building and compiling; unit tests hold what the locks name and how sources are admitted.
 pytestmark = [pytest.mark.long, pytest.mark.timeout(3000)]
 PREFIX = "/data/miniconda3/envs/deepspeed"
+TAG = "localhost/clusterwright/deepspeed:cpu"
+CONTAINER = "clusterwright-deepspeed-cpu"
 TRAIN = """
 import deepspeed
 import torch
@@ -74,3 +82,68 @@ def test_a_node_has_what_an_extension_of_deepspeed_needs_to_be_compiled(site: La
     assert said.stdout.splitlines()[-1] == "True"
     built = site.out("te1", "find /home/trainer/.cache/torch_extensions -name cpu_adam.so | wc -l")
     assert built == "1"
+
+
+@pytest.fixture
+def podman(tmp_path: Path) -> Mapping[str, str]:
+    """The variables under which podman runs here: crun refuses cgroups of both versions."""
+    if shutil.which("podman") is None:
+        said = "this machine lacks podman: apt-get install podman runc"
+        (pytest.fail if os.environ.get("REQUIRE_LAB") == "1" else pytest.skip)(said)
+    conf = tmp_path / "containers.conf"
+    conf.write_text('[engine]\nruntime = "runc"\n' if shutil.which("runc") else "")
+    return {**os.environ, "CONTAINERS_CONF": str(conf)}
+
+
+def asked(podman: Mapping[str, str], *words: str) -> Finished:
+    finished = subprocess.run(
+        ["podman", *words], capture_output=True, text=True, timeout=300, check=False, env=podman
+    )
+    assert finished.returncode == 0, f"podman {words}\n{finished.stderr}"
+    return finished
+
+
+def test_an_image_of_the_same_locks_has_the_digest_of_the_nodes_though_its_sources_were_built_again(
+    site: LabUnderTest, podman: Mapping[str, str], tmp_path: Path
+) -> None:
+    command = ("env", "image", "deepspeed", "--kind", "cpu", "-i", str(site.inventory))
+    nodes = json.loads(site.out("te1", "cat /etc/clusterwright/environment.json"))["digest"]
+
+    planned: dict[str, Any] = json.loads(provision(*command, "--check", "--json", env=podman).stdout)
+    assert planned["nodes"] == nodes
+    said = provision(*command, "--json", timeout_seconds=1800, env=podman).stdout
+    image: dict[str, Any] = json.loads(said)
+
+    assert image["digest"] == nodes
+    assert (
+        asked(podman, "ps", "--all", "--format", "{{.Names}}", "--filter", f"name={CONTAINER}").stdout == ""
+    )
+    limits = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
+    run = ("run", "--rm", "--network", "none", *limits, TAG)
+    ran = asked(podman, *run, "python", "-c", "import deepspeed, torch; print(torch.ones(2).sum().item())")
+    assert ran.stdout.splitlines()[-1] == "2.0"
+    program = "/usr/local/lib/clusterwright/environment_digest.py"
+    again = asked(podman, *run, "python", "-I", "-B", program, "--prefix", PREFIX, "--verify", "--full")
+    assert json.loads(again.stdout)["digest"] == nodes
+
+
+def test_a_build_that_fails_leaves_no_image_and_no_container(
+    site: LabUnderTest, podman: Mapping[str, str]
+) -> None:
+    before = asked(podman, "images", "--all", "--quiet").stdout
+
+    failed = provision(
+        *("env", "image", "deepspeed", "--kind", "cpu", "-i", str(site.inventory)),
+        *("--wheel-source", "http://127.0.0.1:1/simple"),
+        timeout_seconds=900,
+        check=False,
+        env=podman,
+    )
+
+    assert failed.returncode != 0
+    assert "in the step: wheels" in failed.stderr
+    assert "Traceback" not in failed.stderr.partition("podman ended")[0]
+    assert asked(podman, "images", "--all", "--quiet").stdout == before
+    assert (
+        asked(podman, "ps", "--all", "--format", "{{.Names}}", "--filter", f"name={CONTAINER}").stdout == ""
+    )
