@@ -7,13 +7,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from provision.environments import conda_layer, place
+from provision.environments import conda_layer, place, wheel_lock
 from provision.environments.digests import odd_nodes
 
 
 def explicit_lines(lock: str, channel: str) -> str:
     """The text of a conda lock as conda's explicit file."""
     return conda_layer.explicit_lines(conda_layer.parse(lock), channel=channel)
+
+
+def lock_apart(lock: str) -> dict[str, str]:
+    """The lock of wheels as two that pip is given, one after the other."""
+    wheels, sources = wheel_lock.apart(lock)
+    return {"wheels": wheels, "sources": sources}
 
 
 def relayed(result: Mapping[str, Any]) -> list[str]:
@@ -47,6 +53,7 @@ class FilterModule:
             "environment_plan": environment_plan,
             "explicit_lines": explicit_lines,
             "kept_unfinished": kept_unfinished,
+            "lock_apart": lock_apart,
             "odd_environments": odd_nodes,
             "relayed": relayed,
             "settlement": settlement,

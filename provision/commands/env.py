@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from provision.commands.env_add import add
+from provision.commands.env_image import image
 from provision.commands.env_lint import lint
 from provision.commands.folders import ENVIRONMENTS, user_cache
 from provision.edges.terminal import Console
@@ -37,6 +38,7 @@ app = typer.Typer(help="The environments that nodes get.", no_args_is_help=True)
 
 _PYTHON = "3.11"
 app.command()(add)
+app.command()(image)
 app.command()(lint)
 _out = Console()
 _progress = Console(stderr=True)

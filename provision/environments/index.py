@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.edges.process import run
-from provision.environments.locks import uv_on
+from provision.environments.sources import uv_on
 from provision.errors import CommandFailed, MissingRequirement
 
 _SECONDS = 30.0

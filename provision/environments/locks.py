@@ -17,8 +17,16 @@ from provision.edges.process import run
 from provision.environments.conda_layer import PLATFORMS, channel_name, from_conda_lock, parse
 from provision.environments.conda_layer import render as render_layer
 from provision.environments.conda_lock import solve
-from provision.environments.wheel_inputs import included, left_out, local_builds, own_index, solved_until
-from provision.environments.wheel_lock import platform_of, refuse_sources, render
+from provision.environments.sources import archive_of, needs_of, uv_on
+from provision.environments.wheel_inputs import (
+    from_source,
+    included,
+    left_out,
+    local_builds,
+    own_index,
+    solved_until,
+)
+from provision.environments.wheel_lock import WITHOUT_WHEEL, platform_of, refuse_sources, render
 from provision.errors import BadInput, CommandFailed, MissingRequirement
 
 _SOLVE_SECONDS = 1800.0
@@ -143,12 +151,6 @@ def solver_on(path: str) -> Path | None:
     return Path(found[0]) if found else None
 
 
-def uv_on(environment: Mapping[str, str]) -> Path | None:
-    """The uv beside this interpreter, else that of the search path."""
-    found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{environment.get('PATH', '')}")
-    return Path(found) if found else None
-
-
 def lock_conda(lock: Lock, *, channel: str, conda: Path, environment: Mapping[str, str]) -> None:
     """Solves the conda layer from a channel and writes its lock.
 
@@ -192,22 +194,31 @@ def lock_wheels(lock: Lock, *, python: str, environment: Mapping[str, str], torc
         )
     texts = lock.texts
     until = solved_until(texts)
+    variables = {name: value for name, value in environment.items() if name not in _CHOOSING}
+    archives = [archive_of(one, uv=uv, until=until, environment=variables) for one in from_source(texts)]
     with tempfile.TemporaryDirectory(prefix="clusterwright-") as scratch:
-        excludes = Path(scratch) / "excludes.txt"
-        excludes.write_text("".join(f"{name}\n" for name in left_out(texts)))
+        excludes, needs = Path(scratch) / "excludes.txt", Path(scratch) / "needs.in"
+        named = [*left_out(texts), *(archive.name for archive in archives)]
+        excludes.write_text("".join(f"{name}\n" for name in named))
+        needs.write_text("".join(f"{line}\n" for archive in archives for line in needs_of(archive)))
         words = uv_words(
             uv,
-            lock.inputs[0],
+            [lock.inputs[0], *([needs] if archives else [])],
             python=python,
             architecture=lock.architecture,
             until=until,
             excludes=excludes,
             places=_places(texts, environment.get("PIP_FIND_LINKS", ""), torch_index),
         )
-        solved = tomllib.loads(_solved(words, lock, environment))
+        solved = tomllib.loads(_solved(words, lock, variables))
     refuse_sources(solved, lock=lock.path.name, architecture=lock.architecture)
     text = render(
-        solved, made_from=lock.made_from, python=python, architecture=lock.architecture, until=until
+        solved,
+        made_from=lock.made_from,
+        python=python,
+        architecture=lock.architecture,
+        until=until,
+        archives=archives,
     )
     write_file(lock.path, text)
 
@@ -225,12 +236,13 @@ def _places(texts: Sequence[str], find_links: str, torch_index: str) -> list[str
     return words
 
 
-def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) -> str:
-    variables = {name: value for name, value in environment.items() if name not in _CHOOSING}
+def _solved(words: Sequence[str], lock: Lock, variables: Mapping[str, str]) -> str:
     finished = run(words, timeout_seconds=_SOLVE_SECONDS, env=variables, check=False)
     if finished.returncode == 0:
         return finished.stdout
     fix = "Correct wheels.in, or see that the index of Python packages can be reached."
+    if "building from source is disabled" in finished.stderr:
+        fix = WITHOUT_WHEEL
     if "exclude-newer" in finished.stderr:
         fix = (
             f"What was published after {solved_until(lock.texts)} does not count, nor what an index does not "
@@ -251,7 +263,7 @@ def _solved(words: Sequence[str], lock: Lock, environment: Mapping[str, str]) ->
 
 def uv_words(
     uv: Path,
-    source: Path,
+    sources: Sequence[Path],
     *,
     python: str,
     architecture: str,
@@ -261,11 +273,11 @@ def uv_words(
 ) -> list[str]:
     """uv's command line: everything stated that could make another solution of the same inputs."""
     return [
-        *(str(uv), "pip", "compile", str(source), "--format", "pylock.toml", "--generate-hashes"),
+        *(str(uv), "pip", "compile", *map(str, sources), "--format", "pylock.toml", "--generate-hashes"),
         *("--python-version", python, "--python-platform", platform_of(architecture)),
         *("--resolution", "highest", "--prerelease", "if-necessary-or-explicit"),
         *(("--exclude-newer", until) if until else ()),
         *("--excludes", str(excludes)),
-        *("--no-sources", "--no-header", "--no-annotate", "--quiet"),
+        *("--no-build", "--no-sources", "--no-header", "--no-annotate", "--quiet"),
         *places,
     ]

@@ -1,10 +1,11 @@
 """What people write of an environment's wheels, and what in it is for the solver.
 
-A requirements file that includes others by `-r`. Three kinds of comments are read:
+A requirements file that includes others by `-r`. Four kinds of comments are read:
 
     # solved until: 2026-11-27T00:00:00Z    what was published later does not count
     # index: cu118                          the folder of PyTorch's own index that alone has this build
     # leaves out: torchvision torchaudio    packages that others ask for, and that are not to be there
+    # built from source: deepspeed==0.19.8  packages that have no wheel, and that nodes may build
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from provision.errors import BadInput
 _INCLUDED = re.compile(r"^-r\s+(\S+)\s*$", re.MULTILINE)
 _UNTIL = re.compile(r"^# solved until: (\S+)$", re.MULTILINE)
 _INDEX = re.compile(r"^# index: ([a-z0-9.]+)$", re.MULTILINE)
+_FROM_SOURCE = re.compile(r"^# built from source: (.+)$", re.MULTILINE)
 _LEFT_OUT = re.compile(r"^# leaves out: (.+)$", re.MULTILINE)
 
 
@@ -56,6 +58,11 @@ def own_index(texts: Sequence[str]) -> str:
 def left_out(texts: Sequence[str]) -> list[str]:
     """The packages that are not to be there, whoever asks for them."""
     return sorted({name for text in texts for names in _LEFT_OUT.findall(text) for name in names.split()})
+
+
+def from_source(texts: Sequence[str]) -> list[str]:
+    """The packages, as NAME==VERSION, that are built from their archive of sources."""
+    return sorted({one for text in texts for ones in _FROM_SOURCE.findall(text) for one in ones.split()})
 
 
 def local_builds(texts: Sequence[str]) -> list[str]:

@@ -21,7 +21,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play_context import PlayContext
-from ansible.plugins.loader import become_loader, connection_loader
+from ansible.plugins.loader import become_loader, connection_loader, init_plugin_loader
 from ansible.template import Templar, trust_as_template
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -150,6 +150,7 @@ def main(words: Sequence[str]) -> int:
     source, *wanted = words
     loader = DataLoader()
     loader.set_basedir(str(PLAYBOOKS))
+    init_plugin_loader()  # else no name with its collection is found, as ansible.builtin.env
     try:
         identities = constants.DEFAULT_VAULT_IDENTITY_LIST
         loader.set_vault_secrets(CLI.setup_vault_secrets(loader, identities, auto_prompt=False))

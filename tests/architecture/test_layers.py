@@ -202,7 +202,7 @@ ROOMS = "audit diagnose environments images inventory join nodes roles smoke sto
 ACT = {
     "audit": "look",
     "diagnose": "questions",
-    "environments": "conda_lock index locks on_nodes runtime_wheel",
+    "environments": "conda_lock index locks oci.build on_nodes runtime_wheel sources",
     "images": "baking files programs",
     "inventory": "as_ansible site site_files trust",
     "join": "server tokens user_data",

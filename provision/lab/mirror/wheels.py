@@ -1,9 +1,10 @@
-"""The mirror's wheels: what an environment's lock names, behind a static index."""
+"""The mirror's wheels and archives of sources: what an environment's lock names, behind a static index."""
 
 from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
 from html import escape
@@ -12,6 +13,8 @@ from urllib.parse import quote
 
 from provision.edges.fetch import sha256_of
 from provision.edges.process import run
+from provision.environments.sources import fetched
+from provision.environments.wheel_lock import apart, pins
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 
 _PAGE = "<!DOCTYPE html>\n<html><body>\n{links}</body></html>\n"
@@ -26,16 +29,21 @@ def pages(wheels: Mapping[str, str], *, files: str) -> dict[str, str]:
     """The pages of an index by their paths.
 
     Args:
-        wheels: sha256 (hex) of each wheel, by its file name.
+        wheels: sha256 (hex) of each wheel, or archive of sources, by its file name.
         files: the folder of the wheels, relative to a project's page.
     """
     projects: defaultdict[str, list[str]] = defaultdict(list)
     for wheel, sha256 in sorted(wheels.items()):
         link = f"{files}/{quote(wheel)}#sha256={sha256}"
-        projects[normal_name(wheel.split("-")[0])].append(_link(link, wheel))
+        projects[_project(wheel)].append(_link(link, wheel))
     found = {f"{name}/index.html": _PAGE.format(links="".join(links)) for name, links in projects.items()}
     found["index.html"] = _PAGE.format(links="".join(_link(f"{name}/", name) for name in sorted(projects)))
     return found
+
+
+def _project(file: str) -> str:
+    """A wheel's name has no hyphen (PEP 427), an archive's version has none (PEP 625)."""
+    return normal_name(file.split("-")[0] if file.endswith(".whl") else file.rpartition("-")[0])
 
 
 def _link(address: str, text: str) -> str:
@@ -43,20 +51,26 @@ def _link(address: str, text: str) -> str:
 
 
 def download(lock: Path, folder: Path, *, environment: Mapping[str, str]) -> list[Path]:
-    """The wheels that a hash-pinned requirements file names, in `folder`; what is there already stays.
+    """What an environment's lock names, in `folder`; what is there already stays, and nothing of it is run.
 
     Raises:
-        CommandFailed: a wheel cannot be had, or has none of its hashes.
+        CommandFailed: a file cannot be had, or has none of its hashes.
+        MissingRequirement: an archive of sources is named, and there is no uv here.
     """
-    run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-            *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", folder, "-r", lock),
-        ],
-        timeout_seconds=1800,
-        env=environment,
-    )
-    return sorted(folder.glob("*.whl"))
+    wheels, sources = apart(lock.read_text())
+    with tempfile.TemporaryDirectory(prefix="clusterwright-") as scratch:
+        named = Path(scratch) / "wheels.txt"
+        named.write_text(wheels)
+        run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+                *("--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", folder, "-r", named),
+            ],
+            timeout_seconds=1800,
+            env=environment,
+        )
+    archives = [fetched(requirement, folder, environment=environment) for requirement in pins(sources)]
+    return [*sorted(folder.glob("*.whl")), *archives]
 
 
 def build_wheels(workshop: Workshop, environment: str, lock: Path) -> Part:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from provision.environments.locks import State, how_to_have, is_current, locks_of
-from provision.environments.wheel_lock import without_wheel
+from provision.environments.wheel_lock import apart, without_wheel
 from provision.errors import BadInput
 
 ENVIRONMENTS = Path(__file__).parents[4] / "envs"
@@ -47,7 +47,7 @@ PACKAGES = {
 }
 
 
-@pytest.mark.parametrize("name", ["torch", "llm", "serve"])
+@pytest.mark.parametrize("name", ["torch", "llm", "deepspeed", "serve"])
 def test_the_locks_of_this_repository_are_those_of_their_inputs_so_that_nobody_solves_the_lab_s(
     name: str,
 ) -> None:
@@ -65,7 +65,7 @@ def locked(text: str) -> dict[str, str]:
     return dict(re.findall(r"^(\S+)==(\S+)", text, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["torch", "llm"])
+@pytest.mark.parametrize("name", ["torch", "llm", "deepspeed"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_has_the_cuda_cudnn_and_nccl_that_its_torch_was_built_with(name: str, kind: str) -> None:
     versions = locked((ENVIRONMENTS / name / f"wheels-{kind}.lock").read_text())
@@ -85,6 +85,17 @@ def test_llm_holds_what_people_train_with_on_the_torch_of_the_environment_torch(
     wanted |= {"torchao", "transformers", *(() if kind == "cpu" else ("bitsandbytes",))}
     assert wanted <= set(llm)
     assert torch.items() <= llm.items()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_deepspeed_is_what_llm_holds_and_deepspeed_from_its_sources_alone(kind: str) -> None:
+    lock, other = (ENVIRONMENTS / name / f"wheels-{kind}.lock" for name in ("deepspeed", "llm"))
+    text = lock.read_text()
+
+    assert locked(other.read_text()).items() <= locked(text).items()
+    assert {"ninja", "setuptools", "einops", "hjson"} <= set(locked(text))
+    assert locked(apart(text)[1]) == {"deepspeed": "0.19.8"}
+    assert ("nvidia-ml-py" in locked(text)) == (kind != "cpu")
 
 
 def test_serve_holds_vllm_with_the_torch_that_it_pins() -> None:

@@ -57,6 +57,16 @@ def test_children_ini_files_and_templates_are_read(tmp_path: Path) -> None:
     assert secrets == secrets_of(tmp_path / "hosts", environment=os.environ) == tmp_path / "secrets"
 
 
+def test_what_a_template_looks_up_by_the_name_of_a_collection_is_found(tmp_path: Path) -> None:
+    line = "te1 ansible_host=10.0.0.1 ansible_user=\"{{ lookup('ansible.builtin.env', 'LOGIN') }}\"\n"
+    (tmp_path / "hosts").write_text(f"[cluster]\n{line}")
+
+    found = read(tmp_path / "hosts", {**os.environ, "LOGIN": "ubuntu"})["te1"]
+
+    assert found.fault is None
+    assert found.user == "ubuntu"
+
+
 def test_each_fault_is_its_own_node_s_and_the_others_are_there(tmp_path: Path) -> None:
     (tmp_path / "hosts.yml").write_text(YAML)
 

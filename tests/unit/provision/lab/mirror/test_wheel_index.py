@@ -18,3 +18,9 @@ def test_each_project_has_a_page_whose_links_carry_the_sha256() -> None:
         'href="../../torch-2.13.0%2Bcpu-cp311-cp311-linux_x86_64.whl#sha256=aa"' in found["torch/index.html"]
     )
     assert 'href="typing-extensions/"' in found["index.html"]
+
+
+def test_an_archive_of_sources_is_on_the_page_of_its_project_whatever_its_name_holds() -> None:
+    found = pages({"deepspeed-0.19.8.tar.gz": "cc", "py-cpuinfo-9.0.0.tar.gz": "dd"}, files="../..")
+
+    assert set(found) == {"index.html", "deepspeed/index.html", "py-cpuinfo/index.html"}
