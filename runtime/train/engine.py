@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 import torch
 from torch import nn
@@ -287,7 +287,8 @@ class Engine(Updating, Saving, Feeding):
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
         averaging = partial(_call, WeakMethod(self.averaging))
-        trained = Trained(optimizer=self.optimizer, averaging=averaging)
+        optimizer = ref(self.optimizer) if self.optimizer is not None else _nothing
+        trained = Trained(optimizer=optimizer, averaging=averaging)
         give_whole(module, gathered, is_here=keeps or not is_cut, training=trained)
         if gathers:
             number(module.parameters())
@@ -344,3 +345,7 @@ def _call(method: WeakMethod[Callable[[], float]]) -> float:
     """What an engine says, as long as there is one."""
     found = method()
     return found() if found is not None else 1.0
+
+
+def _nothing() -> None:
+    """The optimizer of an engine that has none."""
