@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakMethod
+from weakref import WeakMethod, ref
 
 import torch
 from torch import nn
@@ -35,6 +35,7 @@ from runtime.train.parallel.shard import ShardPlan, units
 from runtime.train.parallel.whole import number
 from runtime.train.saving import Saving
 from runtime.train.state import LearningRates
+from runtime.train.throughput import Throughput
 from runtime.train.updating import Updating
 
 
@@ -74,6 +75,7 @@ class Engine(Updating, Saving, Feeding):
         self.skipped_steps = 0
         self.micro_steps = 0
         self.overflow = self._was_applied = False
+        self.tput_timer = Throughput()
         self._counted_from = self._steps_before = self._samples_before = 0
         self._plan = plan
         self._blocks = blocks
@@ -195,6 +197,25 @@ class Engine(Updating, Saving, Feeding):
         self.config = self.config.model_copy(update=sizes)
         self._prepare_units()
 
+    def set_train_micro_batch_size(self, micro_batch_size: int) -> None:
+        """Says that the script's micro-batches have another size from now on; micro-steps of a step stay.
+
+        Raises:
+            BadInput: the engine's own data makes the micro-batches.
+        """
+        if self.training_dataloader is not None or micro_batch_size <= 0:
+            raise BadInput(
+                f"train with micro-batches of {micro_batch_size}",
+                found="training_data, whose batches runtime.initialize has sized"
+                if micro_batch_size > 0
+                else "no size",
+                fix="Feed batches of the size that you want, or write it into the configuration.",
+            )
+        self._samples_before, self._steps_before = self.global_samples, self.global_steps
+        whole = micro_batch_size * self.gradient_accumulation_steps() * self.dims.dp.size
+        sizes = {"train_batch_size": whole, "train_micro_batch_size_per_gpu": micro_batch_size}
+        self.config = self.config.model_copy(update=sizes)
+
     def follow_method(self, module: nn.Module, name: str) -> None:
         """Makes a method of the model or of a part of it run with whole parameters, as a forward does.
 
@@ -266,7 +287,8 @@ class Engine(Updating, Saving, Feeding):
         gathered = Gathered(module, group) if keeps else None
         guard(module, self.optimizer, plan.mesh)
         averaging = partial(_call, WeakMethod(self.averaging))
-        trained = Trained(optimizer=self.optimizer, averaging=averaging)
+        optimizer = ref(self.optimizer) if self.optimizer is not None else _nothing
+        trained = Trained(optimizer=optimizer, averaging=averaging)
         give_whole(module, gathered, is_here=keeps or not is_cut, training=trained)
         if gathers:
             number(module.parameters())
@@ -323,3 +345,7 @@ def _call(method: WeakMethod[Callable[[], float]]) -> float:
     """What an engine says, as long as there is one."""
     found = method()
     return found() if found is not None else 1.0
+
+
+def _nothing() -> None:
+    """The optimizer of an engine that has none."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from runtime.comm.group import Group
 from runtime.errors import BadInput
@@ -20,6 +21,7 @@ from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.shard import ShardPlan
 from runtime.train.state import LearningRates
+from runtime.train.throughput import Throughput
 
 
 class Facts(AsModule):
@@ -44,6 +46,8 @@ class Facts(AsModule):
     _order: GatherOrder | None
     _scaled_backwards: int
     _data_at_boundary: dict[str, int] | None
+    tput_timer: Throughput
+    _compiled: bool
     _was_applied: bool
     _steps_before: int
     _samples_before: int
@@ -159,6 +163,33 @@ class Facts(AsModule):
     def steps_per_print(self) -> int | None:
         """Every how many steps a line is logged."""
         return self.config.steps_per_print
+
+    def wall_clock_breakdown(self) -> bool:
+        """Whether times of parts of a step are logged, which is not implemented."""
+        return False
+
+    def get_batch_info(self) -> tuple[int, int, int]:
+        """Samples of all ranks in a step, of one rank in a micro-step, and micro-steps in a step."""
+        return (
+            self.train_batch_size(),
+            self.train_micro_batch_size_per_gpu(),
+            self.gradient_accumulation_steps(),
+        )
+
+    @property
+    def cur_scale(self) -> float:
+        """The loss scale in force; 1 where there is none."""
+        return self.scaling.value
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether transformer blocks are compiled."""
+        return self._compiled
+
+    @property
+    def data_parallel_group(self) -> dist.ProcessGroup | None:
+        """The ranks among which the data is shared."""
+        return self.dims.dp.group or dist.group.WORLD
 
     def zero_optimization(self) -> bool:
         """Whether anything is sharded."""

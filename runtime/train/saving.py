@@ -114,6 +114,15 @@ class Saving:
                     weights.pop(name, None)
         return weights
 
+    def load_module_state_dict(
+        self: Saved, state_dict: Mapping[str, Any], strict: bool = True, custom_load_fn: Any = None
+    ) -> None:
+        """Loads a state dict of whole tensors into the model, which every rank gives."""
+        if custom_load_fn is not None:
+            custom_load_fn(src=state_dict, dst=self.module)
+        else:
+            self.module.load_state_dict(state_dict, strict=strict)
+
     def wait_for_checkpoint(self: Saved) -> None:
         """Waits until the last save is committed; call it before the process group is destroyed.
 

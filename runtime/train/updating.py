@@ -49,6 +49,7 @@ class Updating(Residence):
             self._gathered.renew()  # once the gradients have made room
         self.global_steps += 1
         self._data_at_boundary = self._data_now()
+        self.tput_timer.note(self.train_batch_size())
         self._report()
 
     def averaging(self) -> float:

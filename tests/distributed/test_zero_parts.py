@@ -73,6 +73,9 @@ class Net(nn.Module):
     def score(self, tokens: torch.Tensor) -> torch.Tensor:
         return self.value(self.encode(tokens)).squeeze(-1)
 
+    def temperature(self) -> float:
+        return self.scale.exp().item()
+
     def bound(self) -> None:
         self.scale.data.clamp_(max=0.2)
         with torch.no_grad():
@@ -197,6 +200,33 @@ def evaluated(engine: Engine, plain: Net) -> list[str]:
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_parts_that_are_called_alone_train_as_in_a_plain_model(ranks: Ranks, world_size: int) -> None:
     assert ranks(parts, world_size, timeout_seconds=120) == [[]] * world_size
+
+
+def asked_by_one(topology: Topology) -> list[str]:
+    """Rank 0 logs what a method gives, in the middle of a training."""
+    group = runtime.init_distributed(timeout_seconds=20)
+    plain, wrong = plain_training(), []
+    for stage in range(3):
+        engine = start(stage)
+        for name, loss_of in LOSSES.items():
+            for _, number in micro_steps(name):
+                ours = tokens(number).chunk(topology.world_size)[topology.rank]
+                loss = loss_of(engine.module, ours)
+                if topology.is_first:
+                    engine.module.temperature()
+                engine.backward(loss)
+                engine.step()
+            engine.module.bound()
+        wrong += [f"stage {stage}: {name}" for name in differing(engine, plain)]
+        if topology.is_first and engine.module.temperature() != pytest.approx(plain.temperature(), rel=1e-5):
+            wrong.append(f"stage {stage}: what the method gives")
+    shutdown(group)
+    return wrong
+
+
+def test_one_rank_may_ask_a_method_alone(ranks: Ranks) -> None:
+    """Up to stage 2."""
+    assert ranks(asked_by_one, 2, timeout_seconds=90) == [[], []]
 
 
 def in_other_ways(_: Topology) -> list[str]:

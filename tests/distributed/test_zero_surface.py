@@ -111,6 +111,10 @@ def sizes(stage: int) -> list[str]:
         (engine.gradient_clipping() == 0 and engine.loss_scale() == 0, "clipping and scale"),
         ((engine.optimizer.cur_scale, engine.optimizer.overflow) == (1.0, False), "the optimizer"),  # type: ignore[union-attr]
         (engine.zero_optimization() == (stage > 0), "zero"),
+        (engine.get_batch_info() == (3 * ranks, 1, 3) and not engine.is_compiled, "batches"),
+        (engine.tput_timer.avg_samples_per_sec() > 0, "samples in a second"),
+        (engine.tput_timer.global_step_count == 3, "steps that were timed"),
+        (torch.distributed.get_world_size(engine.data_parallel_group) == ranks, "its group"),
         (engine.optimizer_name() == "SGD" and engine.dp_world_size == ranks, "names"),
     ]
     return [what for is_right, what in results if not is_right]
@@ -125,7 +129,14 @@ def twice(stage: int) -> list[str]:
         engine.backward(loss * 2)
         engine.step()
         plain.step(number, weight=3.0)
-    return ["after retain_graph"] * differ(engine, plain)
+    wrong = ["after retain_graph"] * differ(engine, plain)
+    engine.set_train_micro_batch_size(4)
+    wrong += ["samples"] * (engine.train_batch_size() != 4 * engine.world_size)
+    engine.load_module_state_dict(Net().state_dict())
+    plain.model.load_state_dict(
+        {n: p.full_tensor() for n, p in engine.module.named_parameters()}, strict=False
+    )
+    return wrong + ["a loaded state dict"] * differ(engine, plain)
 
 
 def evaluated(stage: int) -> list[str]:

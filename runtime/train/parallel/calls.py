@@ -17,6 +17,7 @@ from weakref import WeakMethod
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.utils._pytree import tree_flatten
 
 from runtime.errors import BadInput
 from runtime.train.offload.shards import local
@@ -119,7 +120,8 @@ class Calls:
             prepare()
         self._cut_offs.end()
         if self._gathered is not None:
-            self._gathered.before_forward(unit)
+            # Where nothing goes in, rank 0 may be asking for a number that it logs.
+            self._gathered.before_forward(unit, alone=keeps and not _tensors((inputs, named)))
         state = cast(FSDPModule, unit)._get_fsdp_state()
         try:
             inputs, named = state._pre_forward(unit, inputs, named)
@@ -130,8 +132,14 @@ class Calls:
         except BaseException as error:
             self._cut_offs.leave_forward(error, self._gathered)
             raise
-        self._after(unit)
+        is_graded = any(one.requires_grad for one in _tensors(output))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (is_graded or not keeps)):
+            self._after(unit)
         return output
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [one for one in tree_flatten(values)[0] if isinstance(one, torch.Tensor)]
 
 
 def _owned(module: nn.Module, unit: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -204,3 +212,5 @@ def _keep_changes(state: UnitState) -> None:
         changed = (whole != shard.to(whole.device, whole.dtype)).to(shard.device)
         if changed.any():
             shard[changed] = whole.to(shard)[changed]
+            if is_scalar(parameter.sharded_param):  # the copies of other ranks as well
+                parameter.all_gather_outputs[0].fill_(whole.item())

@@ -92,15 +92,18 @@ class Gathered:
         """All ranks have reduced: what comes next begins anew."""
         self._was_cut_off = self._has_asked = False
 
-    def before_forward(self, module: nn.Module, *_: object) -> None:
+    def before_forward(self, module: nn.Module, *_: object, alone: bool = False) -> None:
         """Gathers anew what was gathered of shards that were changed since (clipped, averaged).
 
         All ranks agree on it, since a change may leave one rank's shard as it was. Not so in evaluation and
         after a forward that was cut off, where other ranks may not be there: if nothing was changed here.
+
+        Args:
+            alone: whether this may be no forward of all ranks.
         """
         if not at_rest(module) or not all(state.is_sharded for state in self._states):
             return
-        may_be_alone = self._was_cut_off or not module.training
+        may_be_alone = alone or self._was_cut_off or not module.training
         if may_be_alone and not self._changed().any():
             return
         self._agree()

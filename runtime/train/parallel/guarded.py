@@ -135,9 +135,12 @@ def give_whole(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What trains a model: its optimizer, and what a summed gradient is multiplied by to be the mean."""
+    """What trains a model: its optimizer, and what a summed gradient is multiplied by to be the mean.
 
-    optimizer: torch.optim.Optimizer | None
+    A model keeps neither alive.
+    """
+
+    optimizer: Callable[[], torch.optim.Optimizer | None]
     averaging: Callable[[], float]
 
 

@@ -269,12 +269,13 @@ def _full(tensor: torch.Tensor) -> torch.Tensor:
 
 def _state(param: torch.Tensor, key: str) -> torch.Tensor | None:
     known = _known(param)
-    if known is None or known.training is None or known.training.optimizer is None:
+    optimizer = known.training.optimizer() if known is not None and known.training is not None else None
+    if known is None or optimizer is None:
         return None
     if key == "fp32_param":
         found: torch.Tensor = known.record.sharded_param
         return found
-    states: dict[str, Any] = known.training.optimizer.state.get(known.record.sharded_param, {})
+    states: dict[str, Any] = optimizer.state.get(known.record.sharded_param, {})
     return states.get(key)
 
 
