@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
 
 from provision.errors import CommandFailed
@@ -17,7 +18,12 @@ from provision.errors import CommandFailed
 def sha256_of(path: Path) -> str:
     """The sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return sha256_of_open(stream)
+
+
+def sha256_of_open(stream: BufferedReader) -> str:
+    """The sha256 of an open file from where it stands to its end, in hexadecimal digits."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def fetch(address: str, target: Path, *, sha256: str, timeout_seconds: float) -> None:

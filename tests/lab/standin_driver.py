@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from provision.lab.mirror.apt import Deb, packages_text, parse_stanzas, release_text, sign
+from provision.bundle.debian import Deb, packages_text, parse_stanzas, release_text, sign
 
 FIRST, SECOND = "580.95.05", "580.105.08"
 
