@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -89,6 +88,7 @@ Report = Callable[[str], None]
 # Beside what the roles install: what a role or a person on a bare node may need at once.
 ALWAYS = (
     "ca-certificates",
+    "chrony",
     "e2fsprogs",
     "iputils-ping",
     "nftables",
@@ -187,26 +187,24 @@ class Apt:
         """Where `download` puts a package."""
         return self.state / "archives" / deb.cached_name
 
-    def lay_out(self, debs: Sequence[Deb], folder: Path, *, signing: Path, seconds: float) -> None:
-        """Makes `folder` the repository of packages that were downloaded.
 
-        Args:
-            signing: the folder of the key that signs it, which is made once and stays.
-            seconds: the time that it states, since 1970.
-        """
-        pool = folder / POOL
-        pool.mkdir(parents=True, exist_ok=True)
-        for deb in debs:
-            target = pool / deb.file_name
-            target.unlink(missing_ok=True)
-            os.link(self.archive(deb), target)
-        packages = packages_text(debs, pool=POOL).encode()
-        indices = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
-        for name, content in indices.items():
-            (folder / name).write_bytes(content)
-        own = self.architecture or run(["dpkg", "--print-architecture"], timeout_seconds=10).stdout.strip()
-        (folder / "Release").write_text(release_text(indices, architectures=[own], seconds=seconds))
-        sign(signing, folder)
+def write_indices(
+    debs: Sequence[Deb], folder: Path, *, architecture: str = "", signing: Path, seconds: float
+) -> None:
+    """Makes `folder` a repository of the packages that lie in its pool.
+
+    Args:
+        architecture: dpkg's name of the nodes' processors; "" is this machine's own.
+        signing: the folder of the key that signs it, which is made once and stays.
+        seconds: the time that it states, since 1970.
+    """
+    packages = packages_text(debs, pool=POOL).encode()
+    indices = {"Packages": packages, "Packages.gz": gzip.compress(packages, mtime=0)}
+    for name, content in indices.items():
+        (folder / name).write_bytes(content)
+    own = architecture or run(["dpkg", "--print-architecture"], timeout_seconds=10).stdout.strip()
+    (folder / "Release").write_text(release_text(indices, architectures=[own], seconds=seconds))
+    sign(signing, folder)
 
 
 def sign(home: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from provision.bundle.folder import Bundle, Difference, differences, read
+from provision.commands.bundle_create import create
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
 from provision.environments import runtime_wheel
@@ -22,6 +23,7 @@ app = typer.Typer(
 
 _CHECKOUT = Path(__file__).parents[2]
 _SHOWN = 20
+app.command()(create)
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from provision.bundle.apt_sources import sources_for
-from provision.bundle.debian import ALWAYS, Apt, Deb, parse_stanzas
+from provision.bundle.debian import ALWAYS, POOL, Apt, Deb, parse_stanzas, write_indices
 from provision.errors import CommandFailed
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 
@@ -31,7 +32,13 @@ def build_apt(workshop: Workshop, names: Sequence[str], *, newer_than: float) ->
 
     def make(folder: Path) -> None:
         apt.download(debs)
-        apt.lay_out(debs, folder, signing=workshop.root / "signing", seconds=time.time())
+        pool = folder / POOL
+        pool.mkdir(exist_ok=True)
+        for deb in debs:
+            target = pool / deb.file_name
+            target.unlink(missing_ok=True)
+            os.link(apt.archive(deb), target)
+        write_indices(debs, folder, signing=workshop.root / "signing", seconds=time.time())
 
     key = key_of([deb.fields["SHA256"] for deb in debs], "flat, signed")
     return workshop.ensure("apt", key, kind=Kind.REAL, make=make)
