@@ -14,13 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.bundle.apt_sources import own_release, sources_for
 from provision.bundle.contents import MANIFEST, File, contents_of, text_of
-from provision.bundle.debian import ALWAYS, ARCHITECTURES, KEY, POOL, Apt, Deb, parse_stanzas, write_indices
+from provision.bundle.deb import ALWAYS, ARCHITECTURES, KEY, POOL, Deb, parse_stanzas
+from provision.bundle.debian import Apt, write_indices
 from provision.bundle.folder import Bundle, read
 from provision.bundle.plan import (
     APT,
@@ -234,12 +235,19 @@ def gather(
     if before is not None:
         for file in before.contents.files:
             if file.path not in files:
-                (folder / file.path).unlink(missing_ok=True)
+                _remove(folder, file.path)
     text = text_of(contents_of(_made_for(wanted), files.values()))
-    _drop_empty(folder)
     write_file(folder / MANIFEST, text.decode("ascii"))
     shutil.rmtree(work)
     return read(folder)
+
+
+def _remove(folder: Path, path: str) -> None:
+    """Takes away a file of a bundle before, and the folders that hold nothing without it."""
+    (folder / path).unlink(missing_ok=True)
+    for above in list((folder / path).parents)[: path.count("/")]:
+        with suppress(OSError):
+            above.rmdir()
 
 
 def _made_for(wanted: Wanted) -> dict[str, str]:
@@ -284,15 +292,17 @@ def _place(arriving: Path, target: Path) -> None:
 
 def _fetch_debs(wanted: Wanted, plan: Plan, lacking: Sequence[Item], folder: Path, bench: Bench) -> None:
     """apt fetches; what the pool has already is laid before it."""
+    if not any(item.deb for item in lacking):
+        return
     apt = _apt(wanted, folder / WORK / "apt", bench)
     gone = {item.path for item in lacking}
     for item in plan.items:
         if item.deb is not None and item.path not in gone and not apt.archive(item.deb).exists():
             _link_or_copy(folder / item.path, apt.archive(item.deb))
-    if absent := [item for item in lacking if item.deb is not None]:
-        apt.download([item.deb for item in absent if item.deb is not None])
-    for item in absent:
-        assert item.deb is not None
+    apt.download([item.deb for item in lacking if item.deb is not None])
+    for item in lacking:
+        if item.deb is None:
+            continue
         if sha256_of(apt.archive(item.deb)) != item.sha256:
             found = f"{item.deb.file_name} has another sha256 than the lists say"
             raise CommandFailed("fetch Debian packages", found=found, fix="Run it again.")
@@ -355,10 +365,3 @@ def _repository(wanted: Wanted, plan: Plan, folder: Path, before: Bundle | None)
 
 def _sha256_if_there(path: Path) -> str:
     return sha256_of(path) if path.is_file() else ""
-
-
-def _drop_empty(folder: Path) -> None:
-    """Folders that lost their last file."""
-    for path, names, files in os.walk(folder, topdown=False):
-        if Path(path) != folder and not names and not files:
-            Path(path).rmdir()

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.bundle.debian import POOL, Deb
+from provision.bundle.deb import POOL, Deb
 from provision.bundle.wanted import Wanted
 from provision.environments.conda_layer import CondaLayer
-from provision.printable import one_line
 
 # The parts of a bundle, as roles find them below its address.
 APT, MINICONDA, CONDA, WHEELS, MODELS, ENVIRONMENTS, RUNTIME = (
@@ -75,7 +74,7 @@ def of_debs(debs: Sequence[Deb]) -> list[Item]:
 
 def of_conda(wanted: Wanted, layer: CondaLayer) -> list[Item]:
     """The installer, and the packages of the conda layer."""
-    installer = one_line(wanted.installer.rpartition("/")[2])
+    installer = wanted.installer.rpartition("/")[2]
     found = [(f"{MINICONDA}/{installer}", wanted.installer, wanted.installer_sha256)]
     found += [
         (f"{CONDA}/{package.path}", f"{wanted.channel}/{package.path}", package.sha256)

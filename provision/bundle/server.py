@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -40,13 +42,13 @@ class Catalogue:
     Addresses begin with the bundle's digest: who was told one is served that bundle or nothing.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, on_refusal: Callable[[str], None]) -> None:
         self._folder = bundle.folder
         self._digest = bundle.digest
         self._files = {file.path: file for file in bundle.contents.files}
         self._proven: dict[str, tuple[int, ...]] = {}
         self._lock = threading.Lock()
-        self.refused: dict[str, str] = {}
+        self._on_refusal = on_refusal
 
     def open(self, address: str) -> tuple[BufferedReader, int] | None:
         """The file of an address (its path, quoted) and its bytes; None where the manifest has none such.
@@ -62,14 +64,17 @@ class Catalogue:
         known = self._files.get(name)
         if known is None and name != MANIFEST:
             return None
-        with Tree(str(self._folder)) as tree:
-            stream = os.fdopen(tree.open(name), "rb")
         try:
-            size = self._prove(stream, name, known)
-        except BaseException:
-            stream.close()
+            with Tree(str(self._folder)) as tree:
+                stream = os.fdopen(tree.open(name), "rb")
+            try:
+                return stream, self._prove(stream, name, known)
+            except BaseException:
+                stream.close()
+                raise
+        except OSError as e:
+            self._on_refusal(f"{name} is not sent: {e.strerror or e}")
             raise
-        return stream, size
 
     def _prove(self, stream: BufferedReader, name: str, known: File | None) -> int:
         """The bytes of an open file that is what it has to be; one that was touched since is read again."""
@@ -79,7 +84,6 @@ class Catalogue:
         if not is_proven:
             wanted = known.sha256 if known else self._digest
             if sha256_of_open(stream) != wanted or _state(stream) != before:
-                self.refused[name] = "it is not what the manifest says"
                 raise OSError(f"{name} is not what the manifest says")
             stream.seek(0)
             with self._lock:
@@ -123,17 +127,28 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
+class Server6(Server):
+    address_family = socket.AF_INET6
+
+
 def serve_folder(*, address: str, port: int, served: Path) -> None:
     """Serves `served` for ever; it may not exist yet and may change (it is a link to the newest mirror)."""
     with Server((address, port), partial(FolderHandler, directory=str(served))) as server:
         server.serve_forever()
 
 
-def bundle_server(bundle: Bundle, *, address: str, port: int) -> tuple[Server, Catalogue]:
+def bundle_server(
+    bundle: Bundle, *, address: str, port: int, on_refusal: Callable[[str], None] = lambda _: None
+) -> Server:
     """A server of a bundle that listens; `serve_forever` answers.
+
+    Args:
+        address: of this machine; an IPv6 one, too.
+        on_refusal: gets a line for each answer that a file is not what the manifest says.
 
     Raises:
         OSError: nothing can listen there.
     """
-    catalogue = Catalogue(bundle)
-    return Server((address, port), partial(BundleHandler, catalogue=catalogue)), catalogue
+    catalogue = Catalogue(bundle, on_refusal)
+    kind = Server6 if ":" in address else Server
+    return kind((address, port), partial(BundleHandler, catalogue=catalogue))

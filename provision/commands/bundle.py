@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from provision.bundle.folder import Bundle, Difference, differences, read
 from provision.commands.bundle_create import create
+from provision.commands.bundle_serve import serve
 from provision.commands.folders import user_cache
 from provision.edges.terminal import Console
 from provision.environments import runtime_wheel
@@ -24,6 +25,7 @@ app = typer.Typer(
 _CHECKOUT = Path(__file__).parents[2]
 _SHOWN = 20
 app.command()(create)
+app.command()(serve)
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
 

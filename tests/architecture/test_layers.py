@@ -198,7 +198,7 @@ def test_each_module_of_a_package_itself_is_named_in_the_table() -> None:
 ROOMS = "audit bundle diagnose environments images inventory join nodes roles smoke store"
 ACT = {
     "audit": "look",
-    "bundle": "apt_sources debian folder server",
+    "bundle": "apt_sources debian folder gather server trust wheels",
     "diagnose": "questions",
     "environments": "conda_lock index locks on_nodes runtime_wheel",
     "images": "baking files programs",

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from provision.bundle.apt_sources import sources_for
-from provision.bundle.debian import ALWAYS, POOL, Apt, Deb, parse_stanzas, write_indices
+from provision.bundle.deb import ALWAYS, POOL, Deb, parse_stanzas
+from provision.bundle.debian import Apt, write_indices
 from provision.errors import CommandFailed
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of
 

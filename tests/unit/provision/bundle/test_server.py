@@ -33,7 +33,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def port(bundle: Bundle) -> Iterator[int]:
-    server, _ = bundle_server(bundle, address="127.0.0.1", port=0)
+    server = bundle_server(bundle, address="127.0.0.1", port=0)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server.server_port
