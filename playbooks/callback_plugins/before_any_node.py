@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 
 from provision.bundle.contents import MANIFEST
-from provision.bundle.trust import apt_key
+from provision.bundle.trust import apt_key, other_locks
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.environments.locks import how_to_have
@@ -173,7 +173,8 @@ class Inventory:
                 yield Problem(what=f"there is no file {path}", where=name, fix=how_to_have(Path(path)))
         first = self.site.hosts[0].values if self.site.hosts else {}
         if bundle := str(first.get("cluster_bundle_url") or ""):
-            yield from _wrong_bundle(bundle, str(first.get("cluster_bundle_path") or ""))
+            folder = str(first.get("cluster_bundle_path") or "")
+            yield from _wrong_bundle(bundle, folder, [path for _, path in locks])
             sources = [("cluster_bundle_url", f"{bundle}/{MANIFEST}")]
         if not self._asks_sources():
             return
@@ -203,9 +204,14 @@ class Inventory:
         return bool(boolean(wanted))
 
 
-def _wrong_bundle(address: str, folder: str) -> Iterator[Problem]:
+def _wrong_bundle(address: str, folder: str, locks: Sequence[str]) -> Iterator[Problem]:
     try:
         apt_key(folder, address)
+        for lock in other_locks(folder, locks):
+            fix = "Make it for the site as it is, provision bundle create, or take its locks (envs/ in it)."
+            yield Problem(
+                what=f"the bundle was made for another {lock}", where="cluster_bundle_path", fix=fix
+            )
     except BadInput as e:
         yield Problem(what=e.found, where="cluster_bundle_url", fix=e.fix)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from provision.bundle.contents import digest_of
 from provision.bundle.deb import KEY
 from provision.bundle.folder import read
-from provision.bundle.plan import APT
+from provision.bundle.plan import APT, ENVIRONMENTS
+from provision.edges.fetch import sha256_of
 from provision.errors import BadInput
 from provision.store.node.manifest import is_digest
 from provision.store.node.tree import Tree
@@ -51,6 +53,18 @@ def apt_key(folder: str, address: str) -> str:
         fix = f"provision bundle verify {folder}"
         raise BadInput(asked, found=f"{_PATH} in {folder} is not what its manifest says", fix=fix)
     return key.decode("ascii", errors="replace")
+
+
+def other_locks(folder: str, locks: Sequence[str]) -> list[str]:
+    """Those of a site's locks that a bundle was not made for: it lacks what they name.
+
+    Args:
+        folder: of a bundle whose digest is the one that the site names.
+        locks: files of this machine.
+    """
+    files = read(Path(folder).resolve()).contents.files
+    known = {file.sha256 for file in files if file.path.startswith(f"{ENVIRONMENTS}/")}
+    return [lock for lock in locks if Path(lock).is_file() and sha256_of(Path(lock)) not in known]
 
 
 def digest_in(address: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provision.bundle.contents import MANIFEST, File, contents_of, text_of
-from provision.bundle.trust import apt_key
+from provision.bundle.trust import apt_key, other_locks
 from provision.errors import BadInput
 from tests.conftest import RecordRefusal
 
@@ -72,3 +72,16 @@ def test_an_address_without_a_digest_is_refused(bundle: Path, url: str, why: str
 def test_a_site_that_names_no_folder_is_told_to(bundle: Path) -> None:
     with pytest.raises(BadInput, match="cluster_bundle_path is empty"):
         apt_key("", address(bundle))
+
+
+def test_a_lock_that_the_bundle_was_not_made_for_is_named(tmp_path: Path) -> None:
+    for name in ("known.lock", "other.lock"):
+        (tmp_path / name).write_text(name)
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    file = File(path="envs/llm/known.lock", size=10, sha256=sha256(b"known.lock").hexdigest())
+    (folder / MANIFEST).write_bytes(text_of(contents_of({}, [file])))
+
+    locks = [str(tmp_path / name) for name in ("known.lock", "other.lock", "missing.lock")]
+
+    assert other_locks(str(folder), locks) == [str(tmp_path / "other.lock")]
