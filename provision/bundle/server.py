@@ -60,6 +60,7 @@ class Catalogue:
         first, _, rest = path.removeprefix("/").partition("/")
         if first != self._digest:
             return None
+        rest = "/".join(part for part in rest.split("/") if part != ".")  # apt asks for ./Release
         name = f"{rest}{_PAGE}" if rest.endswith("/") else rest
         known = self._files.get(name)
         if known is None and name != MANIFEST:

@@ -62,6 +62,7 @@ def test_what_the_manifest_names_is_served_below_its_digest(bundle: Bundle, port
     )
     assert ask(port, f"{at}/wheels/llm/torch-2.13.0+cpu.whl#sha256=0")[0] == 200
     assert ask(port, f"{at}/apt/Release", "HEAD") == (200, b"")
+    assert ask(port, f"{at}/apt/./Release") == (200, b"release")
     assert ask(port, f"{at}/{MANIFEST}")[1] == (bundle.folder / MANIFEST).read_bytes()
 
 
