@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ansible import context
 from ansible.errors import AnsibleError
@@ -14,10 +15,12 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible.vars.hostvars import HostVars
 
+from provision.bundle.contents import MANIFEST
+from provision.bundle.trust import apt_key, other_locks
 from provision.edges import cluster_lock
 from provision.edges.fetch import unreachable
 from provision.environments.locks import how_to_have
-from provision.errors import ProvisionError
+from provision.errors import BadInput, ProvisionError
 from provision.inventory.as_ansible import PLAYBOOKS, secrets_folder
 from provision.inventory.left_roles import VARIABLE, left_roles, taken
 from provision.inventory.problems import Host, Problem, Site, problems
@@ -40,6 +43,7 @@ author: Clusterwright
 CHECKED = (
     *("cluster_address", "cluster_slots", "cluster_interface", "cluster_architecture", "cluster_ssh_port"),
     *(VARIABLE, "cluster_proxy", "cluster_no_proxy", "cluster_environment_kind"),
+    *("cluster_bundle_url", "cluster_bundle_path"),
     *("nvidia_gpu_cuda", "nvidia_gpu_minimum_drivers"),
 )
 CHECKED_ROLES = ("wireguard_mesh", "nvidia_driver")
@@ -167,10 +171,14 @@ class Inventory:
         for name, path in locks:
             if not Path(path).is_file():
                 yield Problem(what=f"there is no file {path}", where=name, fix=how_to_have(Path(path)))
+        first = self.site.hosts[0].values if self.site.hosts else {}
+        if bundle := str(first.get("cluster_bundle_url") or ""):
+            folder = str(first.get("cluster_bundle_path") or "")
+            yield from _wrong_bundle(bundle, folder, [path for _, path in locks])
+            sources = [("cluster_bundle_url", f"{bundle}/{MANIFEST}")]
         if not self._asks_sources():
             return
         asked = {_asked(name, address, self.site): (name, address) for name, address in sources}
-        first = self.site.hosts[0].values if self.site.hosts else {}
         proxy = str(first.get("cluster_proxy") or "")
         direct = [address for address in asked if not proxy or is_direct(address, self._direct(first))]
         reasons = unreachable(direct, timeout_seconds=ANSWER_SECONDS)
@@ -186,13 +194,26 @@ class Inventory:
         known = [
             word for host in self.site.hosts for word in (host.name, str(host.values["cluster_address"]))
         ]
-        return direct_hosts(known, first.get("cluster_no_proxy") or [])
+        bundle = urlsplit(str(first.get("cluster_bundle_url") or "")).hostname
+        return direct_hosts(known, [*(first.get("cluster_no_proxy") or []), *([bundle] if bundle else [])])
 
     def _asks_sources(self) -> bool:
         wanted = Templar(loader=self._loader, variables=self._variables).template(
             self._variables.get("validate_sources", True)
         )
         return bool(boolean(wanted))
+
+
+def _wrong_bundle(address: str, folder: str, locks: Sequence[str]) -> Iterator[Problem]:
+    try:
+        apt_key(folder, address)
+        for lock in other_locks(folder, locks):
+            fix = "Make it for the site as it is, provision bundle create, or take its locks (envs/ in it)."
+            yield Problem(
+                what=f"the bundle was made for another {lock}", where="cluster_bundle_path", fix=fix
+            )
+    except BadInput as e:
+        yield Problem(what=e.found, where="cluster_bundle_url", fix=e.fix)
 
 
 def _roles() -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from provision.bundle.trust import apt_key
 from provision.environments import conda_layer, place, wheel_lock
 from provision.environments.digests import odd_nodes
 
@@ -50,6 +51,7 @@ def settlement(
 class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
+            "bundle_key": apt_key,
             "environment_plan": environment_plan,
             "explicit_lines": explicit_lines,
             "kept_unfinished": kept_unfinished,

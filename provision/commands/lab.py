@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from provision.bundle.apt_sources import sources_for
 from provision.commands import fault, mirror, snapshot
 from provision.commands.folders import user_cache
 from provision.commands.which_lab import Name, existing
@@ -23,7 +24,7 @@ from provision.images.files import read_manifest, unpack
 from provision.lab import argv, lab
 from provision.lab import snapshot as snapshots
 from provision.lab.freeze import freeze as freeze_lab
-from provision.lab.image.build import image_of, sources_for
+from provision.lab.image.build import image_of
 from provision.lab.layout import DEFAULT_SUBNET, Lab, folder_of, mirror_name
 from provision.lab.observe import State
 from provision.lab.record import load

@@ -13,21 +13,19 @@ from typing import Annotated
 import typer
 
 from provision.commands.folders import user_cache
+from provision.commands.model_source import source_of
 from provision.edges import cluster_lock
 from provision.edges.terminal import Console
 from provision.errors import BadInput, CommandFailed
 from provision.inventory.site import Site, read_whole
-from provision.store import hub
 from provision.store.delivery import Delivered, Part, Plan
 from provision.store.models import bytes_per_second, generation_before, models_in, refuse_bad_name
 from provision.store.on_nodes import HUB_VARIABLES, PLACE_VARIABLES, Place, ask, deliver, place_in, switch
-from provision.store.source import FolderSource, folder_source
+from provision.store.source import FolderSource
 
 app = typer.Typer(help="Models on the nodes.", no_args_is_help=True)
 _out = Console(highlight=False)
 _progress = Console(stderr=True, highlight=False)
-# What a hub's client, git and editors leave beside a model's files.
-_LEFT_OUT = (".cache", ".git", ".huggingface")
 
 Inventory = Annotated[Path, typer.Option("--inventory", "-i", help="The site, for example inventory/lab.")]
 Name = Annotated[str, typer.Argument(help="What it is called on the nodes.")]
@@ -66,7 +64,7 @@ def fetch(
     rate = bytes_per_second(limit)
     called = refuse_bad_name(name or Path(model).resolve().name)
     site, place = _site(inventory)
-    source = _source(model, revision, site)
+    source = source_of(model, revision, token=_token(site), cache=user_cache() / "models", progress=_progress)
     plan = Plan(name=called, digest=source.digest, store=place.store, user=place.user, bytes_per_second=rate)
     with cluster_lock.hold(site.secrets, f"provision model fetch {called}"):
         with _bars(source) as on_change:
@@ -82,28 +80,9 @@ def fetch(
         )
 
 
-def _source(model: str, revision: str, site: Site) -> FolderSource:
-    """A folder of this machine, or what a hub has, fetched into the cache."""
-    if Path(model).is_dir():
-        with _progress.status(f"reading {model}"):
-            return folder_source(Path(model), "model", leave_out=_LEFT_OUT)
-    if not hub.is_repository(model):
-        found = "there is no such folder, and it is no repository of a hub"
-        raise BadInput(f"fetch {model}", found=found, fix="Name a folder, or a repository as OWNER/NAME.")
+def _token(site: Site) -> str:
     variables = next(iter(site.variables.values()))
-    token = os.environ.get("HF_TOKEN") or str(variables.get("cluster_hub_token", ""))
-    with _progress.status(f"fetching {model}") as status:
-        snapshot = hub.fetched(
-            model,
-            revision,
-            user_cache() / "models",
-            token=token,
-            on_try=lambda number: status.update(f"fetching {model}, try {number} of {hub.TRIES}"),
-        )
-        status.update(f"reading {model}")
-        source = folder_source(snapshot.folder, "model", leave_out=_LEFT_OUT)
-    hub.refuse_changed(snapshot, source.manifest, model)
-    return source
+    return os.environ.get("HF_TOKEN") or str(variables.get("cluster_hub_token", ""))
 
 
 @app.command("list")

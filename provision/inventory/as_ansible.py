@@ -2,6 +2,7 @@
 
 `python -m provision.inventory.as_ansible INVENTORY VARIABLE...` prints it as JSON: where a site keeps its
 key, ledger and lock; of each node the settings of its connection, and those of the variables that are set.
+With `--as-roles` before the inventory variables that are not set are what the roles' defaults make of them.
 Ansible takes its own settings from the folder where a process starts, so `provision` starts one in the
 checkout.
 """
@@ -12,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ansible import constants
@@ -63,20 +65,35 @@ def _hosts(manager: Any) -> list[Any]:
     return list(group.get_hosts()) if group else []
 
 
-def nodes(manager: Any, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+def nodes(manager: Any, wanted: Sequence[str], *, as_roles: bool = False) -> dict[str, dict[str, Any]]:
     """Of each node `login`, None where Ansible cannot work it out; `variables`; and `fault`, why not.
 
     Args:
         wanted: the variables; one that is not set is left out.
+        as_roles: it is what the roles' defaults make of it instead.
     """
-    return {host.name: _node(manager, host, wanted) for host in _hosts(manager)}
+    roles = _variables_of_roles(manager._loader) if as_roles else ({}, {})
+    return {host.name: _node(manager, host, wanted, roles) for host in _hosts(manager)}
 
 
-def _node(manager: Any, host: Any, wanted: Sequence[str]) -> dict[str, Any]:
+def _variables_of_roles(loader: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Defaults of all roles, and what they work out, which is not to be set."""
+    init_plugin_loader()
+    found: list[dict[str, Any]] = []
+    for folder in ("defaults", "vars"):
+        texts = sorted((PLAYBOOKS / "roles").glob(f"*/{folder}/main.yml"))
+        loaded = [loader.load_from_file(str(path), trusted_as_template=True) or {} for path in texts]
+        found.append({name: value for one in loaded for name, value in one.items()})
+    return found[0], found[1]
+
+
+def _node(
+    manager: Any, host: Any, wanted: Sequence[str], roles: tuple[Mapping[str, Any], Mapping[str, Any]]
+) -> dict[str, Any]:
     found: dict[str, Any] = {"login": None, "variables": {}, "fault": ""}
     try:
         values = _Values(manager, host)
-        found["variables"] = _plain(values.of(wanted))
+        found["variables"] = _plain(_Values(manager, host, *roles).of(wanted))
         found["login"] = _plain(_login(values))
     except (AnsibleError, ValueError, TypeError, RecursionError) as e:
         found["fault"] = " ".join(str(e).split()) or type(e).__name__
@@ -91,8 +108,14 @@ def _plain(value: Any) -> Any:
 class _Values:
     """The variables of a host, each evaluated when it is asked for."""
 
-    def __init__(self, manager: Any, host: Any) -> None:
-        self._variables: Mapping[str, Any] = manager.get_vars(host=host)
+    def __init__(
+        self,
+        manager: Any,
+        host: Any,
+        below: Mapping[str, Any] = MappingProxyType({}),
+        above: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self._variables: Mapping[str, Any] = {**below, **manager.get_vars(host=host), **above}
         self._templar = Templar(loader=manager._loader, variables=self._variables)
 
     def of(self, names: Sequence[str]) -> dict[str, Any]:
@@ -147,7 +170,8 @@ def _password(path: str | None) -> str:
 
 def main(words: Sequence[str]) -> int:
     """Prints what Ansible makes of an inventory, or why it makes nothing of it."""
-    source, *wanted = words
+    as_roles = words[0] == "--as-roles"
+    source, *wanted = words[1:] if as_roles else words
     loader = DataLoader()
     loader.set_basedir(str(PLAYBOOKS))
     init_plugin_loader()  # else no name with its collection is found, as ansible.builtin.env
@@ -156,7 +180,10 @@ def main(words: Sequence[str]) -> int:
         loader.set_vault_secrets(CLI.setup_vault_secrets(loader, identities, auto_prompt=False))
         inventory = InventoryManager(loader=loader, sources=[source])
         manager = VariableManager(loader=loader, inventory=inventory)
-        told = {"secrets": str(secrets_folder(manager) or ""), "nodes": nodes(manager, wanted)}
+        told = {
+            "secrets": str(secrets_folder(manager) or ""),
+            "nodes": nodes(manager, wanted, as_roles=as_roles),
+        }
     except AnsibleError as e:
         sys.stderr.write(f"{e}\n")
         return 1

@@ -96,6 +96,25 @@ def _machine(name: str, node: Mapping[str, Any], place: Place) -> Machine:
         return faulty(name, e.found, e.fix)
 
 
+def read_as_roles(
+    inventory: Path, wanted: Sequence[str], *, environment: Mapping[str, str]
+) -> dict[str, Mapping[str, Any]]:
+    """Of each node these variables as the roles see them: what the site does not set is their default.
+
+    Raises:
+        BadInput: there is no such inventory, Ansible cannot read it or one of these, or it has no machine.
+    """
+    nodes = _read(inventory, environment, wanted, "--as-roles")["nodes"]
+    wrong = {name: node["fault"] for name, node in nodes.items() if node["fault"]}
+    if wrong or not nodes:
+        raise BadInput(
+            f"read the inventory {inventory}",
+            found="; ".join(f"{name}: {fault}" for name, fault in wrong.items()) or "it has no machine",
+            fix="ansible-playbook playbooks/validate.yml says what is wrong.",
+        )
+    return {name: node["variables"] for name, node in nodes.items()}
+
+
 def secrets_of(inventory: Path, *, environment: Mapping[str, str]) -> Path:
     """The controller's folder with the site's key and ledger, where role ssh_trust keeps them.
 
@@ -122,7 +141,9 @@ def read_members(inventory: Path, *, environment: Mapping[str, str]) -> tuple[Me
     return members, _secrets(inventory, read)
 
 
-def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str] = ()) -> dict[str, Any]:
+def _read(
+    inventory: Path, environment: Mapping[str, str], wanted: Sequence[str] = (), *options: str
+) -> dict[str, Any]:
     """What Ansible makes of an inventory, with the settings of ansible.cfg in the checkout."""
     if not inventory.exists():
         raise BadInput(f"read the inventory {inventory}", found="there is none", fix="Correct -i.")
@@ -130,6 +151,7 @@ def _read(inventory: Path, environment: Mapping[str, str], wanted: Sequence[str]
         sys.executable,
         "-m",
         "provision.inventory.as_ansible",
+        *options,
         inventory.resolve(),
         *wanted,
     )

@@ -41,9 +41,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "provision.images.programs": (),
     "provision.images": ("provision.errors", "provision.model", "provision.edges", "provision.join"),
+    # How conda's packages and channels are written; it knows nothing of labs.
+    "provision.lab.mirror.conda_archive": (),
+    "provision.bundle": (
+        *("provision.errors", "provision.model", "provision.edges", "provision.roles"),
+        *("provision.environments", "provision.store", "provision.lab.mirror.conda_archive"),
+    ),
     "provision.lab": (
         *("provision.errors", "provision.edges", "provision.roles", "provision.environments"),
-        "provision.smoke",
+        *("provision.smoke", "provision.bundle"),
     ),
     # What nodes run alone, beside what the controller does with it.
     "provision.store.node": (),
@@ -198,9 +204,10 @@ def test_each_module_of_a_package_itself_is_named_in_the_table() -> None:
 
 
 # Modules of the rooms below that act: by a door, the disk, a socket or Ansible. Every other one is pure.
-ROOMS = "audit diagnose environments images inventory join nodes roles smoke store"
+ROOMS = "audit bundle diagnose environments images inventory join nodes roles smoke store"
 ACT = {
     "audit": "look",
+    "bundle": "apt_sources debian folder gather server trust wheels",
     "diagnose": "questions",
     "environments": "conda_lock index locks oci.build on_nodes runtime_wheel sources",
     "images": "baking files programs",

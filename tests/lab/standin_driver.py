@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from provision.lab.mirror.apt import Deb, packages_text, parse_stanzas, release_text, sign
+from provision.bundle.deb import Deb, packages_text, parse_stanzas, release_text
+from provision.bundle.debian import sign
 
 FIRST, SECOND, THIRD = "580.95.05", "580.105.08", "590.48.01"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.bundle.apt_sources import sources_for
 from provision.commands.folders import user_cache
-from provision.lab.image.build import sources_for
 from provision.lab.written_site import render
 from tests.lab.conftest import ENVIRONMENT, ROOT, LabUnderTest, made
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from provision.bundle.apt_sources import own_release, sources_for
 from provision.edges import process
 from provision.errors import BadInput, MissingRequirement
 from provision.lab.image import guest, recipe
@@ -24,35 +25,6 @@ def image_of(cache: Path, release: str = "") -> Path:
     """
     name = recipe.digest(release=release or own_release(), architecture=platform.machine())
     return cache / "base" / name / "root"
-
-
-def own_release() -> str:
-    """The code name of this machine's release, as in bookworm."""
-    return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
-
-
-def sources_for(release: str) -> Sequence[str]:
-    """The lines of a sources.list for a release ("": this machine's own), in the archives that apt uses here.
-
-    Raises:
-        BadInput: it is none of this machine's distribution.
-        MissingRequirement: apt knows no archive here.
-    """
-    targets = process.run(recipe.INDEX_TARGETS, timeout_seconds=30).stdout
-    own = own_release()
-    if found := recipe.sources_of(targets, own=own, release=release or own):
-        return found
-    if recipe.sources_of(targets, own=own, release=own):
-        raise BadInput(
-            f"find packages of {release}",
-            found=f"this machine's archives are those of {own}, and no {release} beside it is known",
-            fix=f"Known: {'; '.join(', '.join(known) for known in recipe.OTHER_RELEASES.values())}.",
-        )
-    raise MissingRequirement(
-        "find the packages of nodes",
-        found="apt knows no archive of Debian or Ubuntu on this machine",
-        fix="Run `apt-get update`.",
-    )
 
 
 def ensure_image(image: Path, *, release: str, report: Callable[[str], None]) -> None:

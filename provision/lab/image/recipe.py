@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from provision.lab.image import guest
@@ -64,32 +63,3 @@ def mmdebstrap(*, release: str, target: Path, sources: Path) -> tuple[str, ...]:
         *(f"--dpkgopt={option}" for option in _DPKG_OPTIONS),
         *(release, str(target), str(sources)),
     )
-
-
-INDEX_TARGETS = (
-    *("apt-get", "indextargets", "--format"),
-    "$(CREATED_BY)|$(ORIGIN)|$(REPO_URI)|$(RELEASE)|$(COMPONENT)",
-)
-
-
-# Whose archives this program knows to hold beside each other: the places of one release are those of another.
-OTHER_RELEASES = {"Debian": ("bookworm", "trixie"), "Ubuntu": ("jammy", "noble")}
-
-
-def sources_of(index_targets: str, *, own: str, release: str) -> Sequence[str]:
-    """The lines of a sources.list for a release, in the distribution's archives that this machine uses.
-
-    Args:
-        index_targets: what the command INDEX_TARGETS prints.
-        own: the code name of this machine's release, as in bookworm-security.
-        release: that of the release asked for; of another distribution than this machine's nothing is found.
-    """
-    found = []
-    for line in index_targets.splitlines():
-        kind, origin, *place = line.split("|")
-        if kind != "Packages" or origin not in OTHER_RELEASES or len(place) != 3:
-            continue
-        address, suite, component = place
-        if release == own or ({release, own} <= {*OTHER_RELEASES[origin]} and own in suite):
-            found.append(f"deb {address} {suite.replace(own, release)} {component}")
-    return list(dict.fromkeys(found))

@@ -12,7 +12,7 @@ import pytest
 
 from provision.errors import BadInput
 from provision.inventory.members import Members
-from provision.inventory.site import read_members, read_site, read_whole, secrets_of
+from provision.inventory.site import read_as_roles, read_members, read_site, read_whole, secrets_of
 from provision.model import Machine, Sudo
 
 YAML = """\
@@ -135,6 +135,26 @@ def test_variables_are_worked_out_and_only_those_that_are_set(tmp_path: Path) ->
     assert found.variables["te1"] == {"cluster_user": "root"}
     assert found.members.names == tuple(found.variables)
     assert found.secrets == tmp_path / "secrets"
+
+
+def test_what_is_not_set_is_what_the_roles_make_of_it(tmp_path: Path) -> None:
+    said = (
+        '{cluster_environment_kind: cpu, base_packages_names: [git, "{{ cluster_name }}"], cluster_name: x}'
+    )
+    (tmp_path / "hosts.yml").write_text(f"cluster: {{hosts: {{te1: {{}}}}, vars: {said}}}\n")
+    wanted = [
+        "base_packages_names",
+        "conda_env_wheel_lock",
+        "cluster_environment_chosen",
+        "conda_env_channel",
+    ]
+
+    found = read_as_roles(tmp_path, wanted, environment=os.environ)["te1"]
+
+    assert found["base_packages_names"] == ["git", "x"]
+    assert found["conda_env_wheel_lock"].strip().endswith("/envs/llm/wheels-cpu.lock")
+    assert found["cluster_environment_chosen"].strip() == "cpu"
+    assert found["conda_env_channel"] == "conda-forge"
 
 
 @pytest.mark.parametrize(

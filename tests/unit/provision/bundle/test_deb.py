@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import hashlib
 
-from provision.lab.mirror.apt import (
+from provision.bundle.deb import (
     Deb,
     packages_text,
     parse_stanzas,

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from provision.lab.mirror.wheels import normal_name, pages
+from provision.bundle.wheel_index import normal_name, pages
 
 
 def test_names_are_compared_in_their_normal_form() -> None:
