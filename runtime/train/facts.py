@@ -84,8 +84,8 @@ class Facts(AsModule):
 
     @property
     def global_rank(self) -> int:
-        """This rank among all of the job."""
-        return self.group.topology.rank
+        """This rank among all of the job, which are all data-parallel."""
+        return self.dims.dp.rank
 
     @property
     def local_rank(self) -> int:
@@ -95,7 +95,7 @@ class Facts(AsModule):
     @property
     def world_size(self) -> int:
         """Ranks of the job."""
-        return self.group.topology.world_size
+        return self.dims.dp.size
 
     @property
     def dp_world_size(self) -> int:

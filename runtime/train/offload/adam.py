@@ -73,6 +73,8 @@ class DiskAdam(torch.optim.Adam):
         buffer_count: sub-groups in memory at a time; each takes 8 bytes an element.
     """
 
+    of_shards = True  # it keeps its states by the parameters that it was made with
+
     def __init__(
         self,
         groups: list[dict[str, Any]],

@@ -76,7 +76,7 @@ def plain_parameters(optimizer: torch.optim.Optimizer, *, is_cut: bool) -> Itera
 
     DTensor cannot do what optimizers do that are not elementwise, not even on one rank.
     """
-    if is_cut or type(optimizer) in _ELEMENTWISE:
+    if is_cut or type(optimizer) in _ELEMENTWISE or getattr(optimizer, "of_shards", False):
         yield
         return
     groups = optimizer.param_groups
