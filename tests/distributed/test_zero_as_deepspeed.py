@@ -178,7 +178,7 @@ def test_what_the_engine_cannot_do_is_refused_by_name(ranks: Ranks) -> None:
 def asked(_: Topology) -> list[str]:
     engine, *_rest = initialize(model=torch.nn.Linear(1, 1), config=config_of(0))
     found = []
-    for name in ("tput_timer", "nothing_of_anybody"):
+    for name in ("monitor", "nothing_of_anybody"):
         try:
             getattr(engine, name)
         except AttributeError as e:
@@ -190,5 +190,5 @@ def asked(_: Topology) -> list[str]:
 def test_a_name_of_deepspeed_s_engine_that_is_not_here_is_told(ranks: Ranks) -> None:
     [[first, second]] = ranks(asked, 1)
 
-    assert first == "the engine's tput_timer of DeepSpeed is not here: see docs/from_deepspeed.md"
+    assert first == "the engine's monitor of DeepSpeed is not here: see docs/from_deepspeed.md"
     assert "nothing_of_anybody" in second

@@ -27,8 +27,8 @@ engine, optimizer, _, _ = deepspeed.initialize(
     config={"train_batch_size": size, "zero_optimization": {"stage": 3}, "gradient_cliping": 1.0},
 )
 engine.offload_everything()
-engine.tput_timer.start()
-engine.module.tput_timer
+engine.monitor.start()
+engine.module.monitor
 deepspeed.runtime.utils.see_memory_usage("x")
 deepspeed.init_inference(net)
 other.init_inference(net)
@@ -46,7 +46,7 @@ def test_names_that_are_not_here_are_found_with_their_lines() -> None:
         (4, "deepspeed.moe.layer.MoE"),
         (5, "deepspeed.ops.adam.nothing"),
         (9, "deepspeed.pipe.PipelineModule"),
-        (15, "engine.tput_timer"),
+        (15, "engine.monitor"),
         (18, "deepspeed.init_inference"),
     ]
 
@@ -59,7 +59,7 @@ def test_each_says_the_way_here() -> None:
 
 
 def test_what_the_engine_has_is_no_finding() -> None:
-    assert all(one.name != "engine.tput_timer" for one in read(SCRIPT, "tput_timer").findings)
+    assert all(one.name != "engine.monitor" for one in read(SCRIPT, "monitor").findings)
 
 
 def test_a_configuration_in_the_script_is_read_without_its_variables() -> None:

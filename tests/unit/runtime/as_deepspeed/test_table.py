@@ -50,7 +50,7 @@ def test_the_page_has_the_table_that_answers() -> None:
 
 def test_what_an_engine_answers_is_among_its_names() -> None:
     assert {"module", "optimizer", "global_steps", "backward", "global_rank"} <= DeepSpeedEngine.names()
-    assert "tput_timer" not in DeepSpeedEngine.names()
+    assert "monitor" not in DeepSpeedEngine.names()
 
 
 if __name__ == "__main__":
