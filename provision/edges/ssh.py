@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from provision.edges import process
 from provision.edges.process import Finished
+from provision.edges.ssh_begin import MARK, after_mark, marked, skip_greeting
 from provision.edges.ssh_words import COMPARE, TRY, filled, reach
 from provision.errors import CommandFailed, ProvisionError
 from provision.model import Machine
@@ -45,6 +46,7 @@ class _Heard(StringIO):
         self._on_line, self._too_much = on_line, too_much
         self._left = _MOST_LETTERS
         self._line: list[str] = []  # the pieces of one that has no end yet
+        self._has_begun = False
 
     def write(self, text: str) -> int:
         self._left -= len(text)
@@ -55,7 +57,9 @@ class _Heard(StringIO):
             *lines, rest = "".join(self._line).split("\n")
             self._line = [rest]
             for line in lines:
-                self._on_line(line)
+                if self._has_begun:
+                    self._on_line(line)
+                self._has_begun = self._has_begun or line.endswith(MARK)
         return len(text)
 
 
@@ -241,7 +245,7 @@ def run(
     ):
         try:
             result = connection.run(
-                shlex.join(words),
+                marked(words),
                 hide=True,
                 warn=True,
                 in_stream=StringIO(answer) if answer else False,
@@ -252,15 +256,19 @@ def run(
         except CommandTimedOut as e:
             raise _failed(machine, command, found=f"it still ran after {timeout_seconds:.0f} s") from e
         _refuse_lost(connection, machine, command, result.exited)
+    printed = after_mark(result.stdout)
+    if printed is None and result.exited == 0:
+        raise _not_run(machine, command)
     if machine.sudo:
         refuse(machine.name, machine.sudo, result.exited, result.stderr)
+    stdout = result.stdout if printed is None else printed
     if check and result.exited != 0:
-        last_lines = "\n".join((result.stderr or result.stdout).strip().splitlines()[-20:])
+        last_lines = "\n".join((result.stderr or stdout).strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {result.exited}\n{last_lines}")
     return Finished(
         argv=tuple(argv),
         returncode=result.exited,
-        stdout=result.stdout,
+        stdout=stdout,
         stderr=result.stderr,
         seconds=time.monotonic() - started,
     )
@@ -283,9 +291,10 @@ def download(
     with connected(machine) as connection:
         channel = connection.transport.open_session(window_size=_WINDOW_BYTES)
         channel.settimeout(timeout_seconds)
-        channel.exec_command(shlex.join(words))
+        channel.exec_command(marked(words))
         channel.sendall(answer.encode())
         try:
+            has_begun = skip_greeting(channel.recv)
             while chunk := channel.recv(_CHUNK_BYTES):
                 yield chunk
             said = b"".join(iter(lambda: channel.recv_stderr(_CHUNK_BYTES), b""))
@@ -296,6 +305,8 @@ def download(
         _refuse_lost(connection, machine, command, status)
     if machine.sudo:
         refuse(machine.name, machine.sudo, status, said.decode(errors="replace"))
+    if not has_begun and status in accepted:
+        raise _not_run(machine, command)
     if status not in accepted:
         last_lines = "\n".join(said.decode(errors="replace").strip().splitlines()[-20:])
         raise _failed(machine, command, found=f"it ended with status {status}\n{last_lines}")
@@ -321,6 +332,14 @@ def _refuse_lost(connection: fabric.Connection, machine: Machine, command: str, 
             found="the connection ended before the program did",
             fix=f"Check that {machine.name} is up, then run the command again.",
         )
+
+
+def _not_run(machine: Machine, command: str) -> CommandFailed:
+    return CommandFailed(
+        f"run {command} on {machine.name}",
+        found=f"the login shell of {machine.user} ended before it ran that",
+        fix="See what ~/.bashrc and the like do there where no person logs in. " + filled(machine, TRY),
+    )
 
 
 def _as_user(machine: Machine, argv: Sequence[str], user: str) -> tuple[Sequence[str], str]:

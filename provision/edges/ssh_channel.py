@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from provision.edges.ssh import connected
+from provision.edges.ssh_begin import marked, skip_greeting
 from provision.model import Machine
 from provision.privilege import as_root_with_input, refuse
 
@@ -59,9 +59,10 @@ def opened(machine: Machine, argv: Sequence[str]) -> Iterator[Channel]:
     words, first = as_root_with_input(argv, machine.sudo)
     with connected(machine) as connection:
         inner = connection.transport.open_session(window_size=_WINDOW_BYTES)
-        inner.exec_command(shlex.join(words))
+        inner.exec_command(marked(words))
         channel = Channel(inner)
         channel.write(first.encode())
+        skip_greeting(inner.recv)
         try:
             yield channel
             if machine.sudo and inner.exit_status_ready():

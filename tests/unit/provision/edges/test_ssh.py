@@ -17,6 +17,7 @@ import pytest
 
 from provision.diagnose.questions import ask
 from provision.edges import ssh
+from provision.edges.ssh_channel import opened
 from provision.errors import CommandFailed
 from provision.model import Machine
 from tests.conftest import RecordRefusal
@@ -187,8 +188,8 @@ def test_status_shows_every_node_though_one_hangs_up(home: Path, tmp_path: Path)
     assert "Traceback" not in said
 
 
-class Endless(paramiko.ServerInterface):
-    """A node that lets everybody in, and whose programs never cease to print."""
+class Open(paramiko.ServerInterface):
+    """A node that lets everybody in."""
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         return paramiko.AUTH_SUCCESSFUL
@@ -199,8 +200,75 @@ class Endless(paramiko.ServerInterface):
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED
 
+
+@contextmanager
+def a_node_of(home: Path, server: type[Open]) -> Iterator[Machine]:
+    key = paramiko.ECDSAKey.generate()
+
+    def serve(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(key)
+        transport.start_server(server=server())
+        transport.join()
+
+    with listening(serve) as address:
+        known = f"[127.0.0.1]:{address.rpartition(':')[2]} {key.get_name()} {key.get_base64()}\n"
+        (home / ".ssh" / "known_hosts").write_text(known)
+        yield machine(home, address)
+
+
+class Greeting(Open):
+    """A node whose root has a line in ~/.bashrc, which bash reads for a command of sshd's as well."""
+
+    before = "printf welcome; "
+
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        say = {b"out": channel.sendall, b"err": channel.sendall_stderr}[command]
+        def run() -> None:
+            done = subprocess.run(
+                ["bash", "-c", self.before.encode() + command], capture_output=True, check=False
+            )
+            channel.sendall(done.stdout)
+            channel.sendall_stderr(done.stderr)
+            channel.send_exit_status(done.returncode)
+            channel.close()
+
+        threading.Thread(target=run, daemon=True).start()
+        return True
+
+
+class Leaving(Greeting):
+    """As where ~/.bashrc ends with `exit`, or becomes another shell."""
+
+    before = "echo bye; exit; "
+
+
+def test_what_a_login_shell_prints_beforehand_is_none_of_the_program_s_output(home: Path) -> None:
+    lines: list[str] = []
+    words = ("printf", "%s\\n", "it's", "$HOME", "two words")
+    with a_node_of(home, Greeting) as node:
+        ended = ssh.run(node, words, timeout_seconds=60, on_line=lines.append)
+        copied = b"".join(ssh.download(node, words, timeout_seconds=60))
+        with opened(node, words) as channel:
+            read = b"".join(iter(lambda: channel.read(1 << 10), b""))
+
+    assert ended.stdout == "it's\n$HOME\ntwo words\n"
+    assert lines == ended.stdout.splitlines()
+    assert copied == read == ended.stdout.encode()
+
+
+def test_a_login_shell_that_ends_first_is_not_taken_for_success(home: Path) -> None:
+    with a_node_of(home, Leaving) as node:
+        with pytest.raises(CommandFailed, match="login shell of root ended before it ran that"):
+            ssh.run(node, ("true",), timeout_seconds=60, check=False)
+        with pytest.raises(CommandFailed, match="login shell of root ended before it ran that"):
+            list(ssh.download(node, ("true",), timeout_seconds=60))
+
+
+class Endless(Open):
+    """A node whose programs never cease to print."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        say = {b"out": channel.sendall, b"err": channel.sendall_stderr}[command.split()[-1]]
         threading.Thread(target=self._print, args=(say,), daemon=True).start()
         return True
 
@@ -215,17 +283,9 @@ class Endless(paramiko.ServerInterface):
 def test_a_node_that_never_ceases_to_print_is_refused(
     home: Path, stream: str, record_refusal: RecordRefusal
 ) -> None:
-    key = paramiko.ECDSAKey.generate()
-
-    def serve(connection: socket.socket) -> None:
-        transport = paramiko.Transport(connection)
-        transport.add_server_key(key)
-        transport.start_server(server=Endless())
-        transport.join()
-
-    with listening(serve) as address:
-        known = f"[127.0.0.1]:{address.rpartition(':')[2]} {key.get_name()} {key.get_base64()}\n"
-        (home / ".ssh" / "known_hosts").write_text(known)
-        with pytest.raises(CommandFailed, match="it printed more than 16 MiB") as refusal:
-            ssh.run(machine(home, address), [stream], timeout_seconds=60)
+    with (
+        a_node_of(home, Endless) as node,
+        pytest.raises(CommandFailed, match="it printed more than 16 MiB") as refusal,
+    ):
+        ssh.run(node, [stream], timeout_seconds=60)
     record_refusal(refusal.value)
