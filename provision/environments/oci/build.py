@@ -61,7 +61,7 @@ def require(wanted: Wanted) -> None:
         )
         raise MissingRequirement(asked, found=f"podman does not work here: {said}", fix=fix)
     if not wanted.base and not _exists(recipe.root_tag(_release())) and shutil.which("mmdebstrap") is None:
-        fix = "Install it: apt-get install mmdebstrap. Or name an image: --base docker.io/library/debian:12"
+        fix = "Install it: apt-get install mmdebstrap. Or name an image: --base debian:12"
         raise MissingRequirement(asked, found="there is no mmdebstrap to make its root with", fix=fix)
 
 

@@ -45,7 +45,7 @@ def test_without_mmdebstrap_an_image_of_somebody_s_is_the_way_on(
     with pytest.raises(MissingRequirement, match="no mmdebstrap") as refused:
         require(WANTED)
 
-    assert "--base docker.io/library/debian:12" in refused.value.fix
+    assert "--base debian:12" in refused.value.fix
     require(Wanted(name="llm", kind="cpu", prefix="/p", conda_lock="", wheel_lock="", base="mine:1"))
 
 
