@@ -18,11 +18,15 @@ _LEFT_BEHIND = re.compile(
 
 
 def not_given_back(before: str, after: str, *, data: str = "/data") -> list[str]:
-    """Lines that `FILES` printed once alone; what is at `data`, where the site has its data disk, stays."""
+    """Lines that `FILES` printed once alone; what is at `data`, where the site has its data, stays.
+
+    Args:
+        data: folders with a blank between, as where one is another's bind mount.
+    """
     lines = set(before.splitlines()) ^ set(after.splitlines())
     names = {line: line.split(" ")[0] for line in lines}
     return sorted(
         line
         for line, name in names.items()
-        if not name.startswith(f"{data}/") and not _LEFT_BEHIND.search(name)
+        if not name.startswith(tuple(f"{folder}/" for folder in data.split())) and not _LEFT_BEHIND.search(name)
     )

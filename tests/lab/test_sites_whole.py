@@ -44,7 +44,7 @@ class Case:
         release: of the nodes, where it is not this machine's.
         here: what is done on this machine beforehand.
         prepare: what is done on blank nodes then; `all` on each.
-        data: where the site has its data disk.
+        data: where the site has its data; see `not_given_back`.
         holds: of nodes, what commands print after site.yml.
         kept: commands that print the same before site.yml, after it and after the teardown, on each node.
     """
