@@ -25,8 +25,7 @@ def not_given_back(before: str, after: str, *, data: str = "/data") -> list[str]
     """
     lines = set(before.splitlines()) ^ set(after.splitlines())
     names = {line: line.split(" ")[0] for line in lines}
+    folders = tuple(f"{folder}/" for folder in data.split())
     return sorted(
-        line
-        for line, name in names.items()
-        if not name.startswith(tuple(f"{folder}/" for folder in data.split())) and not _LEFT_BEHIND.search(name)
+        line for line, name in names.items() if not name.startswith(folders) and not _LEFT_BEHIND.search(name)
     )
