@@ -15,7 +15,7 @@ from runtime.train.checkpoint.load import load
 from runtime.train.checkpoint.save import Saves
 from runtime.train.checkpoint.state import persistent_buffers
 from runtime.train.optim.precision import compute_dtype
-from runtime.train.parallel.shard import drop_gathered
+from runtime.train.parallel.fsdp import drop_gathered
 from runtime.train.state import TrainingState
 
 

@@ -15,7 +15,7 @@ from runtime.train.config import Situation, read_config
 from runtime.train.engine import Engine
 from runtime.train.estimate.states import Settings, estimate
 from runtime.train.estimate.traced import trace
-from runtime.train.parallel.shard import units
+from runtime.train.parallel.fsdp import units
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

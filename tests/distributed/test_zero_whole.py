@@ -18,7 +18,7 @@ from runtime.comm.group import shutdown
 from runtime.errors import BadInput
 from runtime.topology import Topology
 from runtime.train.engine import Engine
-from runtime.train.parallel.shard import drop_gathered
+from runtime.train.parallel.fsdp import drop_gathered
 from tests.distributed.conftest import Ranks
 
 pytestmark = pytest.mark.distributed

@@ -11,11 +11,21 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from runtime.train.offload.shards import local
-from runtime.train.parallel.shard import drop_gathered, units
 
 # torch's FSDPParamGroup and FSDPParam, which it exports nowhere.
 UnitState = Any
 Sharded = Any
+
+
+def units(model: nn.Module) -> list[FSDPModule]:
+    """The modules whose parameters travel as one."""
+    return [module for module in model.modules() if isinstance(module, FSDPModule)]
+
+
+def drop_gathered(model: nn.Module) -> None:
+    """Puts the shards in the place of whole parameters that a forward or an accumulation has left there."""
+    for unit in units(model):
+        unit.reshard()
 
 
 def unit_states(model: nn.Module) -> list[UnitState]:

@@ -18,8 +18,7 @@ from torch import nn
 
 from runtime.comm.exchange import all_gather_json
 from runtime.errors import JobFailed
-from runtime.train.parallel.fsdp import UnitState
-from runtime.train.parallel.shard import units
+from runtime.train.parallel.fsdp import UnitState, units
 
 
 class GatherOrder:

@@ -15,8 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from runtime.errors import BadInput
-from runtime.train.parallel.fsdp import Sharded, UnitState, at_rest, shard_now, unit_states
-from runtime.train.parallel.shard import units
+from runtime.train.parallel.fsdp import Sharded, UnitState, at_rest, shard_now, unit_states, units
 
 
 class Gathered:

@@ -20,10 +20,9 @@ from torch import nn
 
 from runtime.errors import JobFailed
 from runtime.train.offload.shards import local
-from runtime.train.parallel.fsdp import Sharded, UnitState, sharded, unit_states, whole_gradient
+from runtime.train.parallel.fsdp import Sharded, UnitState, sharded, unit_states, units, whole_gradient
 from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.scalars import is_scalar
-from runtime.train.parallel.shard import units
 
 
 class Reductions:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,7 +12,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
-    FSDPModule,
     MixedPrecisionPolicy,
     OffloadPolicy,
     fully_shard,
@@ -22,6 +20,7 @@ from torch.distributed.fsdp import (
 from runtime.errors import BadInput
 from runtime.train.parallel.collectives import SMALLEST_GROUP, AllToAllReduceScatter
 from runtime.train.parallel.dims import averages_correctly, shard_group
+from runtime.train.parallel.fsdp import sharded, units
 from runtime.train.parallel.scalars import narrow, widen
 
 
@@ -89,26 +88,8 @@ def shard(model: nn.Module, blocks: Sequence[nn.Module], plan: ShardPlan) -> Non
             mp_policy=plan.precision,
             offload_policy=plan.offload,
         )
-    narrow(_records(model), scalars)
+    narrow(sharded(model), scalars)
     _choose_collectives(model, plan.mesh)
-
-
-def units(model: nn.Module) -> list[FSDPModule]:
-    """The modules whose parameters travel as one."""
-    return [module for module in model.modules() if isinstance(module, FSDPModule)]
-
-
-def drop_gathered(model: nn.Module) -> None:
-    """Puts the shards in the place of whole parameters that a forward or an accumulation has left there."""
-    for unit in units(model):
-        unit.reshard()
-
-
-def _records(model: nn.Module) -> Iterator[Any]:
-    """FSDP2's record of each parameter."""
-    for unit in units(model):
-        state = unit._get_fsdp_state()._fsdp_param_group
-        yield from state.fsdp_params if state is not None else ()
 
 
 def _untied(model: nn.Module, blocks: Sequence[nn.Module]) -> list[nn.Module]:
