@@ -26,12 +26,12 @@ from runtime.train.parallel.blocks import compile_blocks, wanted_compilation
 from runtime.train.parallel.calls import Calls
 from runtime.train.parallel.cut_off import CutOffs
 from runtime.train.parallel.dims import ParallelDims, shard_axis, shard_group
-from runtime.train.parallel.fsdp import follow_forwards, settle_root
+from runtime.train.parallel.fsdp import follow_forwards, settle_root, units
 from runtime.train.parallel.gather_order import GatherOrder
 from runtime.train.parallel.gathered import Gathered
 from runtime.train.parallel.guarded import Trained, give_whole, guard
 from runtime.train.parallel.reductions import Reductions
-from runtime.train.parallel.shard import ShardPlan, units
+from runtime.train.parallel.shard import ShardPlan
 from runtime.train.parallel.whole import number
 from runtime.train.saving import Saving
 from runtime.train.state import LearningRates
@@ -84,6 +84,7 @@ class Engine(Updating, Saving, Feeding):
         self._overflows = Overflows()
         self._boundary_set: bool | None = None
         self._depth_without_sync = 0
+        self._synced: bool | None = None
         self._scaled_backwards = 0
         self._samples = None
         self._data_at_boundary = self._data_now()
@@ -310,9 +311,12 @@ class Engine(Updating, Saving, Feeding):
         Where it reduces, shards take the place of whole parameters, and their gradients are seen there.
         """
         sync = self.is_gradient_accumulation_boundary() or self._plan.sync_every_micro_step
+        if sync == self._synced:
+            return
         for unit in units(self.module):
             unit.set_requires_gradient_sync(sync, recurse=False)
             unit.set_reshard_after_backward(sync, recurse=False)
+        self._synced = sync
 
     def _reduce_once(self) -> None:
         """Does what other ranks have done in this micro-step, where a forward or a backward was missing."""

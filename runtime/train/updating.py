@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -19,10 +19,10 @@ from runtime.train.optim.gradients import (
 )
 from runtime.train.optim.optimizer import needed
 from runtime.train.parallel.dims import shard_axis
+from runtime.train.parallel.fsdp import drop_gathered
 from runtime.train.parallel.guarded import refuse_later_ones
 from runtime.train.parallel.reductions import agree, has_gradients
 from runtime.train.parallel.scalars import is_scalar
-from runtime.train.parallel.shard import drop_gathered
 from runtime.train.residence import Residence
 
 logger = logging.getLogger("runtime")
@@ -33,14 +33,15 @@ class Updating(Residence):
 
     def _update(self, lr_kwargs: Mapping[str, Any]) -> None:
         drop_gathered(self.module)
-        refuse_later_ones(self.module)
-        factor = self._factor()
+        parameters = list(self.module.parameters())
+        refuse_later_ones(self.module, parameters)
+        factor = self._factor(parameters)
         self.overflow = self._norm is not None and not self._norm < float("inf")
         if self.overflow:
             self.skipped_steps += 1
             self._overflows.skip(self)
         else:
-            self._change_weights(factor, lr_kwargs)
+            self._change_weights(parameters, factor, lr_kwargs)
         self.scaling.update(overflow=self.overflow)
         self._was_applied = not self.overflow
         self._tell_optimizer()
@@ -57,12 +58,12 @@ class Updating(Residence):
         averaging = 1.0 / (self.gradient_accumulation_steps() * self.scaling.value)
         return averaging * self.dims.dp.size if self.config.gradient_allreduce_op == "sum" else averaging
 
-    def _factor(self) -> float:
+    def _factor(self, parameters: Sequence[nn.Parameter]) -> float:
         """What summed gradients are multiplied by: averaging, loss scale and clipping. Notes their norm."""
         averaging = self.averaging()
         limit = self.config.gradient_clipping
         is_norm_wanted = limit > 0 or self._must_be_finite()
-        shards = local_gradients(self._counted_parameters()) if is_norm_wanted else []
+        shards = local_gradients(self._counted(parameters)) if is_norm_wanted else []
         square = local_square(shards, self.device)
         total = agree(self.module, square, self.global_steps, order=self._order)
         if not is_norm_wanted:
@@ -71,17 +72,19 @@ class Updating(Residence):
         self._norm = averaging * (total if is_cut else square).sqrt().item()
         return averaging * clip_factor(self._norm, limit)
 
-    def _counted_parameters(self) -> Iterator[nn.Parameter]:
+    def _counted(self, parameters: Sequence[nn.Parameter]) -> Sequence[nn.Parameter]:
         """Those of whose gradients this rank counts what it has: what all ranks have counts once."""
-        axis = shard_axis(self._plan.mesh)
-        return (p for p in self.module.parameters() if axis.is_first or not is_scalar(p))
+        is_first = shard_axis(self._plan.mesh).is_first
+        return parameters if is_first else [p for p in parameters if not is_scalar(p)]
 
-    def _change_weights(self, factor: float, lr_kwargs: Mapping[str, Any]) -> None:
+    def _change_weights(
+        self, parameters: Sequence[nn.Parameter], factor: float, lr_kwargs: Mapping[str, Any]
+    ) -> None:
         self._overflows.in_a_row = 0
         if self._gathered is not None:
             self._gathered.release()
-        widen_gradients(self.module.parameters())
-        multiply(local_gradients(self.module.parameters()), factor)
+        widen_gradients(parameters)
+        multiply(local_gradients(parameters), factor)
         optimizer = needed(self.optimizer, "update weights")
         self._check_at_home()
         with plain_parameters(optimizer, is_cut=shard_axis(self._plan.mesh).size > 1):

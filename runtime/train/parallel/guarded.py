@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -231,19 +231,21 @@ def _refuse_replacing(*_: object, **__: object) -> NoReturn:
     )
 
 
-def refuse_later_ones(model: nn.Module) -> None:
-    """Says so where a parameter has a gradient that nobody will use.
+def refuse_later_ones(model: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Says so where a parameter of the model has a gradient that nobody will use.
 
     Raises:
         BadInput: one that is trained was put into the model after it was sharded.
     """
-    for name, parameter in model.named_parameters():
-        if not isinstance(parameter, DTensor) and parameter.grad is not None:
-            raise BadInput(
-                "update weights",
-                found=f"parameter {name} came into the model after it was sharded, and is in no optimizer",
-                fix="Build the whole model before runtime.initialize.",
-            )
+    late = next((p for p in parameters if p.grad is not None and not isinstance(p, DTensor)), None)
+    if late is None:
+        return
+    name = next(name for name, parameter in model.named_parameters() if parameter is late)
+    raise BadInput(
+        "update weights",
+        found=f"parameter {name} came into the model after it was sharded, and is in no optimizer",
+        fix="Build the whole model before runtime.initialize.",
+    )
 
 
 def _refuse_whole(*_: object) -> None:
