@@ -31,7 +31,7 @@ from runtime.train.parallel.gathered import Gathered
 
 _POLL_SECONDS = 0.05
 # One rank's time-out ends the others' collectives within milliseconds; one that hangs is to be named soon.
-_APART_SECONDS = 0.4
+_APART_SECONDS = 0.2
 _GRACE_SECONDS = 3.0  # in which the others' collectives run into the same time-out, and find the note
 
 
