@@ -160,9 +160,7 @@ def _owned(module: nn.Module, unit: nn.Module) -> Iterator[tuple[nn.Module, nn.M
 
 def _computes(module: nn.Module) -> bool:
     """Whether a module has a forward, and parameters that are not all those of units below it."""
-    has_forward = type(module).forward is not nn.Module.forward and not isinstance(
-        module, torch.jit.ScriptModule
-    )
+    has_forward = type(module).forward is not nn.Module.forward
     return has_forward and not isinstance(module, torch.jit.ScriptModule) and _holds(module)
 
 

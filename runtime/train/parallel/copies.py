@@ -69,7 +69,7 @@ def _whole(parameter: nn.Parameter | None, held: Copied | None, memo: dict[int, 
                 "copy a model",
                 found="stage 3, in which each rank has a part of it",
                 fix="Copy it before runtime.initialize, or on every rank within `with "
-                "runtime.zero.GatheredParameters(model.parameters()):`.",
+                "GatheredParameters(model.parameters()):`, which runtime.train.parallel.whole has.",
             )
         value = held.copy() if isinstance(parameter, DTensor) else parameter.detach().clone()
         memo[id(held)] = nn.Parameter(value, parameter.requires_grad)
