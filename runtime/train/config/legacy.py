@@ -56,6 +56,9 @@ def modernise(values: dict[str, Any], note: Note, ignore: Note) -> list[Problem]
             problems += drop_off(block, path, ignore)
     zero = _block(values, "zero_optimization")
     if zero is not None:
+        if zero.get("sub_group_size") == 0:
+            del zero["sub_group_size"]
+            note("zero_optimization.sub_group_size", "0: the default")
         problems += _expand_cpu_offload(zero, note)
         _drop_idle_offload(zero, ignore)
         _imply_optimizer_offload(zero, note)

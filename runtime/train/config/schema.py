@@ -94,9 +94,7 @@ class Zero(Block):
         1, "ranks that share a second copy of the parameters between forward and backward; stage 3", ge=1
     )
     sub_group_size: Whole = key(
-        1_000_000_000,
-        "elements updated at a time when states are on nvme; 16777216 at most are, and for 0 as well",
-        ge=0,
+        1_000_000_000, "elements updated at a time when states are on nvme; 16777216 at most are", ge=1
     )
     reduce_bucket_size: Whole = key(500_000_000, "elements reduced at a time", gt=0, idle=_BY_BLOCK)
     allgather_bucket_size: Whole = key(500_000_000, "elements gathered at a time", ge=0, idle=_BY_BLOCK)

@@ -77,7 +77,7 @@ def _start(
         trained,
         wanted,
         folder=folder,
-        sub_group_size=zero.sub_group_size or 1_000_000_000,
+        sub_group_size=zero.sub_group_size,
         buffer_count=zero.offload_optimizer.buffer_count,
         transfers=transfers,
     )
