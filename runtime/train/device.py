@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from runtime.comm.group import default_backend
 
@@ -191,14 +192,8 @@ def set_random_seed(seed: int) -> None:
 
 def move_to_device(item: Any, device: Any, criterion_func: Callable[[Any], bool] | None = None) -> Any:
     """A copy of nested lists, tuples and dicts whose tensors, or what is chosen, are on a device."""
-    chosen = criterion_func(item) if criterion_func is not None else isinstance(item, torch.Tensor)
-    if chosen:
-        return item.to(device)
-    if isinstance(item, list | tuple):
-        return type(item)(move_to_device(one, device, criterion_func) for one in item)
-    if isinstance(item, dict):
-        return {key: move_to_device(value, device, criterion_func) for key, value in item.items()}
-    return item
+    chosen = criterion_func or (lambda one: isinstance(one, torch.Tensor))
+    return tree_map(lambda one: one.to(device) if chosen(one) else one, item, is_leaf=chosen)
 
 
 def empty_cache() -> None:

@@ -12,6 +12,7 @@ from runtime.as_deepspeed.initialize import DeepSpeedConfig, Init, init_distribu
 from runtime.errors import BadInput
 from runtime.topology import Topology
 from runtime.train.checkpoint.whole import (
+    convert_zero_checkpoint_to_fp32_state_dict,
     get_fp32_state_dict_from_zero_checkpoint,
     load_state_dict_from_zero_checkpoint,
 )
@@ -114,6 +115,13 @@ def test_accelerate_s_way_of_stepping_is_plain_torch_s(ranks: Ranks, tmp_path: P
         assert all(mine["whole"][name] == value.tolist() for name, value in again.items())
         filled = load_state_dict_from_zero_checkpoint(Model(), tmp_path / f"zero{stage}", tag="one")
         assert filled.state_dict()["head.weight"].tolist() == mine["whole"]["head.weight"]
+        files = tmp_path / f"files{stage}"
+        convert_zero_checkpoint_to_fp32_state_dict(tmp_path / f"zero{stage}", files, max_shard_size="300B")
+        assert len(list(files.glob("*.safetensors"))) > 1
+        with pytest.raises(BadInput, match="runs code when it is read"):
+            convert_zero_checkpoint_to_fp32_state_dict(
+                tmp_path / f"zero{stage}", tmp_path / "pickled", safe_serialization=False
+            )
 
 
 def built_within_init(topology: Topology) -> tuple[list[float], int]:

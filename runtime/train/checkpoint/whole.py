@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from runtime.errors import BadInput
 from runtime.train.checkpoint.deepspeed.source import is_deepspeed
 from runtime.train.checkpoint.export import export
 from runtime.train.checkpoint.folder import Entry, find, read_latest
+from runtime.train.estimate.report import parse_bytes
 from runtime.train.weights.files import Source, open_weights
 
 _NO_LIMIT = 1 << 62
@@ -30,12 +32,7 @@ def get_fp32_state_dict_from_zero_checkpoint(
         BadInput: there is no such checkpoint, DeepSpeed saved it, or frozen parameters are to be left out.
         CheckpointFailed: it is damaged.
     """
-    if exclude_frozen_parameters:
-        raise BadInput(
-            "read weights without the frozen ones",
-            found="a checkpoint, which does not say which are frozen",
-            fix="Save it with exclude_frozen_parameters=True, or drop them by their names.",
-        )
+    _refuse_without_frozen(exclude_frozen_parameters)
     entry = _chosen(Path(checkpoint_dir), tag)
     with TemporaryDirectory() as folder:
         target = Path(folder) / "weights"
@@ -51,10 +48,23 @@ def convert_zero_checkpoint_to_fp32_state_dict(
     tag: str | None = None,
     exclude_frozen_parameters: bool = False,
 ) -> None:
-    """Writes them as safetensors into a new folder; `python -m runtime checkpoint export` does the same."""
-    if exclude_frozen_parameters:
-        get_fp32_state_dict_from_zero_checkpoint(checkpoint_dir, tag, exclude_frozen_parameters)
-    export(_chosen(Path(checkpoint_dir), tag), Path(output_dir), dtype=None, file_bytes=5_000_000_000)
+    """Writes them as safetensors into a new folder; `python -m runtime checkpoint export` does the same.
+
+    Args:
+        max_shard_size: of a file, as 5GB; one file where None.
+
+    Raises:
+        BadInput: pickled files are asked for, or as `get_fp32_state_dict_from_zero_checkpoint`.
+    """
+    _refuse_without_frozen(exclude_frozen_parameters)
+    if not safe_serialization:
+        raise BadInput(
+            "write weights with safe_serialization=False",
+            found="a format that runs code when it is read (pickle)",
+            fix="Leave it out: safetensors are written, which transformers and PyTorch users read as well.",
+        )
+    most = parse_bytes(max_shard_size) if max_shard_size is not None else _NO_LIMIT
+    export(_chosen(Path(checkpoint_dir), tag), Path(output_dir), dtype=None, file_bytes=most)
 
 
 def load_state_dict_from_zero_checkpoint(
@@ -70,13 +80,16 @@ def clone_tensors_for_torch_save(item: Any, device: str | torch.device = "cpu") 
 
     A file then holds a tensor's elements and none of a buffer around it.
     """
-    if isinstance(item, torch.Tensor):
-        return item.detach().to(device, copy=True)
-    if isinstance(item, list | tuple):
-        return type(item)(clone_tensors_for_torch_save(one, device) for one in item)
-    if isinstance(item, dict):
-        return type(item)((key, clone_tensors_for_torch_save(one, device)) for key, one in item.items())
-    return item
+    return tree_map_only(torch.Tensor, lambda one: one.detach().to(device, copy=True), item)
+
+
+def _refuse_without_frozen(exclude: bool) -> None:
+    if exclude:
+        raise BadInput(
+            "read weights without the frozen ones",
+            found="a checkpoint, which does not say which are frozen",
+            fix="Save it with exclude_frozen_parameters=True, or drop them by their names.",
+        )
 
 
 def _chosen(root: Path, tag: str | None) -> Entry:
