@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision.bundle.apt_sources import own_release, sources_for
+from provision.bundle.conda_archive import write_channel
 from provision.bundle.contents import MANIFEST, File, contents_of, text_of
 from provision.bundle.deb import ALWAYS, ARCHITECTURES, KEY, POOL, Deb, parse_stanzas
 from provision.bundle.debian import Apt, write_indices
@@ -45,7 +46,6 @@ from provision.edges.fetch import fetch, sha256_of, sizes
 from provision.edges.files import write_file
 from provision.environments.conda_layer import parse as parse_layer
 from provision.errors import BadInput, Busy, CommandFailed, ProvisionError
-from provision.lab.mirror.conda_archive import write_channel
 from provision.store.node.tree import Tree, kind_of
 
 WORK = ".work"

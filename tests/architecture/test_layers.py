@@ -41,11 +41,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "provision.images.programs": (),
     "provision.images": ("provision.errors", "provision.model", "provision.edges", "provision.join"),
-    # How conda's packages and channels are written; it knows nothing of labs.
-    "provision.lab.mirror.conda_archive": (),
     "provision.bundle": (
         *("provision.errors", "provision.model", "provision.edges", "provision.roles"),
-        *("provision.environments", "provision.store", "provision.lab.mirror.conda_archive"),
+        *("provision.environments", "provision.store"),
     ),
     "provision.lab": (
         *("provision.errors", "provision.edges", "provision.roles", "provision.environments"),

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from provision.bundle.conda_archive import write_channel
 from provision.edges.fetch import fetch, sha256_of, unreachable
 from provision.edges.files import write_file
 from provision.environments.conda_layer import PLATFORM, CondaLayer, from_conda_lock, render
@@ -15,7 +16,6 @@ from provision.environments.conda_lock import solve
 from provision.errors import BadInput
 from provision.lab.lock import hold
 from provision.lab.mirror.apt import build_apt
-from provision.lab.mirror.conda_archive import write_channel
 from provision.lab.mirror.installers import announce, conda_of, installer_in
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of, prune
 from provision.lab.mirror.standin.build import build_standin

@@ -24,7 +24,8 @@ from installer.sources import WheelFile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from provision.lab.mirror.conda_archive import PLACEHOLDER, SUBDIR, CondaIndex, digests, pack, write_channel
+from provision.bundle import conda_archive
+from provision.bundle.conda_archive import PLACEHOLDER, SUBDIR, CondaIndex, digests, pack, write_channel
 from provision.lab.mirror.installers import announce
 from provision.lab.mirror.parts import Kind, Part, Workshop, key_of, sources_key
 from provision.lab.mirror.standin.python import build_python
@@ -303,7 +304,7 @@ def build_standin(workshop: Workshop) -> Part:
     status = interpreter.stat()
     key = key_of(
         sources_key(_CODE),
-        (_CODE.parent / "conda_archive.py").read_text(),
+        Path(conda_archive.__file__).read_text(),
         [sys.version, str(interpreter), status.st_size, status.st_mtime_ns],
         version("conda-lock"),
     )

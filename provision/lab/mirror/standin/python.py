@@ -10,9 +10,9 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from provision.bundle.conda_archive import PLACEHOLDER, CondaIndex
 from provision.edges.process import run
 from provision.errors import MissingRequirement
-from provision.lab.mirror.conda_archive import PLACEHOLDER, CondaIndex
 from provision.lab.mirror.standin.tree import PYTHON, Tree, finish, start
 
 # The C library stays the node's own: an interpreter cannot bring another one along.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from py_compile import PycInvalidationMode
 
-from provision.lab.mirror.conda_archive import PLACEHOLDER, CondaIndex, describe
+from provision.bundle.conda_archive import PLACEHOLDER, CondaIndex, describe
 
 _MAJOR, _MINOR = sys.version_info[:2]
 PYTHON = f"python{_MAJOR}.{_MINOR}"

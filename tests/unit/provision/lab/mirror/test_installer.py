@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.lab.mirror.conda_archive import CondaIndex, describe, pack
+from provision.bundle.conda_archive import CondaIndex, describe, pack
 from provision.lab.mirror.standin.build import write_installer
 from provision.lab.mirror.standin.tree import PYTHON, Tree
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conda_package_streaming.extract import extract
 
-from provision.lab.mirror import conda_archive
-from provision.lab.mirror.conda_archive import PLACEHOLDER, CondaIndex
+from provision.bundle import conda_archive
+from provision.bundle.conda_archive import PLACEHOLDER, CondaIndex
 
 INDEX = CondaIndex(name="tool", version="1.2", depends=("python >=3.11",), license="MIT")
 
