@@ -6,17 +6,15 @@ not exactly what `text_of` would write.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from provision.errors import BadInput
-from provision.store.node.manifest import MOST_BYTES, BadManifest, is_digest, refuse_bad_path
+from provision.store.node.manifest import MOST_BYTES, BadManifest, is_digest, refuse_bad_path, values_of
 
 MANIFEST = "bundle.json"
-MOST_TEXT_BYTES = 64 << 20
 _VERSION = 1
 _MOST_SAID = 200
 _SHOWN = 80
@@ -55,11 +53,6 @@ def text_of(contents: Contents) -> bytes:
     return f"{json.dumps(told, sort_keys=True, indent=0)}\n".encode("ascii")
 
 
-def digest_of(text: bytes) -> str:
-    """sha256, hex."""
-    return hashlib.sha256(text).hexdigest()
-
-
 def parse(text: bytes, *, name: str) -> Contents:
     """The contents that a text from elsewhere states.
 
@@ -77,12 +70,7 @@ def parse(text: bytes, *, name: str) -> Contents:
 
 
 def _parsed(text: bytes) -> Contents:
-    if len(text) > MOST_TEXT_BYTES:
-        _refuse(f"it has {len(text)} bytes; {MOST_TEXT_BYTES} are allowed")
-    try:
-        found = json.loads(text.decode("ascii"))
-    except (ValueError, RecursionError) as e:
-        raise BadManifest(f"it is no JSON in ASCII ({type(e).__name__})") from e
+    found = values_of(text)
     if not isinstance(found, dict) or set(found) != {"version", "made_for", "files"}:
         _refuse("it has other parts than version, made_for and files")
     if found["version"] != _VERSION:

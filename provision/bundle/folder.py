@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.bundle.contents import MANIFEST, MOST_TEXT_BYTES, Contents, File, digest_of, parse
+from provision.bundle.contents import MANIFEST, Contents, File, parse
 from provision.errors import BadInput
+from provision.store.node.manifest import MOST_TEXT_BYTES, digest_of
 from provision.store.node.tree import Tree, kind_of
 
 _THREADS = 4

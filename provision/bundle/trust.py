@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from provision.bundle.contents import digest_of
 from provision.bundle.deb import KEY
 from provision.bundle.folder import read
 from provision.bundle.plan import APT, ENVIRONMENTS
 from provision.edges.fetch import sha256_of
 from provision.errors import BadInput
-from provision.store.node.manifest import is_digest
+from provision.store.node.manifest import digest_of, is_digest
 from provision.store.node.tree import Tree
 
 _PATH = f"{APT}/{KEY}"

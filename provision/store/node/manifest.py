@@ -142,19 +142,27 @@ def digest_of(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+def values_of(text: bytes) -> object:
+    """What the JSON of a manifest says.
+
+    Raises:
+        BadManifest: it is too large, or no JSON in ASCII.
+    """
+    if len(text) > MOST_TEXT_BYTES:
+        _refuse(f"it has {len(text)} bytes; {MOST_TEXT_BYTES} are allowed")
+    try:
+        return json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError) as e:
+        raise BadManifest(f"it is no JSON in ASCII ({type(e).__name__})") from e
+
+
 def parse(text: bytes) -> Manifest:
     """A manifest from elsewhere.
 
     Raises:
         BadManifest: it is none, or a tree of it would not lie in its own folder, as files, folders and links.
     """
-    if len(text) > MOST_TEXT_BYTES:
-        _refuse(f"it has {len(text)} bytes; {MOST_TEXT_BYTES} are allowed")
-    try:
-        found = json.loads(text.decode("ascii"))
-    except (ValueError, RecursionError) as e:
-        raise BadManifest(f"it is no JSON in ASCII ({type(e).__name__})") from e
-    top = _fields(found, ("version", "kind", "groups"), "the manifest")
+    top = _fields(values_of(text), ("version", "kind", "groups"), "the manifest")
     if top["version"] != _VERSION or top["kind"] not in KINDS:
         _refuse(f"it is of version {_shown(top['version'])} and kind {_shown(top['kind'])}")
     manifest = Manifest(

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from provision.bundle.contents import Contents, File, contents_of, digest_of, parse, text_of
+from provision.bundle.contents import Contents, File, contents_of, parse, text_of
 from provision.errors import BadInput
+from provision.store.node.manifest import digest_of
 
 SHA = "a" * 64
 
