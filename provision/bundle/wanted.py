@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from provision.environments.kinds import wheels_name
 from provision.errors import BadInput
 
 Variables = Mapping[str, Any]
@@ -101,7 +102,7 @@ def wanted_of(
             "driver each takes.",
         )
     folder, architecture = Path(said["cluster_environment_folder"]), said["cluster_architecture"]
-    locks = [folder / _lock_name(kind, architecture) for kind in chosen]
+    locks = [folder / wheels_name(kind, architecture) for kind in chosen]
     locks = locks if kinds else [Path(said["conda_env_wheel_lock"])]
     packages = {name for node in nodes.values() for name in _packages(node)}
     return Wanted(
@@ -133,11 +134,6 @@ def _said_once(nodes: Mapping[str, Variables]) -> Variables:
                 "Make one bundle for each part of the site: an inventory with the nodes of one alone.",
             )
     return nodes[first]
-
-
-def _lock_name(kind: str, architecture: str) -> str:
-    """As the default of conda_env_wheel_lock has it."""
-    return f"wheels-{kind}{'' if architecture == 'x86_64' else f'-{architecture}'}.lock"
 
 
 def _packages(node: Variables) -> Sequence[str]:

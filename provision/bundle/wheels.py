@@ -19,7 +19,6 @@ from provision.errors import BadInput, CommandFailed, MissingRequirement
 _SECONDS = 300.0
 _PYTHON = re.compile(r"^# for: cp(\d)(\d+)-", re.MULTILINE)
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-_PIN = re.compile(r"^(\S+==\S+) \\", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ def _words(
         *("--python-platform", platform_of(architecture)),
         *(("--default-index", source) if source else ()),
         # A folder of wheels has what no index has: builds with a local version.
-        *(places if not source and "+" in "".join(_PIN.findall(text)) else ()),
+        *(places if not source and any("+" in requirement for requirement, _ in pins(text)) else ()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from provision.commands.folders import ENVIRONMENTS
 from provision.edges.terminal import Console
+from provision.environments.kinds import wheels_name
 from provision.environments.locks import how_to_have, locks_of
 from provision.environments.oci import build
 from provision.environments.oci.recipe import Wanted
@@ -86,7 +88,7 @@ def image(
         kind=kind,
         prefix=environment_prefix(values or {"cluster_environment_name": name}),
         conda_lock=_conda_lock(folder, values),
-        wheel_lock=_text(folder / f"wheels-{kind}.lock"),
+        wheel_lock=_text(folder / wheels_name(kind, platform.machine())),
         base=base,
     )
     if not places.installer or not places.installer_sha256:
@@ -120,7 +122,7 @@ def _tell(found: Mapping[str, object], as_json: bool, text: str) -> None:
 
 
 def _conda_lock(folder: Path, values: Mapping[str, Any]) -> str:
-    conda, _ = locks_of(folder)
+    conda, _ = locks_of(folder, platform.machine())
     return _text(Path(str(values.get("conda_env_conda_lock") or conda.path)))
 
 

@@ -134,6 +134,11 @@ def choose(
     return Choice(kind=chosen.name, why=f"{chosen.title}: {because}")
 
 
+def wheels_name(kind: str, architecture: str) -> str:
+    """The file of a lock of wheels, as the default of conda_env_wheel_lock has it."""
+    return f"wheels-{kind}{'' if architecture == _ARCHITECTURE else f'-{architecture}'}.lock"
+
+
 def locked_kinds(names: Iterable[str], architecture: str = _ARCHITECTURE) -> list[str]:
     """The kinds of which there are locks of wheels for these processors, by the names of files."""
     suffix = ".lock" if architecture == _ARCHITECTURE else f"-{architecture}.lock"

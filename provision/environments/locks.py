@@ -17,6 +17,7 @@ from provision.edges.process import run
 from provision.environments.conda_layer import PLATFORMS, channel_name, from_conda_lock, parse
 from provision.environments.conda_layer import render as render_layer
 from provision.environments.conda_lock import solve
+from provision.environments.kinds import wheels_name
 from provision.environments.sources import archive_of, needs_of, uv_on
 from provision.environments.wheel_inputs import (
     from_source,
@@ -103,10 +104,9 @@ def locks_of(folder: Path, architecture: str = _USUAL) -> tuple[Lock, list[Lock]
         )
     conda_path = folder / f"conda-{PLATFORMS[architecture]}.lock"
     conda = Lock(path=conda_path, inputs=(source,), architecture=architecture)
-    suffix = "" if architecture == _USUAL else f"-{architecture}"
     wheels = [
         Lock(
-            path=variant.with_name(f"{variant.stem}{suffix}.lock"),
+            path=variant.with_name(wheels_name(variant.stem.removeprefix("wheels-"), architecture)),
             inputs=included(variant),
             architecture=architecture,
         )

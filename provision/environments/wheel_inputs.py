@@ -61,7 +61,7 @@ def left_out(texts: Sequence[str]) -> list[str]:
 
 
 def from_source(texts: Sequence[str]) -> list[str]:
-    """The packages, as NAME==VERSION, that are built from their archive of sources."""
+    """The packages that are built from their archive of sources: NAME==VERSION, in a lock NAME alone."""
     return sorted({one for text in texts for ones in _FROM_SOURCE.findall(text) for one in ones.split()})
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from provision.environments.wheel_inputs import from_source
 from provision.errors import BadInput
 
 # The oldest C library that a node may have: that of Ubuntu 22.04, as for the conda layer.
@@ -24,7 +25,6 @@ WITHOUT_WHEEL = (
     "root: `# built from source: NAME==VERSION` in wheels.in. Else build a wheel once, put it into an index "
     "of yours, solve with UV_DEFAULT_INDEX set to that, and set conda_env_wheel_source to it."
 )
-_FROM_SOURCE = re.compile(r"^# built from source: (.+)$", re.MULTILINE)
 _ENTRY = re.compile(r"^[^#\s](?:.*\\\n)*.*\n?", re.MULTILINE)
 _PIN = re.compile(r"^(\S+==\S+) \\\n    --hash=sha256:([0-9a-f]{64})", re.MULTILINE)
 
@@ -68,7 +68,7 @@ def render(
 
 def apart(lock: str) -> tuple[str, str]:
     """A lock as two that pip can be given: of wheels, and of archives of sources ("" where it has none)."""
-    named = {name for names in _FROM_SOURCE.findall(lock) for name in names.split()}
+    named = from_source([lock])
     if not named:
         return lock, ""
     entries = _ENTRY.findall(lock)

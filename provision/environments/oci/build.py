@@ -94,11 +94,12 @@ def make(wanted: Wanted, places: Places, *, checks: str, agreed: str, report: Ca
             )
         return _stored(wanted, digest, limits, report)
     finally:
-        run(
-            ["podman", "rm", "--force", "--ignore", "--time", "0", wanted.container],
-            timeout_seconds=300,
-            check=False,
-        )
+        _remove(wanted)
+
+
+def _remove(wanted: Wanted) -> None:
+    words = ["podman", "rm", "--force", "--ignore", "--time", "0", wanted.container]
+    run(words, timeout_seconds=300, check=False)
 
 
 def _clear(wanted: Wanted) -> None:
@@ -111,11 +112,7 @@ def _clear(wanted: Wanted) -> None:
             found=f"the container {wanted.container} is at it",
             fix=f"Wait for it, or: podman rm --force {wanted.container}",
         )
-    run(
-        ["podman", "rm", "--force", "--ignore", "--time", "0", wanted.container],
-        timeout_seconds=300,
-        check=False,
-    )
+    _remove(wanted)
 
 
 def _root(report: Callable[[str], None]) -> str:
